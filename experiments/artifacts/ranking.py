@@ -1,0 +1,106 @@
+"""The ranking data: samples of the base for each training prompt, ordered by gold. What both algorithms learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from experiments.evaluation.scorers import GoldScorer
+from experiments.inputs.models import load_base, load_tokenizer
+from experiments.inputs.texts import prompts
+from experiments.meter import Meter
+from experiments.records import Recorder
+from experiments.sampling.sampler import common_uniforms, sample
+from experiments.spec import RankingJobSpec
+
+FILE = "ranking.parquet"
+ROWS_PER_BATCH = 128
+
+
+@dataclass(frozen=True)
+class RankedPrompt:
+    """One prompt with its samples; all lists are in the order of the samples."""
+
+    prompt_id: str
+    prompt: str
+    prompt_ids: list[int]
+    response_ids: list[list[int]]  # an end-of-sequence token only where the sample ended itself
+    ended: list[bool]  # whether the sample ended itself
+    gold: list[float]
+
+    @property
+    def text_ids(self) -> list[list[int]]:
+        """The responses without their end-of-sequence token."""
+        return [ids[:-1] if ended else ids for ids, ended in zip(self.response_ids, self.ended, strict=True)]
+
+    def comparisons(self, which: Literal["all", "best_worst"]) -> list[tuple[int, int]]:
+        """(winner, loser) indices by gold; ties make no comparison."""
+        if which == "best_worst":
+            best, worst = self.gold.index(max(self.gold)), self.gold.index(min(self.gold))
+            return [(best, worst)] if self.gold[best] > self.gold[worst] else []
+        pairs = [(a, b) if self.gold[a] > self.gold[b] else (b, a) for a, b in combinations(range(len(self.gold)), 2)]
+        return [(winner, loser) for winner, loser in pairs if self.gold[winner] > self.gold[loser]]
+
+
+def build(spec: RankingJobSpec, gold_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
+    """Sample the base and rank its samples by gold."""
+    meter, data = Meter(), spec.data
+    gold = GoldScorer.load(gold_folder)
+    tokenizer, base = load_tokenizer(spec.model, cache_dir), load_base(spec.model, cache_dir)
+    rows = [(p, index) for p in prompts(data, "train", spec.num_ranking_prompts) for index in range(data.samples_per_prompt)]
+    prompt_ids = [tokenizer(prompt.text)["input_ids"] for prompt, _ in rows]
+    responses = sample(
+        base,
+        prompt_ids,
+        common_uniforms(data.seed, 0, [f"{prompt.prompt_id}/{index}" for prompt, index in rows], data.max_new_tokens),
+        temperature=data.temperature,
+        eos_id=tokenizer.eos_token_id,
+        rows_per_batch=ROWS_PER_BATCH,
+        on_batch=lambda done: recorder.progress("sample the base", done, len(rows), "responses"),
+    )
+    meter.tokens_generated = sum(len(response.token_ids) for response in responses)
+    texts = [p.text + tokenizer.decode(r.token_ids, skip_special_tokens=True) for (p, _), r in zip(rows, responses, strict=True)]
+    frame = pd.DataFrame(
+        {
+            "prompt_id": [prompt.prompt_id for prompt, _ in rows],
+            "prompt": [prompt.text for prompt, _ in rows],
+            "prompt_ids": prompt_ids,
+            "response_ids": [response.token_ids for response in responses],
+            "ended": [response.finish_reason == "eos" for response in responses],
+            "gold": gold.score(texts),
+        }
+    )
+    frame.to_parquet(folder / FILE)
+    recorder.metrics("artifact", _summary(load(folder), frame), meter.axes())
+
+
+def load(folder: Path) -> list[RankedPrompt]:
+    """What `build` wrote, in its order."""
+    frame = pd.read_parquet(folder / FILE)
+    return [
+        RankedPrompt(
+            str(prompt_id),
+            str(group["prompt"].iloc[0]),
+            group["prompt_ids"].iloc[0].tolist(),
+            [ids.tolist() for ids in group["response_ids"]],
+            group["ended"].tolist(),
+            group["gold"].tolist(),
+        )
+        for prompt_id, group in frame.groupby("prompt_id", sort=False)
+    ]
+
+
+def _summary(ranked: Sequence[RankedPrompt], frame: pd.DataFrame) -> dict[str, float]:
+    all_pairs = sum(len(prompt.gold) * (len(prompt.gold) - 1) // 2 for prompt in ranked)
+    return {
+        "ranking_data/num_prompts": len(ranked),
+        "ranking_data/num_samples": len(frame),
+        "ranking_data/gold_mean": float(frame["gold"].mean()),
+        "ranking_data/gold_spread": float(frame.groupby("prompt_id")["gold"].agg(lambda gold: gold.max() - gold.min()).mean()),
+        "ranking_data/num_ties": all_pairs - sum(len(prompt.comparisons("all")) for prompt in ranked),
+    }

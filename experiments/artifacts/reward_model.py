@@ -1,0 +1,261 @@
+"""The proxy reward model: TRL's RewardTrainer with LoRA and a scalar head on the same base, and the scorer read from it.
+
+A score is read at the last token of the text; an end-of-sequence token is never part of it (with pad = eos, transformers'
+sequence classification would look before it anyway, so training and scoring must agree on that).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from scipy.stats import spearmanr
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, TrainerCallback
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from trl import RewardConfig, RewardTrainer
+
+from experiments.algorithms.dpo import ranking_loss
+from experiments.artifacts.ranking import RankedPrompt
+from experiments.artifacts.ranking import load as load_ranking
+from experiments.inputs.models import REWARD, adapter, device, load_tokenizer, lora_config, prepare_model
+from experiments.meter import Meter
+from experiments.records import Recorder
+from experiments.sampling.batch import Batch, make_batch
+from experiments.seeding import derive_seed, numpy_generator
+from experiments.spec import Model, RewardModelJobSpec
+
+SCORING_ROWS = 32
+NUM_BOOTSTRAP = 2000
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
+    """Train on the comparisons of most prompts, measure the accuracy on the others', normalise on all samples of the base."""
+    meter = Meter()
+    tokenizer = load_tokenizer(spec.model, cache_dir)
+    ranked = load_ranking(ranking_folder)
+    num_held_out = max(1, round(spec.reward_model.held_out_fraction * len(ranked)))
+    held_out, training = ranked[:num_held_out], ranked[num_held_out:]
+    trainer = _trainer(spec, training, tokenizer, cache_dir, meter, recorder)
+    trainer.train()
+    model = trainer.model.eval()
+    train_scores, held_out_scores = (_score_all(model, part, tokenizer) for part in (training, held_out))
+    everything = np.concatenate(train_scores + held_out_scores)
+    model.save_pretrained(folder / "adapter")
+    head = next(module for name, module in model.named_modules() if name.endswith("score.modules_to_save.default"))
+    save_file({"weight": head.weight.detach().float().contiguous().cpu()}, folder / "head.safetensors")
+    scale = {"mean": float(everything.mean()), "standard_deviation": float(everything.std())}
+    (folder / "scale.json").write_text(json.dumps(scale))
+    accuracy, low, high = _accuracy(held_out, held_out_scores, spec)
+    values = {
+        "reward_model/train_accuracy": _accuracy(training, train_scores, spec)[0],
+        "reward_model/held_out_accuracy": accuracy,
+        "reward_model/held_out_accuracy_low": low,
+        "reward_model/held_out_accuracy_high": high,
+        "reward_model/num_comparisons": sum(len(prompt.comparisons(spec.comparisons)) for prompt in training),
+        "reward_model/num_held_out_comparisons": sum(len(prompt.comparisons(spec.comparisons)) for prompt in held_out),
+        "reward_model/proxy_gold_correlation": _rank_correlation(held_out, held_out_scores),
+    }
+    recorder.metrics("artifact", values, meter.axes())
+
+
+class _RankingTrainer(RewardTrainer):  # type: ignore[misc]
+    """RewardTrainer whose examples are prompts: each sample is scored once for all its comparisons (arXiv:2203.02155, section 3.5)."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset  # token ids already; TRL would append an end-of-sequence token to samples that were cut
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
+    ) -> Any:
+        scores_B = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).logits[:, 0]
+        loss = ranking_loss(scores_B.float(), inputs["winner"], inputs["loser"])
+        return (loss, {"scores": scores_B}) if return_outputs else loss
+
+
+def _trainer(
+    spec: RewardModelJobSpec,
+    training: Sequence[RankedPrompt],
+    tokenizer: PreTrainedTokenizerBase,
+    cache_dir: Path,
+    meter: Meter,
+    recorder: Recorder,
+) -> RewardTrainer:
+    settings = spec.reward_model
+    seed = derive_seed(spec.seed, "reward model") % 2**32
+    torch.manual_seed(seed)  # the head and the adapter come from the global stream
+    base = AutoModelForSequenceClassification.from_pretrained(
+        prepare_model(spec.model, cache_dir),
+        revision=spec.model.revision,
+        num_labels=1,
+        dtype=getattr(torch, spec.model.dtype),
+        use_safetensors=True,
+    )
+    base.config.pad_token_id = tokenizer.pad_token_id
+    model = get_peft_model(base, lora_config(spec.model.lora, task_type="SEQ_CLS"))
+    _train_head_in_float32(model)
+    rows = [prompt for prompt in training if prompt.comparisons(spec.comparisons)]
+    comparisons_per_prompt = sum(len(prompt.comparisons(spec.comparisons)) for prompt in rows) / len(rows)
+    prompts_per_step = max(1, round(settings.comparisons_per_step / comparisons_per_prompt))
+    arguments = RewardConfig(
+        output_dir=tempfile.gettempdir(),  # nothing is written: no saving, no logging to files
+        per_device_train_batch_size=prompts_per_step,
+        num_train_epochs=settings.num_epochs,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        seed=seed,
+        bf16=False,
+        use_cpu=device().type == "cpu",
+        gradient_checkpointing=False,
+        remove_unused_columns=False,
+        save_strategy="no",
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    return _RankingTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list([_example(prompt, spec.comparisons) for prompt in rows]),
+        data_collator=_Collator(int(tokenizer.pad_token_id)),
+        processing_class=tokenizer,
+        callbacks=[_Progress(recorder, meter, sum(len(ids) for p in rows for ids in _texts(p)) // len(rows) * prompts_per_step)],
+    )
+
+
+def _train_head_in_float32(model: Any) -> None:
+    """The scalar head trains in float32 even on a bfloat16 base: smaller steps than bfloat16 can hold would be lost."""
+    for name, module in model.named_modules():
+        if name.endswith(("score.modules_to_save.default", "score.original_module")):
+            module.float()
+            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+
+
+def _texts(prompt: RankedPrompt) -> list[list[int]]:
+    """Token ids of prompt and response, without the end-of-sequence token where one was sampled."""
+    return [prompt.prompt_ids + text_ids for text_ids in prompt.text_ids]
+
+
+def _example(prompt: RankedPrompt, which: Any) -> dict[str, Any]:
+    winner, loser = zip(*prompt.comparisons(which), strict=True)
+    return {"ids": _texts(prompt), "winner": list(winner), "loser": list(loser)}
+
+
+@dataclass(frozen=True)
+class _Collator:
+    """Prompts with their samples → one row per sample, padded on the right, and comparisons as indices into these rows."""
+
+    pad_id: int
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        rows = [torch.tensor(ids) for example in examples for ids in example["ids"]]
+        offsets = np.cumsum([0, *(len(example["ids"]) for example in examples)])
+        batch = {
+            "input_ids": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad_id),
+            "attention_mask": torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
+        }
+        for role in ("winner", "loser"):
+            batch[role] = torch.tensor([offset + i for offset, example in zip(offsets, examples, strict=False) for i in example[role]])
+        return batch
+
+
+class _Progress(TrainerCallback):  # type: ignore[misc]
+    """Loss of every step into the ledger."""
+
+    def __init__(self, recorder: Recorder, meter: Meter, tokens_per_step: int) -> None:
+        self.recorder, self.meter, self.tokens_per_step = recorder, meter, tokens_per_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.meter.optimizer_steps = state.global_step
+            self.meter.tokens_trained = state.global_step * self.tokens_per_step
+            self.recorder.metrics("train", {"reward_model/loss": float(logs["loss"])}, self.meter.axes())
+            self.recorder.progress("train the reward model", state.global_step, state.max_steps, "steps")
+
+
+@torch.no_grad()
+def _score_all(model: Any, ranked: Sequence[RankedPrompt], tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    """Raw scores of all samples: one array per prompt."""
+    collate = _Collator(int(tokenizer.pad_token_id))
+    scores = []
+    for prompt in ranked:
+        batch = collate([{"ids": _texts(prompt), "winner": [], "loser": []}])
+        inputs = {key: batch[key].to(model.device) for key in ("input_ids", "attention_mask")}
+        scores.append(model(**inputs, use_cache=False).logits[:, 0].float().cpu().numpy())
+    return scores
+
+
+def _accuracy(ranked: Sequence[RankedPrompt], scores: Sequence[Any], spec: RewardModelJobSpec) -> tuple[float, float, float]:
+    """Share of comparisons that the scores order as gold does, with a 95 % interval from a bootstrap over prompts."""
+    hits, totals = [], []
+    for prompt, values in zip(ranked, scores, strict=True):
+        pairs = prompt.comparisons(spec.comparisons)
+        hits.append(sum(values[winner] > values[loser] for winner, loser in pairs))
+        totals.append(len(pairs))
+    weights = numpy_generator(spec.seed, "accuracy").multinomial(len(hits), [1 / len(hits)] * len(hits), size=NUM_BOOTSTRAP)
+    resampled = (weights @ np.array(hits)) / np.maximum(weights @ np.array(totals), 1)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return sum(hits) / max(sum(totals), 1), float(low), float(high)
+
+
+def _rank_correlation(ranked: Sequence[RankedPrompt], scores: Sequence[Any]) -> float:
+    """Spearman correlation of proxy and gold over samples."""
+    result = spearmanr(np.concatenate(scores), [gold for prompt in ranked for gold in prompt.gold])
+    return float(result.statistic)
+
+
+# -------------------------------------------------------------------------------------------------------------- scoring
+@dataclass(frozen=True)
+class RewardScorer:
+    """The trained reward model as an adapter of a policy's base: scores in standard deviations of the base's own samples."""
+
+    model: PeftModel
+    weight: Tensor  # [H], of the scalar head, in normalised units
+    bias: Tensor  # scalar
+    eos_id: int
+
+    @classmethod
+    def attach(cls, policy: PeftModel, spec: Model, folder: Path, eos_id: int) -> RewardScorer:
+        """Add the adapter in `folder` to `policy` under the name "reward"."""
+        policy.add_adapter(REWARD, lora_config(spec.lora))
+        state = load_file(folder / "adapter" / "adapter_model.safetensors")
+        set_peft_model_state_dict(policy, {k: v for k, v in state.items() if "lora_" in k}, adapter_name=REWARD)
+        with adapter(policy, REWARD):
+            policy.to(device())
+        scale = json.loads((folder / "scale.json").read_text())
+        weight = load_file(folder / "head.safetensors")["weight"][0].to(device()) / scale["standard_deviation"]
+        return cls(policy, weight, torch.tensor(-scale["mean"] / scale["standard_deviation"], device=device()), eos_id)
+
+    @torch.no_grad()
+    def features(self, batch: Batch) -> Tensor:
+        """Last hidden states [B, T + 1, H] in float32: index t is the state *before* response token t, T the one after the last."""
+        with adapter(self.model, REWARD):
+            decoder = self.model.get_base_model().base_model
+            hidden = decoder(**batch.model_inputs, use_cache=False).last_hidden_state
+        return hidden[:, -batch.response_mask.shape[1] - 1 :].float()
+
+    def score(self, batch: Batch, features: Tensor | None = None) -> Tensor:
+        """Scores [B], read at the last token of each text. `features` avoids a second pass where they are known."""
+        features = self.features(batch) if features is None else features
+        is_text_BT = batch.response_mask * (batch.response_ids != self.eos_id)
+        at_B = is_text_BT.sum(dim=1).long()  # the end-of-sequence token can only be the last, so this is the text's length
+        rows_B = torch.arange(len(at_B), device=at_B.device)
+        return features[rows_B, at_B] @ self.weight + self.bias
+
+    def score_all(self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]]) -> list[float]:
+        """One score per response."""
+        scores: list[float] = []
+        for start in range(0, len(response_ids), SCORING_ROWS):
+            rows = slice(start, start + SCORING_ROWS)
+            scores += self.score(make_batch(prompt_ids[rows], response_ids[rows], self.eos_id, self.model.device)).tolist()
+        return scores

@@ -1,0 +1,5 @@
+"""Errors meant for people: one clear sentence with the value, the place and the valid choices."""
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used: a path, a file's content, a combination of settings."""

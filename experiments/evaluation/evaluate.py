@@ -1,0 +1,136 @@
+"""The shared evaluation: the same prompts, random numbers, decoding and judges for the base and for every point of every arm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from experiments.arms import checkpoints
+from experiments.artifacts.reward_model import RewardScorer
+from experiments.evaluation.scorers import GoldScorer, vader_scores
+from experiments.inputs.models import load_base, load_tokenizer, reference, with_policy
+from experiments.inputs.texts import Prompt, prompts
+from experiments.meter import Meter
+from experiments.records import Axes, Recorder, SampleRow
+from experiments.sampling.logprobs import total_logps
+from experiments.sampling.sampler import Response, common_uniforms, sample
+from experiments.spec import EvaluationJobSpec
+
+RESCORING_ROWS = 16  # rows in one pass for log-probs; fixed, as is `rows_per_batch`, because bfloat16 depends on it
+
+
+class Evaluator:
+    """A base with two adapters, the policy under evaluation and the reward model, and the prompts to ask."""
+
+    def __init__(self, spec: EvaluationJobSpec, gold_folder: Path, reward_folder: Path, cache_dir: Path) -> None:
+        self.spec = spec
+        self.tokenizer = load_tokenizer(spec.model, cache_dir)
+        self.policy: PeftModel = with_policy(load_base(spec.model, cache_dir), spec.model.lora, seed=0)
+        self.reward = RewardScorer.attach(self.policy, spec.model, reward_folder, self.tokenizer.eos_token_id)
+        self.gold = GoldScorer.load(gold_folder)
+        self.rows: list[tuple[Prompt, int]] = [
+            (prompt, index)
+            for prompt in prompts(spec.data, "evaluation", spec.num_prompts)
+            for index in range(spec.samples_per_prompt)
+        ]
+        self.prompt_ids: list[list[int]] = [self.tokenizer(prompt.text)["input_ids"] for prompt, _ in self.rows]
+
+    def load_adapter(self, weights: Path) -> None:
+        """Make a kept adapter the policy. A fresh one, as after construction, is the base."""
+        set_peft_model_state_dict(self.policy, load_file(weights), adapter_name="default")
+
+    def evaluate(self, stream: int, recorder: Recorder, stage: str) -> list[SampleRow]:
+        """Sample every row with the common random numbers of `stream`, and score it."""
+        data = self.spec.data
+        names = [f"{prompt.prompt_id}/{index}" for prompt, index in self.rows]
+        responses = sample(
+            self.policy,
+            self.prompt_ids,
+            common_uniforms(self.spec.evaluation.seed, stream, names, data.max_new_tokens),
+            temperature=data.temperature,
+            eos_id=self.tokenizer.eos_token_id,
+            rows_per_batch=self.spec.evaluation.rows_per_batch,
+            on_batch=lambda done: recorder.progress(stage, done, len(self.rows), "responses"),
+        )
+        return self._rows(responses, stream)
+
+    def _rows(self, responses: Sequence[Response], stream: int) -> list[SampleRow]:
+        logp_policy = self._logps(responses)
+        with reference(self.policy):
+            logp_base = self._logps(responses)
+        proxy = self.reward.score_all(self.prompt_ids, [response.token_ids for response in responses])
+        texts = [self.tokenizer.decode(response.token_ids, skip_special_tokens=True) for response in responses]
+        whole = [prompt.text + text for (prompt, _), text in zip(self.rows, texts, strict=True)]
+        gold, vader = self.gold.score(whole), vader_scores(whole)
+        return [
+            SampleRow(
+                prompt_id=prompt.prompt_id,
+                sample_id=index,
+                stream=stream,
+                prompt=prompt.text,
+                response=texts[i],
+                num_tokens=len(responses[i].token_ids),
+                finish_reason=responses[i].finish_reason,
+                logp_policy=logp_policy[i],
+                logp_base=logp_base[i],
+                gold=gold[i],
+                proxy=proxy[i],
+                vader=vader[i],
+            )
+            for i, (prompt, index) in enumerate(self.rows)
+        ]
+
+    def _logps(self, responses: Sequence[Response]) -> list[float]:
+        return total_logps(
+            self.policy,
+            self.prompt_ids,
+            responses,
+            temperature=self.spec.data.temperature,
+            pad_id=self.tokenizer.eos_token_id,
+            rows_per_batch=RESCORING_ROWS,
+        )
+
+
+def evaluate_base(
+    spec: EvaluationJobSpec, gold_folder: Path, reward_folder: Path, cache_dir: Path, recorder: Recorder
+) -> None:
+    """Point 0 of every arm, with two sets of random numbers: base against base is the floor of every distance."""
+    meter = Meter()
+    evaluator = Evaluator(spec, gold_folder, reward_folder, cache_dir)
+    rows = [evaluator.evaluate(stream, recorder, f"base, random numbers {stream}") for stream in (1, 2)]
+    recorder.samples(0, rows[0] + rows[1])
+    meter.tokens_generated = sum(row["num_tokens"] for row in rows[0] + rows[1])
+    recorder.metrics("evaluation", summarise(rows[0]), Axes(), point=0)
+    recorder.metrics("artifact", {}, meter.axes())
+
+
+def evaluate_arm(
+    spec: EvaluationJobSpec, arm_folder: Path, gold_folder: Path, reward_folder: Path, cache_dir: Path, recorder: Recorder
+) -> None:
+    """Every kept adapter of an arm. Rows carry what the arm had spent at that point, not what the evaluation cost."""
+    evaluator = Evaluator(spec, gold_folder, reward_folder, cache_dir)
+    points = checkpoints.points(arm_folder)
+    for point in points:
+        evaluator.load_adapter(checkpoints.weights_file(arm_folder, point))
+        rows = evaluator.evaluate(1, recorder, f"point {point} of {points[-1]}")
+        recorder.samples(point, rows)
+        recorder.metrics("evaluation", summarise(rows), checkpoints.load_axes(arm_folder, point), point=point)
+
+
+def summarise(rows: Sequence[SampleRow]) -> dict[str, float]:
+    """Means over responses; KL is the k1 estimate, summed over a response's tokens (and per token), nats."""
+    kl: list[Any] = [row["logp_policy"] - row["logp_base"] for row in rows]
+    tokens = sum(row["num_tokens"] for row in rows)
+    return {
+        "evaluation/gold_mean": sum(row["gold"] for row in rows) / len(rows),
+        "evaluation/proxy_mean": sum(row["proxy"] for row in rows) / len(rows),
+        "evaluation/vader_mean": sum(row["vader"] for row in rows) / len(rows),
+        "evaluation/kl": sum(kl) / len(rows),
+        "evaluation/kl_per_token": sum(kl) / tokens,
+        "evaluation/response_tokens": tokens / len(rows),
+        "evaluation/eos_fraction": sum(row["finish_reason"] == "eos" for row in rows) / len(rows),
+    }

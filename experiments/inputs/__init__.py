@@ -1,0 +1,1 @@
+"""Base models, texts and prompts: loaded, hashed, split once."""

@@ -1,0 +1,44 @@
+"""What a job has spent so far: the shared axes."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+from experiments.records import Axes
+
+
+@dataclass
+class Meter:
+    """Counts up while a job works; `axes` is a snapshot."""
+
+    prompts_seen: int = 0
+    tokens_generated: int = 0
+    tokens_trained: int = 0
+    optimizer_steps: int = 0
+    _start: float = field(default_factory=time.monotonic)
+
+    def axes(self) -> Axes:
+        """The shared axes now."""
+        wall = time.monotonic() - self._start
+        devices = 1 if torch.cuda.is_available() else torch.get_num_threads()
+        return Axes(
+            prompts_seen=self.prompts_seen,
+            tokens_generated=self.tokens_generated,
+            tokens_trained=self.tokens_trained,
+            optimizer_steps=self.optimizer_steps,
+            wall_seconds=wall,
+            device_seconds=wall * devices,
+            peak_memory_bytes=_peak_memory_bytes(),
+        )
+
+
+def _peak_memory_bytes() -> int:
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kibibytes

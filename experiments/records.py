@@ -1,0 +1,53 @@
+"""What a job tells the ledger: the row types, the shared axes and the `Recorder` protocol. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypedDict
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What had been spent when a row was written. One spelling for PPO, DPO and every shared job."""
+
+    prompts_seen: int = 0  # prompt presentations in training
+    tokens_generated: int = 0  # response tokens sampled
+    tokens_trained: int = 0  # tokens (prompt and response) that went through a backward pass
+    optimizer_steps: int = 0
+    wall_seconds: float = 0.0  # since the job began to work, start-up and model loading included
+    device_seconds: float = 0.0  # wall seconds x devices (GPUs, or CPU threads where there is none)
+    peak_memory_bytes: int = 0  # of the device: GPU memory, or resident memory of the process on the CPU
+
+
+class SampleRow(TypedDict):
+    """One response of one model on the shared evaluation set (or of the base in the ranking data)."""
+
+    prompt_id: str  # hash of the prompt's text
+    sample_id: int  # 0 .. samples_per_prompt - 1
+    stream: int  # which set of common random numbers drew it: 1, or 2 for the base's noise floor
+    prompt: str
+    response: str
+    num_tokens: int  # response tokens, the end-of-sequence token included
+    finish_reason: Literal["eos", "length"]
+    logp_policy: float  # nats, summed over the response's tokens
+    logp_base: float  # nats, the same tokens under the base
+    gold: float  # probability of a positive text in [0, 1]
+    proxy: float  # reward model, in standard deviations of the base's ranking samples (NaN where there is none)
+    vader: float  # VADER compound score in [-1, 1]
+
+
+Phase = Literal["artifact", "train", "evaluation"]
+
+
+class Recorder(Protocol):
+    """What a job may say. The runner implements it (ledger first, trackers second); tests pass a list."""
+
+    def metrics(self, phase: Phase, values: Mapping[str, float], axes: Axes, point: int | None = None) -> None:
+        """Append one row. `point` is the evaluation point (0 = base), for evaluation rows only."""
+
+    def samples(self, point: int, rows: Sequence[SampleRow]) -> None:
+        """Keep the samples of one evaluation point."""
+
+    def progress(self, stage: str, done: int, total: int, unit: str) -> None:
+        """Say how far the job is: `done` of `total` `unit`s of `stage`."""

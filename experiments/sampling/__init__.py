@@ -1,0 +1,1 @@
+"""One sampler for rollouts, preference data and evaluation."""

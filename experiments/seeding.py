@@ -1,0 +1,23 @@
+"""Randomness as an argument: every stream is named, and derived from the seed and its name alone."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def derive_seed(seed: int, *names: str | int) -> int:
+    """A 63-bit seed for the stream called ``names``, independent of every other stream of the same ``seed``."""
+    digest = hashlib.sha256("\x1f".join([str(seed), *map(str, names)]).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
+    """A generator for the stream called ``names``."""
+    return np.random.Generator(np.random.Philox(derive_seed(seed, *names)))
+
+
+def unit_hash(seed: int, text: str) -> float:
+    """A number in [0, 1) that depends on ``seed`` and ``text`` only: the split a text belongs to."""
+    return derive_seed(seed, "split", text) / 2**63

