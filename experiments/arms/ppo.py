@@ -3,10 +3,9 @@
 policy     LoRA adapter, float32, trained
 reference  the base with adapters off
 reward     the reward model's LoRA adapter, frozen, and its scalar head
-value      a head on the reward model's hidden states, trained. These are causal, so at each position they describe the prefix that
-           the value is of, and the pass that scores the response computes them anyway: the critic costs no pass of its own, and it
-           starts as the reward model's own estimate (the initialisation of arXiv:2403.17031, detail 9) without sharing a weight
-           with the policy.
+value      the reward model's score of the prefix plus a trained head on its hidden states. These are causal, so the pass that scores
+           the response computes them anyway: the critic costs no pass of its own, and it starts as the reward model's own estimate
+           (an initialisation in the spirit of arXiv:2403.17031) without sharing a weight with the policy.
 """
 
 from __future__ import annotations
@@ -40,21 +39,17 @@ VALUE_HIDDEN = 128
 
 
 class ValueHead(nn.Module):
-    """V(prefix) from the reward model's hidden state: its own score at first, plus a residual that learns."""
+    """What the critic adds to the reward model's score of a prefix: nothing at first."""
 
-    def __init__(self, reward: RewardScorer) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(reward.weight.shape[0], 1)
-        self.residual = nn.Sequential(nn.Linear(reward.weight.shape[0], VALUE_HIDDEN), nn.GELU(), nn.Linear(VALUE_HIDDEN, 1))
-        with torch.no_grad():
-            self.linear.weight.copy_(reward.weight[None])
-            self.linear.bias.copy_(reward.bias[None])
-            nn.init.zeros_(self.residual[2].weight)
-            nn.init.zeros_(self.residual[2].bias)
+        self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, VALUE_HIDDEN), nn.GELU(), nn.Linear(VALUE_HIDDEN, 1))
+        nn.init.zeros_(self.layers[3].weight)
+        nn.init.zeros_(self.layers[3].bias)
 
-    def forward(self, features_BTH: Tensor) -> Tensor:
+    def forward(self, features_BTH: Tensor, prefix_scores_BT: Tensor) -> Tensor:
         """Values [B, T] in reward units."""
-        return (self.linear(features_BTH) + self.residual(features_BTH))[..., 0]
+        return prefix_scores_BT + self.layers(features_BTH)[..., 0]
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,8 @@ class Rollouts:
     """One batch of N responses with everything the update needs; all tensors detached."""
 
     batches: list[Batch]  # micro-batches of fixed composition, so that the old and the new pass see the same shapes
-    features: list[Tensor]  # per micro-batch [b, T, H]
+    features: list[Tensor]  # per micro-batch [b, T, H], of the state before each token
+    prefix_scores: list[Tensor]  # per micro-batch [b, T], likewise
     score_N: Tensor
     mask_NT: Tensor
     logp_NT: Tensor  # under the policy that sampled
@@ -107,7 +103,7 @@ class PPOTrainer:
         self.policy: PeftModel = with_policy(base, spec.model.lora, derive_seed(spec.seed, "adapter"))
         self.reward = RewardScorer.attach(self.policy, spec.model, reward_folder, self.tokenizer.eos_token_id)
         torch.manual_seed(derive_seed(spec.seed, "value head"))
-        self.value = ValueHead(self.reward).to(self.policy.device)
+        self.value = ValueHead(self.reward.weight.shape[0]).to(self.policy.device)
         self.policy_parameters = [p for p in self.policy.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             [
@@ -175,19 +171,21 @@ class PPOTrainer:
     def _estimate(self, batches: list[Batch], responses: Sequence[Response], texts: list[str]) -> Rollouts:
         """Score, log-probs, values, rewards and advantages of given responses."""
         temperature = self.data.temperature
-        logps, entropies, ref_logps, scores, features = [], [], [], [], []
+        logps, entropies, ref_logps, scores, features, prefix_scores = [], [], [], [], [], []
         for batch in batches:
             logp_BTV = log_distribution(self.policy, batch, temperature)
             logps.append(of_response(logp_BTV, batch))
             entropies.append(entropy(logp_BTV))
             with reference(self.policy):
                 ref_logps.append(response_logps(self.policy, batch, temperature))
-            hidden = self.reward.features(batch)
-            scores.append(self.reward.score(batch, hidden))
-            features.append(hidden[:, :-1])
+            hidden_BTH = self.reward.features(batch)
+            scores_BT = self.reward.prefix_scores(batch, hidden_BTH)
+            scores.append(scores_BT[:, -1])
+            features.append(hidden_BTH[:, :-1])
+            prefix_scores.append(scores_BT[:, :-1])
         mask_NT = torch.cat([batch.response_mask for batch in batches])
         logp_NT, ref_logp_NT, score_N = torch.cat(logps), torch.cat(ref_logps), torch.cat(scores)
-        values_NT = torch.cat([self.value(hidden) for hidden in features])
+        values_NT = torch.cat([self.value(*state) for state in zip(features, prefix_scores, strict=True)])
         rewards_NT = ppo.token_rewards(score_N, logp_NT, ref_logp_NT, mask_NT, self.arm.kl_coefficient)
         advantages_NT, returns_NT = ppo.generalised_advantages(
             rewards_NT, values_NT, mask_NT, self.arm.discount, self.arm.gae_lambda
@@ -195,6 +193,7 @@ class PPOTrainer:
         return Rollouts(
             batches=batches,
             features=features,
+            prefix_scores=prefix_scores,
             score_N=score_N,
             mask_NT=mask_NT,
             logp_NT=logp_NT,
@@ -218,7 +217,7 @@ class PPOTrainer:
             batch, here = rollouts.batches[index], slice(index * rows, (index + 1) * rows)
             mask_BT, old_logp_BT = batch.response_mask, rollouts.logp_NT[here]
             logp_BT = response_logps(self.policy, batch, self.data.temperature)
-            values_BT = self.value(rollouts.features[index])
+            values_BT = self.value(rollouts.features[index], rollouts.prefix_scores[index])
             policy_loss = ppo.policy_loss_sum(logp_BT, old_logp_BT, rollouts.advantages_NT[here], mask_BT, arm.clip_range) / num_tokens
             value_loss = (
                 ppo.value_loss_sum(values_BT, rollouts.values_NT[here], rollouts.returns_NT[here], mask_BT, arm.value_clip_range)

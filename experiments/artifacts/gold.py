@@ -26,7 +26,7 @@ def build(spec: GoldJobSpec, folder: Path, recorder: Recorder) -> None:
     texts = labelled_texts(spec.data_path, spec.data_seed, spec.split_words, "gold", spec.gold.num_texts)
     num_held_out = max(1, round(HELD_OUT_FRACTION * len(texts)))
     held_out, training = _snippets(texts.head(num_held_out)), _snippets(texts.iloc[num_held_out:])
-    model = LogisticRegression(C=4.0, solver="lbfgs", max_iter=200)
+    model = LogisticRegression(C=1.0, solver="lbfgs", max_iter=200)
     model.fit(vectorizer(spec.gold).transform(training["text"]), training["label"])
     scorer = GoldScorer(spec.gold, model.coef_[0].astype(np.float32), float(model.intercept_[0]))
     scorer.save(folder)

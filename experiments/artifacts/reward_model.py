@@ -1,7 +1,8 @@
 """The proxy reward model: TRL's RewardTrainer with LoRA and a scalar head on the same base, and the scorer read from it.
 
-A score is read at the last token of the text; an end-of-sequence token is never part of it (with pad = eos, transformers'
-sequence classification would look before it anyway, so training and scoring must agree on that).
+A response's score is the mean of the head's outputs over its tokens, the end-of-sequence token left out. The usual place, the last
+token alone, learns far worse from the few comparisons of a small sweep: on 1,343 comparisons of SmolLM2-135M's samples it ordered
+53 % of held-out pairs as gold does, which is chance. The mean also says something about every prefix, which PPO's critic starts from.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from trl import RewardConfig, RewardTrainer
 from experiments.algorithms.dpo import ranking_loss
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
-from experiments.inputs.models import REWARD, adapter, device, load_tokenizer, lora_config, prepare_model
+from experiments.inputs.models import REWARD, adapter, device, load_tokenizer, loading_options, lora_config, prepare_model
 from experiments.meter import Meter
 from experiments.records import Recorder
 from experiments.sampling.batch import Batch, make_batch
@@ -40,7 +41,7 @@ NUM_BOOTSTRAP = 2000
 
 # ------------------------------------------------------------------------------------------------------------- training
 def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
-    """Train on the comparisons of most prompts, measure the accuracy on the others', normalise on all samples of the base."""
+    """Train on the comparisons of most prompts; measure the accuracy, and normalise the scores, on the samples of the others."""
     meter = Meter()
     tokenizer = load_tokenizer(spec.model, cache_dir)
     ranked = load_ranking(ranking_folder)
@@ -49,16 +50,17 @@ def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_di
     trainer = _trainer(spec, training, tokenizer, cache_dir, meter, recorder)
     trainer.train()
     model = trainer.model.eval()
-    train_scores, held_out_scores = (_score_all(model, part, tokenizer) for part in (training, held_out))
-    everything = np.concatenate(train_scores + held_out_scores)
+    seen = training[:num_held_out]  # as many as held out: enough to show by how much the training prompts were learnt by heart
+    train_scores, held_out_scores = (_score_all(model, part, tokenizer) for part in (seen, held_out))
+    all_held_out = np.concatenate(held_out_scores)
     model.save_pretrained(folder / "adapter")
     head = next(module for name, module in model.named_modules() if name.endswith("score.modules_to_save.default"))
     save_file({"weight": head.weight.detach().float().contiguous().cpu()}, folder / "head.safetensors")
-    scale = {"mean": float(everything.mean()), "standard_deviation": float(everything.std())}
+    scale = {"mean": float(all_held_out.mean()), "standard_deviation": float(all_held_out.std())}
     (folder / "scale.json").write_text(json.dumps(scale))
     accuracy, low, high = _accuracy(held_out, held_out_scores, spec)
     values = {
-        "reward_model/train_accuracy": _accuracy(training, train_scores, spec)[0],
+        "reward_model/train_accuracy": _accuracy(seen, train_scores, spec)[0],
         "reward_model/held_out_accuracy": accuracy,
         "reward_model/held_out_accuracy_low": low,
         "reward_model/held_out_accuracy_high": high,
@@ -67,6 +69,11 @@ def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_di
         "reward_model/proxy_gold_correlation": _rank_correlation(held_out, held_out_scores),
     }
     recorder.metrics("artifact", values, meter.axes())
+
+
+def _mean_tokens(ranked: Sequence[RankedPrompt]) -> int:
+    """Tokens of one prompt's samples, prompt included, on average."""
+    return sum(len(p.prompt_ids) * len(p.text_ids) + sum(map(len, p.text_ids)) for p in ranked) // len(ranked)
 
 
 class _RankingTrainer(RewardTrainer):  # type: ignore[misc]
@@ -78,8 +85,8 @@ class _RankingTrainer(RewardTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Any:
-        scores_B = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).logits[:, 0]
-        loss = ranking_loss(scores_B.float(), inputs["winner"], inputs["loser"])
+        scores_B = _raw_scores(model, inputs)
+        loss = ranking_loss(scores_B, inputs["winner"], inputs["loser"])
         return (loss, {"scores": scores_B}) if return_outputs else loss
 
 
@@ -95,15 +102,11 @@ def _trainer(
     seed = derive_seed(spec.seed, "reward model") % 2**32
     torch.manual_seed(seed)  # the head and the adapter come from the global stream
     base = AutoModelForSequenceClassification.from_pretrained(
-        prepare_model(spec.model, cache_dir),
-        revision=spec.model.revision,
-        num_labels=1,
-        dtype=getattr(torch, spec.model.dtype),
-        use_safetensors=True,
+        prepare_model(spec.model, cache_dir), num_labels=1, **loading_options(spec.model)
     )
-    base.config.pad_token_id = tokenizer.pad_token_id
+    torch.nn.init.zeros_(base.score.weight)  # all texts start equal; a random head's scores would first have to be unlearnt
     model = get_peft_model(base, lora_config(spec.model.lora, task_type="SEQ_CLS"))
-    _train_head_in_float32(model)
+    model.get_base_model().score.float()  # bfloat16 would lose the head's small steps
     rows = [prompt for prompt in training if prompt.comparisons(spec.comparisons)]
     comparisons_per_prompt = sum(len(prompt.comparisons(spec.comparisons)) for prompt in rows) / len(rows)
     prompts_per_step = max(1, round(settings.comparisons_per_step / comparisons_per_prompt))
@@ -129,26 +132,24 @@ def _trainer(
         train_dataset=Dataset.from_list([_example(prompt, spec.comparisons) for prompt in rows]),
         data_collator=_Collator(int(tokenizer.pad_token_id)),
         processing_class=tokenizer,
-        callbacks=[_Progress(recorder, meter, sum(len(ids) for p in rows for ids in _texts(p)) // len(rows) * prompts_per_step)],
+        callbacks=[_Progress(recorder, meter, _mean_tokens(rows) * prompts_per_step)],
     )
 
 
-def _train_head_in_float32(model: Any) -> None:
-    """The scalar head trains in float32 even on a bfloat16 base: smaller steps than bfloat16 can hold would be lost."""
-    for name, module in model.named_modules():
-        if name.endswith(("score.modules_to_save.default", "score.original_module")):
-            module.float()
-            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+def _raw_scores(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    """Unnormalised scores [B] of a sequence classifier: its head at every token, averaged over `text_mask`."""
+    classifier = model.get_base_model()
+    hidden_BLH = classifier.base_model(
+        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+    ).last_hidden_state
+    scores_BL = classifier.score(hidden_BLH.float())[..., 0]
+    mask_BL = inputs["text_mask"]
+    return (scores_BL * mask_BL).sum(dim=1) / mask_BL.sum(dim=1).clamp_min(1)
 
 
-def _texts(prompt: RankedPrompt) -> list[list[int]]:
-    """Token ids of prompt and response, without the end-of-sequence token where one was sampled."""
-    return [prompt.prompt_ids + text_ids for text_ids in prompt.text_ids]
-
-
-def _example(prompt: RankedPrompt, which: Any) -> dict[str, Any]:
+def _example(prompt: RankedPrompt, which: Literal["all", "best_worst"]) -> dict[str, Any]:
     winner, loser = zip(*prompt.comparisons(which), strict=True)
-    return {"ids": _texts(prompt), "winner": list(winner), "loser": list(loser)}
+    return {"prompt": prompt.prompt_ids, "texts": prompt.text_ids, "winner": list(winner), "loser": list(loser)}
 
 
 @dataclass(frozen=True)
@@ -158,15 +159,21 @@ class _Collator:
     pad_id: int
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        rows = [torch.tensor(ids) for example in examples for ids in example["ids"]]
-        offsets = np.cumsum([0, *(len(example["ids"]) for example in examples)])
+        pairs = [(example["prompt"], text) for example in examples for text in example["texts"]]
+        offsets = np.cumsum([0, *(len(example["texts"]) for example in examples)])
         batch = {
-            "input_ids": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad_id),
-            "attention_mask": torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
+            "input_ids": _pad([[*prompt, *text] for prompt, text in pairs], self.pad_id),
+            "attention_mask": _pad([[1] * (len(prompt) + len(text)) for prompt, text in pairs], 0),
+            "text_mask": _pad([[0] * len(prompt) + [1] * len(text) for prompt, text in pairs], 0),
         }
         for role in ("winner", "loser"):
             batch[role] = torch.tensor([offset + i for offset, example in zip(offsets, examples, strict=False) for i in example[role]])
         return batch
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Right-padded rows [B, L]."""
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
 
 
 class _Progress(TrainerCallback):  # type: ignore[misc]
@@ -189,9 +196,8 @@ def _score_all(model: Any, ranked: Sequence[RankedPrompt], tokenizer: PreTrained
     collate = _Collator(int(tokenizer.pad_token_id))
     scores = []
     for prompt in ranked:
-        batch = collate([{"ids": _texts(prompt), "winner": [], "loser": []}])
-        inputs = {key: batch[key].to(model.device) for key in ("input_ids", "attention_mask")}
-        scores.append(model(**inputs, use_cache=False).logits[:, 0].float().cpu().numpy())
+        batch = collate([{"prompt": prompt.prompt_ids, "texts": prompt.text_ids, "winner": [], "loser": []}])
+        scores.append(_raw_scores(model, {key: value.to(model.device) for key, value in batch.items()}).cpu().numpy())
     return scores
 
 
@@ -238,24 +244,29 @@ class RewardScorer:
 
     @torch.no_grad()
     def features(self, batch: Batch) -> Tensor:
-        """Last hidden states [B, T + 1, H] in float32: index t is the state *before* response token t, T the one after the last."""
+        """Last hidden states [B, T + 1, H] in the head's precision: index t is the state *before* response token t, T the one after the last."""
         with adapter(self.model, REWARD):
             decoder = self.model.get_base_model().base_model
             hidden = decoder(**batch.model_inputs, use_cache=False).last_hidden_state
-        return hidden[:, -batch.response_mask.shape[1] - 1 :].float()
+        return hidden[:, -batch.response_mask.shape[1] - 1 :].to(self.weight.dtype)
 
-    def score(self, batch: Batch, features: Tensor | None = None) -> Tensor:
-        """Scores [B], read at the last token of each text. `features` avoids a second pass where they are known."""
-        features = self.features(batch) if features is None else features
+    def prefix_scores(self, batch: Batch, features_BTH: Tensor) -> Tensor:
+        """Scores [B, T + 1] of each prefix: index t is the score of the first t response tokens (0, the base's mean, for none).
+
+        The end-of-sequence token is no text: the prefix that ends with it has the score of the one before.
+        """
         is_text_BT = batch.response_mask * (batch.response_ids != self.eos_id)
-        at_B = is_text_BT.sum(dim=1).long()  # the end-of-sequence token can only be the last, so this is the text's length
-        rows_B = torch.arange(len(at_B), device=at_B.device)
-        return features[rows_B, at_B] @ self.weight + self.bias
+        token_scores_BT = (features_BTH[:, 1:] @ self.weight) * is_text_BT
+        count_BT = is_text_BT.cumsum(dim=1)
+        raw_BT = token_scores_BT.cumsum(dim=1) / count_BT.clamp_min(1)
+        scores_BT = torch.where(count_BT > 0, raw_BT + self.bias, 0.0)
+        return torch.cat([torch.zeros_like(scores_BT[:, :1]), scores_BT], dim=1)
 
     def score_all(self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]]) -> list[float]:
         """One score per response."""
         scores: list[float] = []
         for start in range(0, len(response_ids), SCORING_ROWS):
             rows = slice(start, start + SCORING_ROWS)
-            scores += self.score(make_batch(prompt_ids[rows], response_ids[rows], self.eos_id, self.model.device)).tolist()
+            batch = make_batch(prompt_ids[rows], response_ids[rows], self.eos_id, self.model.device)
+            scores += self.prefix_scores(batch, self.features(batch))[:, -1].tolist()
         return scores

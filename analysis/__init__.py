@@ -1,0 +1,1 @@
+"""From ledger to decision. Imports neither torch nor transformers."""

@@ -1,0 +1,64 @@
+"""``python -m analysis report RUNS_DIR``: write the report of a finished sweep into ``RUNS_DIR/report/``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.load import LedgerError, load_ledger
+from analysis.report.build import build_report
+from analysis.report.markdown import render_markdown
+from analysis.report.render import render_html
+
+BAD_INPUT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit code (2 with one line on stderr for bad input)."""
+    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    report = commands.add_parser("report", help="write report.html, report.md and report.json of a sweep")
+    report.add_argument("runs_dir", type=Path, metavar="RUNS_DIR", help="the sweep's folder, the one with plan.json")
+    report.set_defaults(run=lambda options: write_report(options.runs_dir))
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except (LedgerError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+    return 0
+
+
+def write_report(runs_dir: Path) -> None:
+    """Write the three files and print where they are and what they say.
+
+    Raises:
+        LedgerError: the sweep cannot be reported on.
+    """
+    report = build_report(load_ledger(runs_dir))
+    files = {
+        "report.json": json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        "report.md": render_markdown(report),
+        "report.html": render_html(report),
+    }
+    folder = runs_dir / "report"
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        _replace(folder / name, text)
+        print(folder / name)
+    print(report["headline"])
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write atomically: a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""Ledger -> the one dictionary that is report.json. Every rendering is a function of it.
+
+A number is an estimate ({"value", "low", "high", "unit", …}) or measured without sampling error ({"exact", "unit"}).
+"""
+
+from __future__ import annotations
+
+from dataclasses import is_dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis import decision, over_optimisation, stability, style_drift, win_rate
+from analysis.load import BASE, Ledger
+from analysis.report import context, side_by_side
+from analysis.report.text import all_visible
+from analysis.statistics import CONFIDENCE_LEVEL, NUM_RESAMPLES, Estimate, Resamples
+
+REPORT_SCHEMA = 1
+ANALYSIS_SEED = 20261123  # of the bootstrap; the same ledger gives the same bytes
+
+
+def build_report(ledger: Ledger) -> dict[str, Any]:
+    """Collect everything the report says.
+
+    Args:
+        ledger: of one sweep, as `load_ledger` returns it.
+    """
+    rng = np.random.default_rng(ANALYSIS_SEED)
+    max_seeds = max(len(ledger.seeds(arm)) for arm in ledger.arms)
+    resamples = Resamples.draw(rng, len(ledger.prompt_ids), max_seeds)
+    outcome = decision.decide(ledger, resamples, rng)
+    arms = [_arm(ledger, arm, resamples) for arm in ledger.arms]
+    pairs = [_pair(ledger, item, resamples) for item in win_rate.head_to_head(ledger, "gold", resamples)]
+    report = {
+        "schema": REPORT_SCHEMA,
+        "sweep": ledger.plan["sweep"],
+        "created": ledger.plan.get("created"),
+        "headline": outcome.headline,
+        "summary": _summary(arms, pairs),
+        "decision": {
+            **plain(outcome),
+            "minimum_detectable_effect": outcome.final.gold.minimum_detectable_effect if outcome.final else None,
+            "selection_rule": decision.SELECTION_RULE,
+            "confidence_rule": decision.CONFIDENCE_RULE,
+        },
+        "missing": plain(ledger.missing),
+        "design": _design(ledger),
+        "base": _base(ledger, resamples),
+        "arms": arms,
+        "head_to_head": pairs,
+        "judges": dict(win_rate.JUDGES),
+        "samples": {"rule": side_by_side.RULE, "chosen": side_by_side.choose_samples(ledger)},
+        "artifacts": context.artifacts(ledger),
+        "shared_costs": context.shared_costs(ledger),
+        "settings": ledger.plan["settings"],
+        "fairness": ledger.plan.get("fairness", []),
+        "provenance": context.provenance(ledger),
+    }
+    safe: dict[str, Any] = all_visible(report)
+    return safe
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and numpy numbers as JSON values."""
+    if isinstance(value, Estimate):
+        return value.as_dict()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def _design(ledger: Ledger) -> dict[str, Any]:
+    _, num_prompts, num_samples = ledger.array(BASE, "gold").shape
+    return {
+        "base_model": context.base_model(ledger.plan["settings"]),
+        "num_evaluation_prompts": num_prompts,
+        "samples_per_prompt": num_samples,
+        "num_evaluation_points": ledger.final_point + 1,
+        "planned_seeds": sorted({int(arm["seed"]) for arm in ledger.plan["arms"]}),
+        "confidence_level": CONFIDENCE_LEVEL,
+        "num_resamples": NUM_RESAMPLES,
+        "analysis_seed": ANALYSIS_SEED,
+        "base_sd_gold_points": context.exact(100 * stability.base_sd(ledger), "gold points"),
+    }
+
+
+def _base(ledger: Ledger, resamples: Resamples) -> dict[str, Any]:
+    return {"gold": win_rate.mean_gold(ledger, BASE, resamples).as_dict()}
+
+
+def _arm(ledger: Ledger, arm: str, resamples: Resamples) -> dict[str, Any]:
+    difference = win_rate.gold_difference(ledger, arm, resamples)
+    knobs = next(item.get("knobs", {}) for item in ledger.plan["arms"] if item["arm"] == arm)
+    return {
+        "arm": arm,
+        "algorithm": ledger.algorithm(arm),
+        "seeds": ledger.seeds(arm),
+        "verdict": decision.verdict(difference).word,
+        "gold": win_rate.mean_gold(ledger, arm, resamples).as_dict(),
+        "gold_difference": with_mde(difference),
+        "win_rate": {judge: _rate(win_rate.compare(ledger, arm, BASE, judge, resamples)) for judge in win_rate.JUDGES},
+        "stability": plain(stability.assess(ledger, arm, resamples)),
+        "style_drift": plain(style_drift.assess(ledger, arm, resamples)),
+        "kl": plain(style_drift.divergence(ledger, arm, resamples)),
+        "curve": _curve(ledger, arm, resamples),
+        "over_optimisation": plain(over_optimisation.gains(ledger, arm, resamples)),
+        "cost": context.cost(ledger, arm),
+        "health": context.health(ledger, arm),
+        "comparisons": context.comparisons(ledger, arm),
+        "knobs": {key: value for key, value in knobs.items() if key not in {"name", "algorithm"}},
+    }
+
+
+def with_mde(estimate: Estimate) -> dict[str, Any]:
+    """An estimate of a difference, with the smallest true one that would mostly be found."""
+    return {**estimate.as_dict(), "minimum_detectable_effect": estimate.minimum_detectable_effect}
+
+
+def _rate(rate: win_rate.WinRate | None) -> dict[str, Any] | None:
+    if rate is None:
+        return None
+    return {
+        **with_mde(rate.estimate),
+        "ties": rate.ties.as_dict(),
+        "sign_test_p": rate.sign_test,
+        "seeds": list(rate.seeds),
+    }
+
+
+def _pair(ledger: Ledger, gold: win_rate.WinRate, resamples: Resamples) -> dict[str, Any]:
+    rates = {judge: win_rate.compare(ledger, gold.arm, gold.opponent, judge, resamples) for judge in win_rate.JUDGES}
+    return {"ppo": gold.arm, "dpo": gold.opponent, "win_rate": {judge: _rate(rate) for judge, rate in rates.items()}}
+
+
+def _curve(ledger: Ledger, arm: str, resamples: Resamples) -> list[dict[str, Any]]:
+    seen = context.prompts_seen(ledger, arm)
+    return [
+        {
+            "point": point,
+            "prompts_seen": seen[point],
+            "gold": win_rate.mean_gold(ledger, arm, resamples, point).as_dict(),
+        }
+        for point in range(ledger.final_point + 1)
+    ]
+
+
+def _summary(arms: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> dict[str, float]:
+    """Flat names and numbers for experiment trackers. Percent, gold points, base SD, nats and seconds."""
+    numbers: dict[str, float] = {}
+    for arm in arms:
+        name = arm["arm"]
+        numbers[f"win_rate/{name}_vs_base"] = arm["win_rate"]["gold"]["value"]
+        numbers[f"gold/{name}"] = arm["gold"]["value"]
+        numbers[f"gold_difference/{name}_vs_base"] = arm["gold_difference"]["value"]
+        numbers[f"drawdown/{name}"] = arm["stability"]["drawdown"]["value"]
+        numbers[f"kl/{name}"] = arm["kl"]["per_response"]["value"]
+        if arm["cost"]["wall_seconds"]:
+            numbers[f"wall_seconds/{name}"] = arm["cost"]["wall_seconds"]["exact"]
+    for pair in pairs:
+        numbers[f"win_rate/{pair['ppo']}_vs_{pair['dpo']}"] = pair["win_rate"]["gold"]["value"]
+    return numbers

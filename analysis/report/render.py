@@ -1,0 +1,70 @@
+"""report.json -> one HTML file that needs nothing else: no script, no network, no font."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from analysis.report import context, figures, tables, wording
+
+TEMPLATES = Path(__file__).parent / "templates"
+CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def environment(autoescape: bool) -> Environment:
+    """Templates of this package; an unknown name in one is an error, not an empty string."""
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=autoescape,  # noqa: S701 - off for Markdown only, which has its own escaping
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def view(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What both templates are given: the report and its tables."""
+    content = dict(report)
+    return {
+        "report": content,
+        "number": tables.cell,
+        "summary": tables.summary(content),
+        "matrix": tables.matrix(content),
+        "pairs": tables.pair_details(content),
+        "gains": tables.gains(content),
+        "drift": tables.style_drift(content),
+        "kl": tables.divergence(content),
+        "stability": tables.stability(content),
+        "artifacts": tables.artifacts(content),
+        "shared_costs": tables.shared_costs(content),
+        "learned_from": tables.learned_from(content),
+        "health": tables.health(content, context.HEALTH),
+        "fairness": tables.fairness(content),
+        "provenance": tables.provenance(content),
+        "how_to_read": wording.HOW_TO_READ,
+        "limits": wording.LIMITS,
+    }
+
+
+def render_html(report: Mapping[str, Any]) -> str:
+    """The HTML twin of report.json. Every text is escaped; only our own style sheet and figures are markup."""
+    pictures = {
+        name: {"svg": Markup(picture.svg), "caption": picture.caption}  # noqa: S704 - matplotlib escapes the text it draws
+        for name, picture in figures.pictures(dict(report)).items()
+    }
+    style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
+    engine = environment(autoescape=True)
+    engine.filters["breakable"] = breakable
+    template = engine.get_template("report.html.j2")
+    return template.render(**view(report), pictures=pictures, style=style, policy=CONTENT_SECURITY_POLICY)
+
+
+def breakable(name: str) -> Markup:
+    """A name that may be broken after its underscores and dots."""
+    return Markup(re.sub(r"([_./])", r"\1<wbr>", str(escape(name))))  # noqa: S704 - escaped just before

@@ -1,0 +1,57 @@
+"""The standing text of a report: how to read it and what it does not prove."""
+
+HOW_TO_READ = (
+    (
+        "Interval",
+        "The range in brackets or small print is a 95 % interval from a bootstrap over prompts: draw the evaluation "
+        "prompts again with replacement, 2,000 times, and see where the number falls. From three seeds on, seeds are "
+        "drawn again too.",
+    ),
+    (
+        "Win rate",
+        "Both models continue the same prompts with the same random numbers; the judge says whose response scores "
+        "higher, a tie counts half. The sign test is its exact companion: the chance of so lopsided a count of "
+        "prompts if there were no difference.",
+    ),
+    (
+        "Gold, proxy, VADER",
+        "Gold is the task's own measure. The proxy is the reward model that PPO trains on; a win by the proxy is what "
+        "training asked for and proves nothing. VADER is a lexicon that no training saw.",
+    ),
+    (
+        "Smallest difference found",
+        "With this many prompts a true difference of that size would be shown in four of five repetitions. “No "
+        "difference” means no more than: none that large.",
+    ),
+    (
+        "Base SD",
+        "Standard deviation over prompts of the base's own mean score per prompt. It makes drops and gains comparable "
+        "across scores.",
+    ),
+    (
+        "Drops, distances",
+        "They are never negative, so noise alone makes them larger than zero; their intervals are moved to the "
+        "observed value, because drawing prompts twice inflates them further.",
+    ),
+    (
+        "Noise floor",
+        "The base is sampled twice with different random numbers. The floor is what it shows against itself in 95 % "
+        "of random swaps of the two; a change below it means nothing. Readings are descriptive, without correction "
+        "for the number of measures.",
+    ),
+    (
+        "KL",
+        "Mean of log π − log π_base over the arm's own samples (k1 estimator), in nats. Comparable along one arm, not "
+        "across algorithms.",
+    ),
+)
+
+LIMITS = (
+    "One base model, one data set, one length of response: another task may order the methods the other way.",
+    "Few seeds speak of these checkpoints. A method's own spread shows from about five seeds on.",
+    "Settings were not tuned to each method's best; the arms had equal prompt presentations, not equal cost.",
+    "Gold is a classifier, not a reader: what it rewards is what it was fitted on, and its own accuracy is printed "
+    "above.",
+    "Verdicts on several arms are not corrected for their number; read a lone narrow win with care.",
+    "The report does not test safety, abilities outside the task, or texts longer than the limit.",
+)

@@ -1,0 +1,1 @@
+"""The machinery: plan, place, watch, resume."""

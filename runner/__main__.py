@@ -1,0 +1,159 @@
+"""``python -m runner +sweep=NAME [--plan] [key=value …]``: compose, plan, execute.
+
+Hydra composes one configuration per arm x seed and does nothing else: the function it calls validates and collects.
+Then the plan is made, checked and run. Exit codes: 0 all finished, 1 a job failed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from experiments.errors import InputError
+from experiments.spec import RunSpec
+from runner.display import Display, show_plan
+from runner.engines.local import make_local_engine
+from runner.execute import execute
+from runner.plan import check_folder, make_plan
+from runner.problems import Problem, listing, siblings, unknown, validation_problems
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def main(arguments: list[str]) -> int:
+    """The command line. Returns the exit code."""
+    display = Display()
+    try:
+        runs = compose([argument for argument in arguments if argument != "--plan"])
+        if not runs:
+            return 0  # Hydra answered by itself: --help, --cfg job
+        plan = make_plan(runs)
+        check_folder(plan)
+        engine = make_local_engine(plan.engine)
+        if "--plan" in arguments:
+            show_plan(plan, engine.describe(), display)
+            return 0
+        return execute(plan, engine, display)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def compose(overrides: list[str]) -> list[RunSpec]:
+    """One specification per arm x seed, as Hydra composes them.
+
+    Args:
+        overrides: Hydra's command line.
+
+    Raises:
+        InputError: lists everything that is wrong, of all arms.
+    """
+    runs: list[RunSpec] = []
+    problems: list[Problem] = []
+
+    def collect(config: DictConfig) -> None:
+        arm = config.get("arm")
+        label = f"{arm.get('name', '?')}/seed{config.get('seed')}" if arm else ""
+        if not arm:
+            problems.append(Problem("", f"no arm was chosen. {choose_a_sweep()}"))
+        try:
+            runs.append(RunSpec.model_validate(OmegaConf.to_container(config, resolve=True, throw_on_missing=True)))
+        except ValidationError as error:
+            problems.extend(problem for problem in validation_problems(label, error) if arm or not needs_arm(problem))
+        except OmegaConfBaseException as error:
+            problems.append(Problem(label, _first_line(error)))
+
+    composer = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(collect)
+    with _hydra_command_line(overrides):
+        try:
+            composer()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise InputError(explain(error, overrides)) from None
+    if problems:
+        raise InputError(listing(problems))
+    return runs
+
+
+def explain(error: Exception, overrides: list[str]) -> str:
+    """What Hydra refused, with the valid choices.
+
+    Args:
+        error: what Hydra raised.
+        overrides: the command line it was given.
+    """
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        return f"{group}={option}: there is no such {group}; valid are {', '.join(error.options)}"
+    refused = re.match(r"Could not (?:override|append|delete)[^']*'([^']+)'", str(error))
+    key = refused[1] if refused else ""
+    if key == "sweep":
+        return f"a sweep is added with a plus sign. {choose_a_sweep()}"
+    one_arm = any(re.match(r"\+arm=[^,]+$", override) for override in overrides)
+    if any(override.startswith("arm.") for override in overrides) and not one_arm:
+        return (
+            "arm.… means nothing before an arm is chosen: choose one (+arm=NAME arm.key=value), "
+            "or set the key in every arm of the sweep (++arm.key=value)"
+        )
+    return unknown(key, siblings(key)) if key else _first_line(error)
+
+
+def choose_a_sweep() -> str:
+    """How to choose a sweep, with what there is to choose from."""
+    lines = [f"  +sweep={path.stem:<16} {_description(path)}" for path in sorted(CONF.glob("sweep/*.yaml"))]
+    return "\n".join(["Choose a sweep:", *lines])
+
+
+def needs_arm(problem: Problem) -> bool:
+    """Whether a problem only says that no sweep was chosen: the sweep gives the arm and the name."""
+    return problem.what.startswith(("arm: ", "name="))
+
+
+@contextmanager
+def _hydra_command_line(overrides: list[str]) -> Iterator[None]:
+    """Hydra reads ``sys.argv``. It is told to raise its errors, and to put its own notes where they are thrown away."""
+    before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    with tempfile.TemporaryDirectory() as scratch:
+        sys.argv = ["python -m runner", f"hydra.sweep.dir={_quoted(scratch)}", *overrides]
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        try:
+            yield
+        finally:
+            sys.argv, full_error = before
+            del os.environ["HYDRA_FULL_ERROR"]
+            if full_error is not None:
+                os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def _quoted(path: str) -> str:
+    """A path as a value of Hydra's override grammar."""
+    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _description(path: Path) -> str:
+    """The first comment of a configuration file that is no directive."""
+    lines = (
+        line.removeprefix("#").strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")
+    )
+    return next((line for line in lines if not line.startswith("@")), "")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

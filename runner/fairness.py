@@ -1,0 +1,93 @@
+"""Whether arms are compared under equal conditions. The plan refuses a sweep in which one of these checks fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.spec import RunSpec
+
+# Each shared artifact and the keys of conf/ it is made from, beyond those of the artifacts it needs.
+MADE_FROM: dict[str, dict[str, Any]] = {
+    "ranking_data": {"data": True, "budget": {"num_ranking_prompts"}},
+    "reward_model": {"reward_model": True},
+    "base_evaluation": {"evaluation": True, "budget": {"num_evaluation_prompts", "samples_per_evaluation_prompt"}},
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition of a fair comparison."""
+
+    check: str
+    value: str  # what all arms have or, where they differ, who has what
+    ok: bool
+
+
+def fairness_checks(
+    runs: Mapping[str, RunSpec], fingerprints: Mapping[str, str], identities: Mapping[str, Mapping[str, str]]
+) -> tuple[Check, ...]:
+    """What must not differ between arms. Cost may differ: it is recorded and reported.
+
+    Args:
+        runs: label -> arm x seed.
+        fingerprints: label -> fingerprint of its base model.
+        identities: label -> kind of shared artifact -> its identity.
+    """
+    first = next(iter(runs))
+    model, budget = runs[first].model, runs[first].budget
+    bases = {
+        label: {"model": run.model.model_dump(), "fingerprint": fingerprints[label]} for label, run in runs.items()
+    }
+    presentations = {label: {"budget.num_prompts": run.budget.num_prompts} for label, run in runs.items()}
+    points = {label: {"budget.num_evaluation_points": run.budget.num_evaluation_points} for label, run in runs.items()}
+    return (
+        _check("base model", f"{model.path}, {model.dtype}, {fingerprints[first][:19]}", bases),
+        *(_artifact_check(kind, runs, identities) for kind in MADE_FROM),
+        _check("prompt presentations", str(budget.num_prompts), presentations),
+        _check("evaluation points", str(budget.num_evaluation_points), points),
+        _seed_check(runs.values()),
+    )
+
+
+def differences(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The keys in which arms differ, each with every arm's value. ``facts``: label -> nested mapping of keys."""
+    flat = {label: flatten(fact) for label, fact in facts.items()}
+    keys = dict.fromkeys(key for fact in flat.values() for key in fact)
+    values = {key: {label: fact.get(key) for label, fact in flat.items()} for key in keys}
+    return [
+        f"{key} is " + ", ".join(f"{value} ({label})" for label, value in by_label.items())
+        for key, by_label in values.items()
+        if len(set(map(str, by_label.values()))) > 1
+    ]
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one level of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= flatten(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) else {prefix + key: inner}
+    return flat
+
+
+def _check(name: str, value: str, facts: Mapping[str, Mapping[str, Any]]) -> Check:
+    found = differences(facts)
+    return Check(name, "; ".join(found) or value, not found)
+
+
+def _artifact_check(kind: str, runs: Mapping[str, RunSpec], identities: Mapping[str, Mapping[str, str]]) -> Check:
+    facts = {
+        label: run.model_dump(include=MADE_FROM[kind]) | {"identity": identities[label][kind][:12]}
+        for label, run in runs.items()
+    }
+    name = "shared evaluation" if kind == "base_evaluation" else kind.replace("_", " ")
+    return _check(name, next(iter(identities.values()))[kind][:12], facts)
+
+
+def _seed_check(runs: Iterable[RunSpec]) -> Check:
+    seeds: dict[str, list[int]] = {}
+    for run in runs:
+        seeds.setdefault(run.arm.name, []).append(run.seed)
+    lists = {arm: ", ".join(map(str, sorted(values))) for arm, values in seeds.items()}
+    return _check("seeds", next(iter(lists.values())), {arm: {"seed": shown} for arm, shown in lists.items()})

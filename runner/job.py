@@ -1,0 +1,229 @@
+"""The one process that every engine starts: ``python -m runner.job RUN_DIR [RUN_DIR …]``. It runs by hand as well.
+
+Each folder's ``spec.json`` says what to do. A folder that has finished is left alone; one that was interrupted starts
+over. Output goes to the folder's ``log.txt``, or to the terminal where there is one. Exit codes: 0 finished, 1
+failed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from filelock import FileLock
+
+from experiments.errors import InputError
+from runner.engines import PARENT_VARIABLE
+from runner.jobfile import JobFile, read_job_file
+from runner.ledger.files import timestamp, write_json
+from runner.ledger.provenance import provenance
+from runner.ledger.reader import is_finished, read_json
+from runner.ledger.writer import LedgerRecorder, StatusFile
+from runner.trackers import Tracker, make_tracker
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+QUIET = {  # no library sends usage data, draws progress bars into a log, or warns about its own threads
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+    "TRACKIO_DISABLE_TELEMETRY": "1",
+    "WANDB_ERROR_REPORTING": "false",
+}
+LEFTOVERS = ("metrics.jsonl", "samples", "adapters")  # what an attempt appends to or adds to; the log is kept
+PARENT_CHECK_SECONDS = 1.0
+PARENT_GRACE_SECONDS = 30.0
+
+
+def main(arguments: list[str]) -> int:
+    """Work on each folder in turn; the first that does not finish ends the process.
+
+    Args:
+        arguments: the folders.
+
+    Returns:
+        The exit code.
+    """
+    if not arguments or any(argument.startswith("-") for argument in arguments):
+        print("usage: python -m runner.job RUN_DIR [RUN_DIR …]", file=sys.stderr)
+        return BAD_INPUT
+    os.environ.update(QUIET)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    _watch_parent()
+    for argument in arguments:
+        code = run_job(Path(argument))
+        if code != OK:
+            return code
+    return OK
+
+
+def run_job(folder: Path) -> int:
+    """Do the work of one folder, unless it has finished already.
+
+    Returns:
+        The exit code: 0, 1, 2 or 130.
+    """
+    try:
+        job = read_job_file(folder)
+        check_needs(job)
+        with _log(folder), _alone(folder):
+            if is_finished(folder, job.identity):
+                return OK
+            return _attempt(job, folder)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def check_needs(job: JobFile) -> None:
+    """Make sure that everything the job builds on is there and is what was planned.
+
+    Raises:
+        InputError: names each need that has not finished with the planned identity.
+    """
+    missing = [
+        f"{role} in {need.folder}"
+        for role, need in job.needs.items()
+        if not is_finished(Path(need.folder), need.identity)
+    ]
+    if missing:
+        raise InputError(f"{job.label} cannot start: not finished, or finished as something else: {'; '.join(missing)}")
+
+
+def _attempt(job: JobFile, folder: Path) -> int:
+    """One attempt: its beginning, its work and its end are all in the ledger."""
+    print(f"--- {timestamp()} {job.label} starts, process {os.getpid()}", flush=True)
+    _clear(folder)
+    status = StatusFile(folder, job.identity)
+    tracker = Tracker()
+    code = FAILED
+    try:
+        origin = provenance()
+        hashes = {
+            "identity": job.identity,
+            "inputs": job.inputs,
+            "needs": {role: need.identity for role, need in job.needs.items()},
+        }
+        write_json(folder / "provenance.json", origin | hashes)
+        tracker = make_tracker(job, folder, (origin["git"] or {}).get("commit"))
+        _work(job, folder, LedgerRecorder(folder, status, tracker), tracker)
+        status.end("finished")
+        code = OK
+    except KeyboardInterrupt:
+        status.end("interrupted")
+        code = INTERRUPTED
+    except Exception as error:  # the boundary of the process: everything becomes a status, a log entry and an exit code
+        _report_failure(folder, error, status)
+    tracker.close(code)  # last: an upload may take long, and what counts is on disk
+    return code
+
+
+def _work(job: JobFile, folder: Path, recorder: LedgerRecorder, tracker: Tracker) -> None:
+    if job.spec is None:
+        _make_report(folder, tracker)
+        return
+    from experiments.stages import run_stage
+
+    needs = {role: Path(need.folder) for role, need in job.needs.items()}
+    run_stage(job.kind, job.spec, needs, folder, Path(job.cache_dir), recorder)
+
+
+def _make_report(folder: Path, tracker: Tracker) -> None:
+    """The analysis is a process of its own; its result goes to the tracker as one more run."""
+    done = subprocess.run([sys.executable, "-m", "analysis", "report", str(folder.parent)], check=False)
+    if done.returncode:
+        raise RuntimeError(f"python -m analysis report {folder.parent} ended with exit code {done.returncode}")
+    report = read_json(folder / "report.json")
+    tracker.summary({"headline": report["headline"], **report["summary"]})
+
+
+def _report_failure(folder: Path, error: Exception, status: StatusFile) -> None:
+    """Traceback to the output and, where that is a terminal, to the log as well; one line to the status."""
+    text = str(error) if isinstance(error, InputError) else traceback.format_exc()
+    print(text, file=sys.stderr, flush=True)
+    if sys.stdout.isatty():
+        with (folder / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(text + "\n")
+    lines = str(error).splitlines() or [""]
+    status.end("failed", lines[0] if isinstance(error, InputError) else f"{type(error).__name__}: {lines[0]}")
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a half-finished attempt left."""
+    for name in LEFTOVERS:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: two sweeps may ask for one artifact; the second waits, and then finds it finished."""
+    lock = FileLock(folder / "job.lock")
+    try:
+        lock.acquire(blocking=False)
+    except TimeoutError:
+        print(f"--- {timestamp()} another process works in {folder}; waiting for it", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _log(folder: Path) -> Iterator[None]:
+    """Send the output of this process and its children to the folder's log, unless a person watches on a terminal."""
+    if sys.stdout.isatty():
+        yield
+        return
+    before = [os.dup(1), os.dup(2)]
+    with (folder / "log.txt").open("ab") as log:
+        for number in (1, 2):
+            os.dup2(log.fileno(), number)
+    try:
+        yield
+    finally:
+        for number, old in enumerate(before, start=1):
+            (sys.stdout, sys.stderr)[number - 1].flush()
+            os.dup2(old, number)
+            os.close(old)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _watch_parent() -> None:
+    """End when the engine's process is gone: a killed driver must not leave training behind."""
+    parent = os.environ.get(PARENT_VARIABLE)
+    if parent:
+        threading.Thread(target=_end_with_parent, args=(int(parent),), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(PARENT_GRACE_SECONDS)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,75 @@
+"""Read a job's folder. Readers tolerate what a killed job leaves behind: a missing file, a torn last line."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it does not hold a JSON object; the message names the file.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return value
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of ``metrics.jsonl`` in the order they were written; empty where there is no such file.
+
+    Raises:
+        ValueError: a line other than the last one is not JSON; the message names file and line.
+    """
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    *lines, torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            raise ValueError(f"{path}, line {number} is not JSON") from None
+    return rows + _complete(torn)
+
+
+def read_status(folder: Path) -> dict[str, Any] | None:
+    """What ``status.json`` says, or None where there is none or it cannot be read."""
+    try:
+        return read_json(folder / "status.json")
+    except (OSError, ValueError):
+        return None
+
+
+def is_finished(folder: Path, identity: str) -> bool:
+    """Whether the job in ``folder`` has finished with exactly this specification and these inputs."""
+    status = read_status(folder) or {}
+    return status.get("state") == "finished" and status.get("identity") == identity
+
+
+def sample_files(folder: Path) -> dict[int, Path]:
+    """Evaluation point → Parquet file of its samples, in the order of the points."""
+    found = {
+        int(m[1]): path
+        for path in folder.glob("samples/point_*.parquet")
+        if (m := re.fullmatch(r"point_(\d+)", path.stem))
+    }
+    return dict(sorted(found.items()))
+
+
+def _complete(last: str) -> list[dict[str, Any]]:
+    """The row in a last line without a newline: killed between the two, or in the middle of the row."""
+    try:
+        return [json.loads(last)]
+    except ValueError:
+        return []

@@ -1,0 +1,133 @@
+"""Write a job's folder while it works: the ledger first, the tracker second.
+
+Every metrics row is one line, flushed at once, so that a killed job loses nothing it has said. Samples and status are
+replaced atomically. What a tracker makes of it is its own business: it gets a row after the row is on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from experiments.records import Axes, Phase, SampleRow
+from runner.ledger.files import replacing, timestamp, write_json
+from runner.trackers import Tracker
+
+HEARTBEAT_SECONDS = 1.0
+LATEST = ("gold_mean", "proxy_mean", "score_mean", "kl", "reward_margin", "accuracy", "held_out_accuracy", "loss")
+SAMPLE_SCHEMA = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("sample_id", pa.int64()),
+        ("stream", pa.int64()),
+        ("prompt", pa.string()),
+        ("response", pa.string()),
+        ("num_tokens", pa.int64()),
+        ("finish_reason", pa.string()),
+        ("logp_policy", pa.float64()),
+        ("logp_base", pa.float64()),
+        ("gold", pa.float64()),
+        ("proxy", pa.float64()),
+        ("vader", pa.float64()),
+    ]
+)
+
+
+class StatusFile:
+    """``status.json``: what the job is doing, replaced at most once a second, and at once when it ends."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self._path = folder / "status.json"
+        self._written = -math.inf
+        self._latest: dict[str, float | None] = {}
+        self._status: dict[str, Any] = {
+            "state": "running",
+            "identity": identity,
+            "stage": "starting",
+            "done": 0,
+            "total": 0,
+            "unit": "",
+            "latest": self._latest,
+            "started": timestamp(),
+            "updated": timestamp(),
+            "pid": os.getpid(),
+            "error": None,
+        }
+        self._write()
+
+    def progress(self, stage: str, done: int, total: int, unit: str) -> None:
+        """Keep how far the job is; a new stage and the end of one are written at once."""
+        notable = stage != self._status["stage"] or done >= total
+        self._status |= {"stage": stage, "done": done, "total": total, "unit": unit}
+        self._write_if_due(notable)
+
+    def latest(self, values: Mapping[str, float]) -> None:
+        """Keep the few numbers that tell a watching person how it goes."""
+        self._latest |= {name: _finite(value) for name, value in values.items() if name.rpartition("/")[2] in LATEST}
+        self._write_if_due()
+
+    def end(self, state: str, error: str | None = None) -> None:
+        """Write the final state: "finished", "failed" or "interrupted"; ``error`` is one line."""
+        self._status |= {"state": state, "error": error}
+        self._write()
+
+    def _write_if_due(self, notable: bool = False) -> None:
+        if notable or time.monotonic() - self._written >= HEARTBEAT_SECONDS:
+            self._write()
+
+    def _write(self) -> None:
+        write_json(self._path, self._status | {"updated": timestamp()})
+        self._written = time.monotonic()
+
+
+class LedgerRecorder:
+    """The `experiments.records.Recorder` of every job."""
+
+    def __init__(self, folder: Path, status: StatusFile, tracker: Tracker) -> None:
+        self._folder = folder
+        self._status = status
+        self._tracker = tracker
+
+    def metrics(self, phase: Phase, values: Mapping[str, float], axes: Axes, point: int | None = None) -> None:
+        """Append one row to ``metrics.jsonl``; a number that is not finite becomes null there."""
+        row = {"time": timestamp(), "phase": phase, "point": point, **asdict(axes)}
+        line = json.dumps(row | {name: _finite(value) for name, value in values.items()}, allow_nan=False)
+        with (self._folder / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+        self._status.latest(values)
+        self._tracker.metrics(values, axes, point)
+
+    def samples(self, point: int, rows: Sequence[SampleRow]) -> None:
+        """Keep the samples of one evaluation point as ``samples/point_<point>.parquet``.
+
+        Raises:
+            ValueError: a row has other columns than `SampleRow`.
+        """
+        columns = set(SAMPLE_SCHEMA.names)
+        if odd := next((set(row) ^ columns for row in rows if set(row) != columns), None):
+            raise ValueError(
+                f"sample rows must have exactly the columns of SampleRow; too many or missing: {sorted(odd)}"
+            )
+        path = self._folder / "samples" / f"point_{point}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            pq.write_table(pa.Table.from_pylist(list(rows), schema=SAMPLE_SCHEMA), temporary)
+        self._tracker.samples(point, rows)
+
+    def progress(self, stage: str, done: int, total: int, unit: str) -> None:
+        """Say how far the job is, in ``status.json``."""
+        self._status.progress(stage, done, total, unit)
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return float(value) if math.isfinite(value) else None

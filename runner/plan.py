@@ -1,0 +1,409 @@
+"""From specifications to a plan: which jobs there are, what each needs, and whether the comparison is fair.
+
+    gold ──► ranking data ──► reward model ──► ppo arms ──┐
+                   │               └──► base evaluation   ├──► evaluation of each arm ──► report
+                   └──► dpo arms ─────────────────────────┘
+
+A job's identity is the hash of what its result depends on. Equal identities are one job, so shared artifacts are
+built once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from math import comb
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments.errors import InputError
+from experiments.inputs.fingerprint import data_fingerprint, model_fingerprint
+from experiments.spec import (
+    ArmJobSpec,
+    Engine,
+    EvaluationJobSpec,
+    GoldJobSpec,
+    JobSpec,
+    Model,
+    RankingJobSpec,
+    RewardModelJobSpec,
+    RunSpec,
+)
+from runner.fairness import Check, differences, fairness_checks, flatten
+from runner.jobfile import JobFile, Need, identity_of
+from runner.ledger.files import timestamp, write_json
+from runner.ledger.reader import read_json
+from runner.problems import Problem, listing
+
+SHARED = ("gold", "ranking_data", "reward_model", "base_evaluation")
+# What holds others up comes first. DPO arms need no reward model, so they can start beside it.
+ORDER = ("gold", "ranking_data", "reward_model", "dpo", "ppo", "base_evaluation", "evaluation", "report")
+SETTINGS = ("model", "data", "reward_model", "evaluation", "budget")
+RESERVED = {"base", "shared", "report"}
+ONE_PER_SWEEP = ("name", "runs_dir", "cache_dir", "engine", "tracker")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job does at most, in response tokens: every response at full length, prompts not counted."""
+
+    sampled: int = 0
+    trained: int = 0  # through a backward pass
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process's worth of work, in one folder."""
+
+    folder: Path  # where it works; shared artifacts lie in the cache
+    ledger: Path  # where RUNS_DIR keeps its record: the folder itself, or a copy without weights
+    file: JobFile
+    needs: Mapping[str, str]  # role → label
+    rank: str  # its place in ORDER
+    work: Work
+
+    @property
+    def label(self) -> str:
+        """Its name within the sweep."""
+        return self.file.label
+
+    @property
+    def kind(self) -> str:
+        """Which stage it is."""
+        return self.file.kind
+
+    @property
+    def identity(self) -> str:
+        """Hash of what its result depends on."""
+        return self.file.identity
+
+    @property
+    def wide(self) -> bool:
+        """Whether it gets the whole machine where there is no GPU: everything else waits for it."""
+        return self.kind == "ranking_data"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep: jobs in the order in which they start when there is room."""
+
+    name: str
+    folder: Path
+    engine: Engine
+    runs: tuple[RunSpec, ...]
+    fairness: tuple[Check, ...]
+    jobs: tuple[Job, ...]
+
+    def content(self) -> dict[str, Any]:
+        """What ``plan.json`` says of the jobs and arms; folders are relative to the sweep's."""
+        return {
+            "arms": [_arm_entry(run) for run in self.runs],
+            "shared": {job.kind: str(job.ledger.relative_to(self.folder)) for job in self.jobs if job.kind in SHARED},
+            "settings": self.runs[0].model_dump(mode="json", include=set(SETTINGS)),
+            "fairness": [{"check": check.check, "value": check.value, "ok": check.ok} for check in self.fairness],
+            "jobs": [
+                {
+                    "label": job.label,
+                    "kind": job.kind,
+                    "folder": str(job.ledger.relative_to(self.folder)),
+                    "identity": job.identity,
+                    "needs": list(job.needs.values()),
+                }
+                for job in self.jobs
+            ],
+        }
+
+    def write(self) -> None:
+        """Write ``plan.json``; going on with a sweep does not make it younger."""
+        path = self.folder / "plan.json"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        created = read_json(path)["created"] if path.exists() else timestamp()
+        write_json(path, {"schema": 1, "sweep": self.name, "created": created} | self.content())
+
+
+def make_plan(runs: Sequence[RunSpec]) -> Plan:
+    """Plan a sweep.
+
+    Args:
+        runs: its arms x seeds, at least one.
+
+    Raises:
+        InputError: an arm is listed twice, arms disagree on what a sweep has once, a model or data path cannot be
+            used, or the comparison would not be fair. All that is wrong is listed.
+    """
+    _refuse(_listed_twice(runs) + _reserved_names(runs) + _disagreements(runs))
+    arms = [_jobs_of(run, inputs) for run, inputs in zip(runs, _inputs(runs), strict=True)]
+    fairness = _fairness(runs, arms)
+    _refuse(
+        [Problem("", f"the comparison is not fair: {check.check}: {check.value}") for check in fairness if not check.ok]
+    )
+    jobs = list({job.label: job for arm in arms for job in arm.values()}.values())
+    jobs.append(_report_job(runs[0], jobs))
+    jobs.sort(key=lambda job: ORDER.index(job.rank))
+    return Plan(runs[0].name, run_folder(runs[0]), runs[0].engine, tuple(runs), fairness, tuple(jobs))
+
+
+def run_folder(run: RunSpec) -> Path:
+    """The sweep's folder, RUNS_DIR."""
+    return Path(run.runs_dir).expanduser().absolute() / run.name
+
+
+def label_of(run: RunSpec) -> str:
+    """How an arm x seed is called."""
+    return f"{run.arm.name}/seed{run.seed}"
+
+
+def with_needs(job: Job, labels: Iterable[str]) -> Job:
+    """The report over those needs only that are named: arms that failed are left out, and its identity says so."""
+    needs = {role: label for role, label in job.needs.items() if label in labels}
+    files = {role: job.file.needs[role] for role in needs}
+    identity = identity_of(
+        job.kind, job.file.spec, job.file.inputs, {role: need.identity for role, need in files.items()}
+    )
+    return replace(job, needs=needs, file=job.file.model_copy(update={"needs": files, "identity": identity}))
+
+
+def check_folder(plan: Plan) -> None:
+    """Refuse a run folder that holds another specification's results.
+
+    Raises:
+        InputError: names each key that differs, with both values.
+    """
+    path = plan.folder / "plan.json"
+    if not path.exists():
+        return
+    try:
+        there = read_json(path)
+        changes = _changes(there, plan.content())
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no plan of this program ({error}); name=… chooses another folder") from None
+    if changes:
+        lines = "\n".join(f"  {change}" for change in changes)
+        raise InputError(
+            f"{plan.folder} holds the results of another specification:\n{lines}\nname=… chooses another folder."
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------- the jobs
+def _inputs(runs: Sequence[RunSpec]) -> list[dict[str, str]]:
+    """Fingerprints of each arm's base model and data, each computed once. Raises InputError with all that is wrong."""
+    problems: dict[str, Problem] = {}
+
+    @cache
+    def model(spec: Model) -> str:
+        return attempt(lambda: model_fingerprint(spec))
+
+    @cache
+    def data(path: str) -> str:
+        return attempt(lambda: data_fingerprint(path))
+
+    def attempt(compute: Callable[[], str]) -> str:
+        try:
+            return compute()
+        except InputError as error:
+            problems[str(error)] = Problem("", str(error))
+            return ""
+
+    found = [{"base_model": model(run.model), "data": data(run.data.path)} for run in runs]
+    _refuse(list(problems.values()))
+    return found
+
+
+def _jobs_of(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
+    """The jobs that one arm depends on and consists of, by kind. ``inputs``: fingerprints of base model and data."""
+    shared = _shared_jobs(run, inputs)
+    judges = {kind: shared[kind] for kind in ("gold", "reward_model")}
+    ranking = {"ranking_data": shared["ranking_data"]}
+    needs = ranking | judges if run.arm.algorithm == "ppo" else ranking
+    arm = _own_job(run, "arm", _arm_spec(run), inputs, needs, _arm_work(run))
+    sampled = _evaluated_tokens(run) * (run.budget.num_evaluation_points - 1)
+    evaluation = _own_job(
+        run, "evaluation", _evaluation_spec(run), inputs, {"arm": arm} | judges, Work(sampled=sampled)
+    )
+    return shared | {"arm": arm, "evaluation": evaluation}
+
+
+def _shared_jobs(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
+    """The artifacts that every arm of the sweep uses."""
+    data, budget = run.data, run.budget
+    only_data, only_model = ({key: inputs[key]} for key in ("data", "base_model"))
+    gold_spec = GoldJobSpec(data_path=data.path, data_seed=data.seed, split_words=data.min_prompt_words, gold=data.gold)
+    gold = _shared_job(run, "gold", gold_spec, only_data, {}, Work())
+    ranking_spec = RankingJobSpec(model=run.model, data=data, num_ranking_prompts=budget.num_ranking_prompts)
+    sampled = Work(sampled=budget.num_ranking_prompts * data.samples_per_prompt * data.max_new_tokens)
+    ranking = _shared_job(run, "ranking_data", ranking_spec, inputs, {"gold": gold}, sampled)
+    reward_spec = RewardModelJobSpec(
+        model=run.model, reward_model=run.reward_model, comparisons=_comparisons(run)[0], seed=data.seed
+    )
+    trained = Work(trained=_reward_tokens(run))
+    reward = _shared_job(run, "reward_model", reward_spec, only_model, {"ranking_data": ranking}, trained)
+    twice = Work(sampled=2 * _evaluated_tokens(run))  # two sets of random numbers, for the noise floor
+    judges = {"gold": gold, "reward_model": reward}
+    base = _shared_job(run, "base_evaluation", _evaluation_spec(run), inputs, judges, twice)
+    return {job.kind: job for job in (gold, ranking, reward, base)}
+
+
+def _evaluation_spec(run: RunSpec) -> EvaluationJobSpec:
+    return EvaluationJobSpec(
+        model=run.model,
+        data=run.data,
+        evaluation=run.evaluation,
+        num_prompts=run.budget.num_evaluation_prompts,
+        samples_per_prompt=run.budget.samples_per_evaluation_prompt,
+    )
+
+
+def _arm_spec(run: RunSpec) -> ArmJobSpec:
+    for_reward, for_dpo = _comparisons(run)
+    return ArmJobSpec(
+        model=run.model,
+        data=run.data,
+        arm=run.arm,
+        comparisons=for_reward if run.arm.algorithm == "ppo" else for_dpo,
+        seed=run.seed,
+        num_prompts=run.budget.num_prompts,
+        num_points=run.budget.num_evaluation_points,
+    )
+
+
+def _shared_job(
+    run: RunSpec, kind: str, spec: JobSpec, inputs: Mapping[str, str], needs: Mapping[str, Job], work: Work
+) -> Job:
+    """An artifact: it lies in the cache under its identity, for this sweep and later ones."""
+    file = _job_file(run, kind, kind, spec, inputs, needs)
+    folder = Path(file.cache_dir) / "artifacts" / kind / file.identity[:16]
+    return Job(folder, run_folder(run) / "shared" / kind, file, _labels(needs), kind, work)
+
+
+def _own_job(
+    run: RunSpec, kind: str, spec: JobSpec, inputs: Mapping[str, str], needs: Mapping[str, Job], work: Work
+) -> Job:
+    """An arm's training or its evaluation."""
+    label = label_of(run) if kind == "arm" else f"{label_of(run)}/{kind}"
+    file = _job_file(run, kind, label, spec, inputs, needs)
+    folder = run_folder(run) / label
+    return Job(folder, folder, file, _labels(needs), run.arm.algorithm if kind == "arm" else kind, work)
+
+
+def _report_job(run: RunSpec, jobs: Sequence[Job]) -> Job:
+    needs = {job.label: job for job in jobs if job.kind in {"base_evaluation", "evaluation"}}
+    folder = run_folder(run) / "report"
+    return Job(folder, folder, _job_file(run, "report", "report", None, {}, needs), _labels(needs), "report", Work())
+
+
+def _job_file(
+    run: RunSpec, kind: str, label: str, spec: JobSpec | None, inputs: Mapping[str, str], needs: Mapping[str, Job]
+) -> JobFile:
+    own = kind in {"arm", "evaluation"}
+    return JobFile(
+        kind=kind,
+        label=label,
+        sweep=run.name,
+        arm=run.arm.name if own else None,
+        seed=run.seed if own else None,
+        spec=spec,
+        inputs=dict(inputs),
+        needs={role: Need(folder=str(job.folder), identity=job.identity) for role, job in needs.items()},
+        identity=identity_of(kind, spec, inputs, {role: job.identity for role, job in needs.items()}),
+        cache_dir=str(Path(run.cache_dir).expanduser().absolute()),
+        tracker=run.tracker,
+    )
+
+
+def _labels(needs: Mapping[str, Job]) -> dict[str, str]:
+    return {role: job.label for role, job in needs.items()}
+
+
+def _comparisons(run: RunSpec) -> tuple[Literal["all", "best_worst"], Literal["all", "best_worst"]]:
+    """Which pairs the reward model and DPO learn from."""
+    chosen = run.data.comparisons
+    return ("all", "best_worst") if chosen == "per_arm" else (chosen, chosen)
+
+
+def _reward_tokens(run: RunSpec) -> int:
+    """Response tokens that the reward model trains on: two responses a comparison."""
+    pairs = comb(run.data.samples_per_prompt, 2) if _comparisons(run)[0] == "all" else 1
+    comparisons = run.budget.num_ranking_prompts * (1 - run.reward_model.held_out_fraction) * pairs
+    return round(comparisons) * 2 * run.data.max_new_tokens * run.reward_model.num_epochs
+
+
+def _evaluated_tokens(run: RunSpec) -> int:
+    """Response tokens of one evaluation point."""
+    return run.budget.num_evaluation_prompts * run.budget.samples_per_evaluation_prompt * run.data.max_new_tokens
+
+
+def _arm_work(run: RunSpec) -> Work:
+    rollouts = run.budget.num_prompts * run.data.max_new_tokens
+    if run.arm.algorithm == "ppo":
+        return Work(sampled=rollouts, trained=rollouts * run.arm.num_epochs)
+    return Work(trained=2 * rollouts)
+
+
+def _fairness(runs: Sequence[RunSpec], arms: Sequence[Mapping[str, Job]]) -> tuple[Check, ...]:
+    identities = {
+        label_of(run): {kind: arm[kind].identity for kind in SHARED} for run, arm in zip(runs, arms, strict=True)
+    }
+    fingerprints = {label_of(run): arm["arm"].file.inputs["base_model"] for run, arm in zip(runs, arms, strict=True)}
+    return fairness_checks({label_of(run): run for run in runs}, fingerprints, identities)
+
+
+# ------------------------------------------------------------------------------------------------------ what is refused
+def _listed_twice(runs: Sequence[RunSpec]) -> list[Problem]:
+    labels = [label_of(run) for run in runs]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    return [Problem(label, "is listed more than once; each arm and seed has one folder") for label in twice]
+
+
+def _reserved_names(runs: Sequence[RunSpec]) -> list[Problem]:
+    taken = sorted({run.arm.name for run in runs} & RESERVED)
+    return [Problem("", f"arm.name={name}: the sweep's folder or its report uses this name already") for name in taken]
+
+
+def _disagreements(runs: Sequence[RunSpec]) -> list[Problem]:
+    """Settings that a sweep has once."""
+    contents = {label_of(run): run.model_dump(include=set(ONE_PER_SWEEP)) for run in runs}
+    return [Problem("", f"a sweep has one value for all arms: {difference}") for difference in differences(contents)]
+
+
+def _refuse(problems: Sequence[Problem]) -> None:
+    if problems:
+        raise InputError(listing(problems))
+
+
+def _changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Keys of two plans that differ, with both values; arms are compared where both plans have them."""
+    pairs = [("", there["settings"], here["settings"])]
+    arms = {arm["folder"]: arm["knobs"] for arm in there["arms"]}
+    pairs += [
+        (f"{arm['folder']}: arm.", arms[arm["folder"]], arm["knobs"]) for arm in here["arms"] if arm["folder"] in arms
+    ]
+    lines = [f"{prefix}{line}" for prefix, old, new in pairs for line in _changed(flatten(old), flatten(new))]
+    return lines or _changed_identities(there, here)
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    keys = dict.fromkeys([*old, *new])
+    return [f"{key} is {old.get(key)} there, {new.get(key)} now" for key in keys if old.get(key) != new.get(key)]
+
+
+def _changed_identities(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Equal keys, another identity: the files behind the paths have changed."""
+    known = {job["label"]: job["identity"] for job in there["jobs"] if job["kind"] != "report"}
+    changed = [job["label"] for job in here["jobs"] if known.get(job["label"], job["identity"]) != job["identity"]]
+    return [
+        f"{label}: the files behind model.path or data.path, or this program's schema, are others now"
+        for label in changed
+    ]
+
+
+def _arm_entry(run: RunSpec) -> dict[str, Any]:
+    label = label_of(run)
+    return {
+        "arm": run.arm.name,
+        "algorithm": run.arm.algorithm,
+        "seed": run.seed,
+        "folder": label,
+        "evaluation": f"{label}/evaluation",
+        "knobs": run.arm.model_dump(mode="json"),
+    }

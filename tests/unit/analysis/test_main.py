@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from analysis.__main__ import main
+
+FILES = ("report.html", "report.md", "report.json")
+
+
+def test_report_writes_three_files_and_prints_the_headline(make_sweep, capsys):
+    sweep = make_sweep()
+    assert main(["report", str(sweep.folder)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    report = json.loads((sweep.folder / "report/report.json").read_text())
+    assert sorted(path.name for path in (sweep.folder / "report").iterdir()) == sorted(FILES)
+    assert out[-1] == report["headline"]
+    assert all(any(name in line for line in out) for name in FILES)
+
+
+def test_same_ledger_gives_the_same_bytes_wherever_it_lies(make_sweep, tmp_path):
+    """In another process with another hash seed too: no set order, no time, no path in the files."""
+    sweep = make_sweep(seeds=(0, 1, 2))
+    moved = shutil.copytree(sweep.folder, tmp_path / "moved")
+    assert main(["report", str(sweep.folder)]) == 0
+    command = [sys.executable, "-m", "analysis", "report", str(moved)]
+    subprocess.run(command, check=True, capture_output=True, env={"PYTHONHASHSEED": "17", "PATH": "/usr/bin:/bin"})
+    for name in FILES:
+        assert (sweep.folder / "report" / name).read_bytes() == (moved / "report" / name).read_bytes()
+
+
+@pytest.mark.parametrize("folder", ["missing", "."])
+def test_bad_folder_is_one_line_and_exit_code_2(tmp_path, capsys, folder):
+    assert main(["report", str(tmp_path / folder)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "plan.json" in error
+
+
+def test_mismatch_is_told_and_nothing_is_written(make_sweep, capsys):
+    sweep = make_sweep()
+    spec = json.loads((sweep.folder / "dpo/seed0/spec.json").read_text())
+    sweep.edit("dpo/seed0/spec.json", spec={**spec["spec"], "num_prompts": 9})
+    assert main(["report", str(sweep.folder)]) == 2
+    assert "dpo/seed0: trained with num_prompts = 9" in capsys.readouterr().err
+    assert not (sweep.folder / "report").exists()
+
+
+def test_analysis_loads_neither_torch_nor_transformers_nor_hydra():
+    heavy = ("torch", "transformers", "hydra", "wandb", "experiments")
+    code = f"import sys, analysis.__main__; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from experiments.artifacts import ranking, reward_model
+from experiments.artifacts.ranking import RankedPrompt
+from experiments.evaluation.scorers import GoldScorer, vader_scores
+from experiments.inputs.models import REWARD, load_base, load_tokenizer, prepare_model, reference, with_policy
+from experiments.inputs.texts import labelled_texts
+from experiments.sampling.batch import make_batch
+from experiments.spec import Data, GoldJobSpec, Model, RankingJobSpec, RewardModel, RewardModelJobSpec
+from experiments.stages import run_stage
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+
+
+def ranked(gold: list[float]) -> RankedPrompt:
+    ids = [[10 + i] for i in range(len(gold))]
+    return RankedPrompt("id", "prompt", [1, 2], ids, [False] * len(gold), gold)
+
+
+class TestGold:
+    def test_tells_good_reviews_from_bad_ones_it_never_saw(self, data: Data, tmp_path: Path, recorder: Any) -> None:
+        gold = data.gold.model_copy(update={"analyzer": "word", "num_texts": 3000})
+        spec = GoldJobSpec(data_path=data.path, data_seed=0, split_words=4, gold=gold)
+        run_stage("gold", spec, {}, tmp_path, tmp_path, recorder)
+        unseen = labelled_texts(data.path, 0, 4, "evaluation", 300)
+        right = (np.array(GoldScorer.load(tmp_path).score(list(unseen["text"]))) > 0.5) == (unseen["label"] == 1)
+        assert right.mean() > 0.75
+        assert recorder.values("gold/held_out_accuracy")[0] > 0.65
+
+    def test_scores_are_probabilities_of_any_text(self, artifacts: dict[str, Path]) -> None:
+        scores = GoldScorer.load(artifacts["gold"]).score(["", "good", "\x00\x1b[31m�" * 50, "a" * 10_000])
+        assert all(0 <= score <= 1 for score in scores)
+
+    def test_nothing_is_pickled(self, artifacts: dict[str, Path]) -> None:
+        assert {file.suffix for file in artifacts["gold"].iterdir()} == {".safetensors", ".json"}
+
+
+def test_vader_reads_sentiment_on_its_scale() -> None:
+    good, bad, none = vader_scores(["A wonderful, great film.", "A terrible, awful film.", "The film."])
+    assert -1 <= bad < none == 0 < good <= 1
+
+
+class TestComparisons:
+    def test_all_pairs_point_from_the_better_to_the_worse(self) -> None:
+        assert ranked([0.2, 0.9, 0.5]).comparisons("all") == [(1, 0), (2, 0), (1, 2)]
+
+    def test_best_against_worst_is_one_pair(self) -> None:
+        assert ranked([0.2, 0.9, 0.1, 0.5]).comparisons("best_worst") == [(1, 2)]
+
+    def test_ties_make_no_comparison(self) -> None:
+        assert ranked([0.5, 0.5, 0.7]).comparisons("all") == [(2, 0), (2, 1)]
+        assert ranked([0.5, 0.5]).comparisons("all") == ranked([0.5, 0.5]).comparisons("best_worst") == []
+
+
+class TestRankingData:
+    def test_holds_the_samples_of_every_prompt_with_their_gold(self, artifacts: dict[str, Path], data: Data) -> None:
+        found = ranking.load(artifacts["ranking_data"])
+        gold = GoldScorer.load(artifacts["gold"])
+        assert len(found) == 12
+        assert all(len(prompt.response_ids) == len(prompt.gold) == data.samples_per_prompt for prompt in found)
+        assert all(len(ids) <= data.max_new_tokens for prompt in found for ids in prompt.response_ids)
+        assert len({tuple(ids) for prompt in found for ids in prompt.response_ids}) > 40
+        assert gold.score([found[0].prompt])[0] != found[0].gold[0]
+
+    def test_the_same_specification_gives_the_same_samples(
+        self, artifacts: dict[str, Path], tiny: Model, data: Data, cache_dir: Path, tmp_path: Path, recorder: Any
+    ) -> None:
+        run_stage("ranking_data", RankingJobSpec(model=tiny, data=data, num_ranking_prompts=12), artifacts, tmp_path, cache_dir, recorder)
+        assert ranking.load(tmp_path) == ranking.load(artifacts["ranking_data"])
+
+    def test_the_text_of_a_sample_leaves_its_end_of_sequence_token_out(self) -> None:
+        prompt = RankedPrompt("id", "prompt", [1], [[5, 9], [6, 7]], [True, False], [0.1, 0.2])
+        assert prompt.text_ids == [[5], [6, 7]]
+
+
+class TestRewardModel:
+    @pytest.fixture
+    def scorer(self, artifacts: dict[str, Path], tiny: Model, cache_dir: Path) -> reward_model.RewardScorer:
+        eos_id = load_tokenizer(tiny, cache_dir).eos_token_id
+        policy = with_policy(load_base(tiny, cache_dir), tiny.lora, seed=0)
+        return reward_model.RewardScorer.attach(policy, tiny, artifacts["reward_model"], eos_id)
+
+    def test_scores_as_the_trained_classifier_does(
+        self, scorer: reward_model.RewardScorer, artifacts: dict[str, Path], tiny: Model, cache_dir: Path
+    ) -> None:
+        """The adapter moves from a sequence classifier to a causal model; the scores must not."""
+        base = AutoModelForSequenceClassification.from_pretrained(prepare_model(tiny, cache_dir), num_labels=1)
+        classifier = PeftModel.from_pretrained(base, artifacts["reward_model"] / "adapter").eval()
+        prompts, responses = [[5, 6, 7], [8]], [[20, 21], [30, 31, 32]]
+        raw = []
+        for prompt, response in zip(prompts, responses, strict=True):
+            with torch.no_grad():
+                backbone = classifier.get_base_model()
+                hidden = backbone.base_model(input_ids=torch.tensor([prompt + response])).last_hidden_state
+                raw.append(backbone.score(hidden)[0, len(prompt) :, 0].mean().item())
+        first, second = scorer.score_all(prompts, responses)
+        scale = json.loads((artifacts["reward_model"] / "scale.json").read_text())
+        expected = [(value - scale["mean"]) / scale["standard_deviation"] for value in raw]
+        assert [first, second] == pytest.approx(expected, abs=1e-4)
+
+    def test_an_end_of_sequence_token_does_not_change_the_score(self, scorer: reward_model.RewardScorer) -> None:
+        without, with_eos = scorer.score_all([[5, 6], [5, 6]], [[20, 21], [20, 21, scorer.eos_id]])
+        assert with_eos == pytest.approx(without, abs=1e-5)
+
+    def test_an_empty_text_scores_as_the_bases_mean(self, scorer: reward_model.RewardScorer) -> None:
+        assert scorer.score_all([[5, 6]], [[scorer.eos_id]]) == [0.0]
+
+    def test_the_score_of_a_prefix_is_that_of_the_shorter_text(self, scorer: reward_model.RewardScorer) -> None:
+        batch = make_batch([[5, 6]], [[20, 21, 22]], 0, torch.device("cpu"))
+        prefixes = scorer.prefix_scores(batch, scorer.features(batch))[0].tolist()
+        shorter = scorer.score_all([[5, 6]] * 3, [[20], [20, 21], [20, 21, 22]])
+        assert prefixes == pytest.approx([0.0, *shorter], abs=1e-5)
+
+    def test_scores_of_the_base_have_mean_0_and_deviation_1_on_held_out_samples(
+        self, scorer: reward_model.RewardScorer, artifacts: dict[str, Path]
+    ) -> None:
+        held_out = ranking.load(artifacts["ranking_data"])[:3]
+        scores = [s for p in held_out for s in scorer.score_all([p.prompt_ids] * len(p.text_ids), p.text_ids)]
+        assert np.mean(scores) == pytest.approx(0, abs=1e-3)
+        assert np.std(scores) == pytest.approx(1, abs=1e-3)
+
+    def test_learns_its_training_comparisons(self, artifacts: dict[str, Path], tiny: Model, cache_dir: Path, tmp_path: Path, recorder: Any) -> None:
+        settings = RewardModel(learning_rate=1e-2, num_epochs=30, comparisons_per_step=12, held_out_fraction=0.25)
+        spec = RewardModelJobSpec(model=tiny, reward_model=settings, comparisons="all", seed=0)
+        run_stage("reward_model", spec, artifacts, tmp_path, cache_dir, recorder)
+        losses = recorder.values("reward_model/loss")
+        assert losses[0] == pytest.approx(np.log(2), abs=1e-4)
+        assert np.mean(losses[-5:]) < 0.4
+        low, value, high = (recorder.values(f"reward_model/held_out_accuracy{end}")[0] for end in ("_low", "", "_high"))
+        assert low <= value <= high
+
+    def test_roles_do_not_leak_into_one_another(self, scorer: reward_model.RewardScorer) -> None:
+        policy, batch = scorer.model, make_batch([[5, 6]], [[7, 8]], 0, torch.device("cpu"))
+        with torch.no_grad(), reference(policy):
+            before = policy(**batch.model_inputs).logits
+        scorer.features(batch)
+        trainable = [name for name, p in policy.named_parameters() if p.requires_grad]
+        assert trainable
+        assert not any(REWARD in name for name in trainable)
+        with torch.no_grad():
+            assert torch.equal(policy(**batch.model_inputs).logits, before)  # a fresh policy is the base

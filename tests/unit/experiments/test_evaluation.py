@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiments.spec import PPO, EvaluationJobSpec
+from experiments.stages import run_stage
+
+
+@pytest.fixture
+def base_rows(evaluation_job: EvaluationJobSpec, artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path, recorder: Any) -> list[Any]:
+    run_stage("base_evaluation", evaluation_job, artifacts, tmp_path, cache_dir, recorder)
+    return recorder.sample_rows[0]  # type: ignore[no-any-return]
+
+
+def test_the_base_is_sampled_with_two_sets_of_random_numbers(base_rows: list[Any], recorder: Any) -> None:
+    assert [row["stream"] for row in base_rows] == [1] * 12 + [2] * 12
+    assert [row["prompt_id"] for row in base_rows[:12]] == [row["prompt_id"] for row in base_rows[12:]]
+    assert [row["response"] for row in base_rows[:12]] != [row["response"] for row in base_rows[12:]]
+    assert {row["sample_id"] for row in base_rows} == {0, 1}
+
+
+def test_the_base_has_no_kl_to_itself(base_rows: list[Any], recorder: Any) -> None:
+    assert all(row["logp_policy"] == row["logp_base"] < 0 for row in base_rows)
+    phase, values, axes, point = recorder.rows[0]
+    assert (phase, point, values["evaluation/kl"], axes.prompts_seen) == ("evaluation", 0, 0.0, 0)
+
+
+def test_every_score_is_finite_and_on_its_scale(base_rows: list[Any]) -> None:
+    for row in base_rows:
+        assert 0 <= row["gold"] <= 1
+        assert -1 <= row["vader"] <= 1
+        assert math.isfinite(row["proxy"])
+        assert 1 <= row["num_tokens"] <= 8
+
+
+def test_an_arm_is_evaluated_at_each_kept_point_on_the_axes_of_its_training(
+    base_rows: list[Any],
+    evaluation_job: EvaluationJobSpec,
+    ppo_arm: PPO,
+    arm_job: Any,
+    artifacts: dict[str, Path],
+    cache_dir: Path,
+    tmp_path: Path,
+    make_recorder: Any,
+) -> None:
+    arm_folder = tmp_path / "arm"
+    arm_folder.mkdir()
+    training, evaluation = make_recorder(), make_recorder()
+    eager = ppo_arm.model_copy(update={"learning_rate": 1e-2})
+    run_stage("arm", arm_job(eager), artifacts, arm_folder, cache_dir, training)
+    run_stage("evaluation", evaluation_job, {**artifacts, "arm": arm_folder}, tmp_path, cache_dir, evaluation)
+    assert sorted(evaluation.sample_rows) == [1, 2]
+    assert [row[3] for row in evaluation.rows] == [1, 2]
+    assert [row[2].prompts_seen for row in evaluation.rows] == [8, 16]
+    final = evaluation.sample_rows[2]
+    assert [(r["prompt_id"], r["sample_id"]) for r in final] == [(r["prompt_id"], r["sample_id"]) for r in base_rows[:12]]
+    assert any(row["logp_policy"] != row["logp_base"] for row in final)
+
+
+def test_an_untrained_arm_answers_exactly_as_the_base(
+    base_rows: list[Any],
+    evaluation_job: EvaluationJobSpec,
+    ppo_arm: PPO,
+    arm_job: Any,
+    artifacts: dict[str, Path],
+    cache_dir: Path,
+    tmp_path: Path,
+    make_recorder: Any,
+) -> None:
+    """Common random numbers: a policy equal to the base must give the base's own responses."""
+    arm_folder = tmp_path / "arm"
+    arm_folder.mkdir()
+    evaluation = make_recorder()
+    still = ppo_arm.model_copy(update={"learning_rate": 1e-300})
+    run_stage("arm", arm_job(still), artifacts, arm_folder, cache_dir, make_recorder())
+    run_stage("evaluation", evaluation_job, {**artifacts, "arm": arm_folder}, tmp_path, cache_dir, evaluation)
+    keys = ("response", "gold", "num_tokens", "finish_reason")
+    assert [[row[k] for k in keys] for row in evaluation.sample_rows[2]] == [[row[k] for k in keys] for row in base_rows[:12]]

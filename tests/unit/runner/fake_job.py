@@ -1,0 +1,52 @@
+"""Stands in for `runner.job`: real processes, real status files, no torch. Told what to do by a file beside the sweep.
+
+`behaviour.json` in RUNS_DIR maps a job's label to "fail", "kill", "sleep" or "quiet" (ends well but finishes nothing).
+Every job appends a line with its label, device, threads and the time to `trace.jsonl`.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def trace(runs_dir: Path, **entry: object) -> None:
+    with (runs_dir / "trace.jsonl").open("a") as stream:
+        stream.write(json.dumps(entry | {"time": time.time()}) + "\n")
+
+
+def status(folder: Path, job: dict, state: str, error: str | None = None) -> None:
+    now = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+    content = {"state": state, "identity": job["identity"], "stage": "working", "done": 1, "total": 2, "unit": "steps"}
+    content |= {"latest": {}, "started": now, "updated": now, "pid": os.getpid(), "error": error}
+    temporary = folder / "status.tmp"
+    temporary.write_text(json.dumps(content))
+    temporary.replace(folder / "status.json")
+
+
+def run(folder: Path, runs_dir: Path) -> None:
+    job = json.loads((folder / "spec.json").read_text())
+    behaviour = json.loads((runs_dir / "behaviour.json").read_text()).get(job["label"])
+    environment = {key: os.environ.get(key) for key in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
+    trace(runs_dir, label=job["label"], event="start", **environment)
+    status(folder, job, "running")
+    print(f"{job['label']} was here", flush=True)
+    if behaviour == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "fail":
+        status(folder, job, "failed", "ValueError: no luck")
+        sys.exit(1)
+    if behaviour == "quiet":
+        sys.exit(0)
+    time.sleep(60 if behaviour == "sleep" else 0.1)
+    if job["kind"] == "report":
+        (folder / "report.json").write_text(json.dumps({"headline": "DPO won."}))
+    status(folder, job, "finished")
+    trace(runs_dir, label=job["label"], event="end")
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[2:]:
+        run(Path(argument), Path(sys.argv[1]))

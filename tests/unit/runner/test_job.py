@@ -1,0 +1,200 @@
+"""`python -m runner.job` with stages that do next to nothing, in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runner.ledger.reader import read_json, read_metrics, read_status
+from runner.plan import Job, Plan
+
+# The stage is the only thing that is replaced: what it does is in the environment variable STAGE, as Python code.
+WITH_STAGE = """
+import os, sys, types
+stages = types.ModuleType("experiments.stages")
+def run_stage(kind, spec, needs, folder, cache_dir, recorder):
+    exec(os.environ["STAGE"])
+stages.run_stage = run_stage
+sys.modules["experiments.stages"] = stages
+from runner.job import main
+sys.exit(main(sys.argv[1:]))
+"""
+RECORD = "from experiments.records import Axes; recorder.metrics('train', {'gold/num_texts': 1.0}, Axes())"
+
+
+@pytest.fixture
+def gold(planned: Callable[..., Plan]) -> Job:
+    """The gold job, planned and written, not started."""
+    job = planned().jobs[0]
+    job.file.write(job.folder)
+    return job
+
+
+def start(*folders: Path, stage: str = RECORD) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "STAGE": stage, "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, "-c", WITH_STAGE, *map(str, folders)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def work(*folders: Path, stage: str = RECORD) -> tuple[int, str]:
+    process = start(*folders, stage=stage)
+    output, _ = process.communicate(timeout=60)
+    return process.returncode, output
+
+
+def log(job: Job) -> str:
+    return (job.folder / "log.txt").read_text()
+
+
+def wait_until_running(job: Job) -> None:
+    deadline = time.monotonic() + 30
+    while "in the stage" not in ((job.folder / "log.txt").read_text() if (job.folder / "log.txt").exists() else ""):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_finished_job_explains_itself(gold: Job) -> None:
+    assert work(gold.folder, stage=f"print('hello from the stage'); {RECORD}") == (0, "")
+
+    status, provenance = read_status(gold.folder), read_json(gold.folder / "provenance.json")
+    assert status is not None
+    assert (status["state"], status["identity"], status["error"]) == ("finished", gold.identity, None)
+    assert provenance["identity"] == gold.identity
+    assert provenance["inputs"] == gold.file.inputs
+    assert provenance["versions"]["torch"]
+    assert provenance["hardware"]["cores"] >= 1
+    assert "hello from the stage" in log(gold)
+
+
+def test_a_finished_job_is_left_alone(gold: Job) -> None:
+    work(gold.folder)
+    assert work(gold.folder, stage="raise RuntimeError('worked twice')")[0] == 0
+
+    assert len(read_metrics(gold.folder)) == 1
+
+
+def test_a_failed_job_says_why_and_starts_over(gold: Job) -> None:
+    code, _ = work(gold.folder, stage=f"{RECORD}; (folder / 'adapters').mkdir(); raise RuntimeError('no luck\\nmore')")
+
+    status = read_status(gold.folder)
+    assert code == 1
+    assert status is not None
+    assert (status["state"], status["error"]) == ("failed", "RuntimeError: no luck")
+    assert "Traceback" in log(gold)
+
+    assert work(gold.folder)[0] == 0
+    assert len(read_metrics(gold.folder)) == 1  # the failed attempt's row is gone
+    assert not (gold.folder / "adapters").exists()
+    assert "Traceback" in log(gold)  # its log is not
+
+
+def test_an_unusable_input_is_one_sentence_without_a_traceback(gold: Job) -> None:
+    stage = "from experiments.errors import InputError; raise InputError('data.path=x.csv: no prompts in it')"
+    assert work(gold.folder, stage=stage)[0] == 1
+
+    assert read_json(gold.folder / "status.json")["error"] == "data.path=x.csv: no prompts in it"
+    assert "Traceback" not in log(gold)
+
+
+def test_several_folders_in_one_process_have_their_own_logs(planned: Callable[..., Plan]) -> None:
+    jobs = planned().jobs[:2]
+    for job in jobs:
+        job.file.write(job.folder)
+    assert work(*(job.folder for job in jobs), stage="print('this is', kind)")[0] == 0
+
+    assert "this is gold" in log(jobs[0])
+    assert "this is ranking_data" not in log(jobs[0])
+    assert "this is ranking_data" in log(jobs[1])
+
+
+def test_needs_must_have_finished(planned: Callable[..., Plan]) -> None:
+    ranking = planned().jobs[1]
+    ranking.file.write(ranking.folder)
+    code, output = work(ranking.folder)
+
+    assert code == 2
+    assert "ranking_data cannot start" in output
+    assert f"gold in {ranking.file.needs['gold'].folder}" in output
+
+
+def test_an_edited_specification_is_refused(gold: Job) -> None:
+    content = read_json(gold.folder / "spec.json")
+    content["spec"]["gold"]["num_texts"] = 2000
+    (gold.folder / "spec.json").write_text(json.dumps(content))
+    code, output = work(gold.folder)
+
+    assert code == 2
+    assert "was changed after it was written" in output
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(None, "is no run folder"), ("{", "is not valid JSON"), ("{}", "kind=None is none of gold")],
+)
+def test_a_folder_that_is_no_job_is_refused(tmp_path: Path, content: str | None, expected: str) -> None:
+    if content is not None:
+        (tmp_path / "spec.json").write_text(content)
+    code, output = work(tmp_path)
+
+    assert code == 2
+    assert expected in output
+
+
+@pytest.mark.parametrize("request_to_end", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_job_keeps_its_ledger(gold: Job, request_to_end: signal.Signals) -> None:
+    process = start(gold.folder, stage=f"{RECORD}; print('in the stage', flush=True); import time; time.sleep(60)")
+    wait_until_running(gold)
+    process.send_signal(request_to_end)
+    process.wait(timeout=30)
+
+    assert process.returncode == 130
+    assert read_json(gold.folder / "status.json")["state"] == "interrupted"
+    assert len(read_metrics(gold.folder)) == 1
+
+
+def test_the_second_of_two_waits_and_finds_it_finished(gold: Job) -> None:
+    first = start(gold.folder, stage=f"print('in the stage', flush=True); import time; time.sleep(2); {RECORD}")
+    wait_until_running(gold)
+    second = start(gold.folder, stage="raise RuntimeError('worked twice')")
+
+    assert (first.wait(30), second.wait(30)) == (0, 0)
+    assert "waiting for it" in log(gold)
+    assert len(read_metrics(gold.folder)) == 1
+
+
+def test_a_killed_job_frees_its_folder(gold: Job) -> None:
+    first = start(gold.folder, stage="print('in the stage', flush=True); import time; time.sleep(60)")
+    wait_until_running(gold)
+    first.kill()
+    first.wait()
+
+    assert work(gold.folder)[0] == 0
+
+
+def test_libraries_are_told_to_send_nothing(gold: Job) -> None:
+    work(
+        gold.folder, stage="import os; print({k: os.environ[k] for k in ('HF_HUB_DISABLE_TELEMETRY', 'DO_NOT_TRACK')})"
+    )
+
+    assert "{'HF_HUB_DISABLE_TELEMETRY': '1', 'DO_NOT_TRACK': '1'}" in log(gold)
+
+
+def test_provenance_holds_no_keys(gold: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "secret" * 8)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    work(gold.folder)
+
+    assert all(b"secret" not in path.read_bytes() for path in gold.folder.rglob("*") if path.is_file())
+
+
+def test_without_a_folder_it_says_how_to_use_it() -> None:
+    code, output = work()
+
+    assert code == 2
+    assert "python -m runner.job RUN_DIR" in output

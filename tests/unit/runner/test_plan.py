@@ -1,0 +1,285 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.errors import InputError
+from experiments.spec import ArmJobSpec, EvaluationJobSpec, RewardModelJobSpec, RunSpec
+from runner.ledger.reader import read_json
+from runner.plan import Job, Plan, check_folder, make_plan, with_needs
+
+Composed = Callable[..., list[RunSpec]]
+Planned = Callable[..., Plan]
+
+
+def job(plan: Plan, label: str) -> Job:
+    return next(job for job in plan.jobs if job.label == label)
+
+
+def changed(run: RunSpec, **changes: Any) -> RunSpec:
+    """A run with other values, given as group={key: value}."""
+    content = run.model_dump()
+    for key, value in changes.items():
+        content[key] = content[key] | value if isinstance(value, dict) else value
+    return RunSpec.model_validate(content)
+
+
+def test_jobs_come_in_the_order_that_holds_others_up_least(planned: Planned) -> None:
+    assert [job.label for job in planned().jobs] == [
+        "gold",
+        "ranking_data",
+        "reward_model",
+        "dpo/seed0",
+        "ppo/seed0",
+        "base_evaluation",
+        "ppo/seed0/evaluation",
+        "dpo/seed0/evaluation",
+        "report",
+    ]
+
+
+def test_every_need_stands_before_its_job(planned: Planned) -> None:
+    labels = [job.label for job in planned("seed=0,1,2").jobs]
+
+    for position, entry in enumerate(planned("seed=0,1,2").jobs):
+        assert set(entry.needs.values()) <= set(labels[:position])
+
+
+def test_three_seeds_share_what_depends_on_the_data_seed_only(planned: Planned) -> None:
+    kinds = [job.kind for job in planned("seed=0,1,2").jobs]
+
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {
+        "gold": 1,
+        "ranking_data": 1,
+        "reward_model": 1,
+        "base_evaluation": 1,
+        "arm": 6,
+        "evaluation": 6,
+        "report": 1,
+    }
+
+
+def test_dpo_needs_no_reward_model_to_train(planned: Planned) -> None:
+    plan = planned()
+
+    assert set(job(plan, "dpo/seed0").needs) == {"ranking_data"}
+    assert set(job(plan, "ppo/seed0").needs) == {"ranking_data", "reward_model", "gold"}
+
+
+def test_base_and_arms_are_evaluated_by_the_same_specification(planned: Planned) -> None:
+    plan = planned()
+    specs = [job.file.spec for job in plan.jobs if isinstance(job.file.spec, EvaluationJobSpec)]
+
+    assert len(specs) == 3
+    assert all(spec == specs[0] for spec in specs)
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "reward_model", "dpo"),
+    [("per_arm", "all", "best_worst"), ("all", "all", "all"), ("best_worst", "best_worst", "best_worst")],
+)
+def test_comparisons_are_resolved(planned: Planned, comparisons: str, reward_model: str, dpo: str) -> None:
+    plan = planned(f"data.comparisons={comparisons}")
+    reward_spec, dpo_spec = job(plan, "reward_model").file.spec, job(plan, "dpo/seed0").file.spec
+
+    assert isinstance(reward_spec, RewardModelJobSpec)
+    assert isinstance(dpo_spec, ArmJobSpec)
+    assert (reward_spec.comparisons, dpo_spec.comparisons) == (reward_model, dpo)
+
+
+@pytest.mark.parametrize(
+    ("override", "unchanged"),
+    [
+        ("tracker=wandb", {"gold", "ranking_data", "reward_model", "ppo/seed0", "ppo/seed0/evaluation"}),
+        ("name=other", {"gold", "ranking_data", "reward_model", "ppo/seed0", "ppo/seed0/evaluation"}),
+        ("engine.cpu_slots=1", {"gold", "ranking_data", "reward_model", "ppo/seed0", "ppo/seed0/evaluation"}),
+        ("budget.num_prompts=128", {"gold", "ranking_data", "reward_model", "base_evaluation"}),
+        ("evaluation.seed=1", {"gold", "ranking_data", "reward_model", "ppo/seed0", "dpo/seed0"}),
+        ("reward_model.num_epochs=2", {"gold", "ranking_data", "dpo/seed0"}),
+        ("++arm.learning_rate=1e-3", {"gold", "ranking_data", "reward_model", "base_evaluation"}),
+        ("data.gold.max_ngram=1", set()),
+    ],
+)
+def test_identity_depends_on_what_the_result_depends_on(planned: Planned, override: str, unchanged: set[str]) -> None:
+    before = {job.label: job.identity for job in planned().jobs if job.kind != "report"}
+    after = {job.label: job.identity for job in planned(override).jobs}
+    same = {label for label, identity in before.items() if after[label] == identity}
+    watched = {
+        "gold",
+        "ranking_data",
+        "reward_model",
+        "base_evaluation",
+        "ppo/seed0",
+        "dpo/seed0",
+        "ppo/seed0/evaluation",
+    }
+
+    if override.startswith(("tracker", "name", "engine")):
+        assert same == set(before)
+    else:
+        assert same & watched == unchanged
+
+
+def test_identity_knows_no_folder(composed: Composed) -> None:
+    elsewhere = [changed(run, runs_dir="/elsewhere/runs", cache_dir="/elsewhere/cache") for run in composed()]
+
+    assert [job.identity for job in make_plan(elsewhere).jobs] == [job.identity for job in make_plan(composed()).jobs]
+
+
+def test_a_fair_sweep_says_what_is_equal(planned: Planned) -> None:
+    checks = {check.check: check for check in planned("seed=0,1").fairness}
+
+    assert all(check.ok for check in checks.values())
+    assert checks["prompt presentations"].value == "64"
+    assert checks["seeds"].value == "0, 1"
+    assert checks["base model"].value.startswith("tiny:llama, float32")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"budget": {"num_prompts": 128}},
+            "prompt presentations: budget.num_prompts is 64 (ppo/seed0), 128 (dpo/seed0)",
+        ),
+        ({"data": {"seed": 7}}, "ranking data: data.seed is 0 (ppo/seed0), 7 (dpo/seed0)"),
+        ({"evaluation": {"seed": 7}}, "shared evaluation: evaluation.seed is 20261123 (ppo/seed0), 7 (dpo/seed0)"),
+        ({"model": {"dtype": "bfloat16"}}, "base model: model.dtype is float32 (ppo/seed0), bfloat16 (dpo/seed0)"),
+        ({"reward_model": {"num_epochs": 9}}, "reward model: reward_model.num_epochs is"),
+        (
+            {"budget": {"num_evaluation_points": 2}},
+            "evaluation points: budget.num_evaluation_points is 3 (ppo/seed0), 2",
+        ),
+        ({"seed": 1}, "seeds: seed is 0 (ppo), 1 (dpo)"),
+    ],
+)
+def test_an_unfair_sweep_is_refused_with_arms_and_values(
+    composed: Composed, changes: dict[str, Any], expected: str
+) -> None:
+    ppo, dpo = composed()
+
+    with pytest.raises(InputError) as caught:
+        make_plan([ppo, changed(dpo, **changes)])
+    assert expected in str(caught.value)
+
+
+def test_all_unfairness_is_listed_at_once(composed: Composed) -> None:
+    ppo, dpo = composed()
+    unfair = changed(dpo, budget={"num_prompts": 128}, evaluation={"seed": 7})
+
+    with pytest.raises(InputError) as caught:
+        make_plan([ppo, unfair])
+    assert "budget.num_prompts" in str(caught.value)
+    assert "evaluation.seed" in str(caught.value)
+
+
+def test_arms_of_two_sweeps_do_not_mix(composed: Composed) -> None:
+    ppo, dpo = composed()
+
+    with pytest.raises(InputError, match=r"name is smoke \(ppo/seed0\), other \(dpo/seed0\)"):
+        make_plan([ppo, changed(dpo, name="other")])
+
+
+@pytest.mark.parametrize("name", ["base", "shared", "report"])
+def test_an_arm_cannot_take_a_name_that_the_folder_uses(composed: Composed, name: str) -> None:
+    ppo, _ = composed()
+
+    with pytest.raises(InputError, match=f"arm.name={name}"):
+        make_plan([changed(ppo, arm={"name": name})])
+
+
+def test_plan_json_holds_what_a_reader_needs(planned: Planned) -> None:
+    plan = planned()
+    plan.write()
+    content = read_json(plan.folder / "plan.json")
+
+    assert (content["schema"], content["sweep"]) == (1, "smoke")
+    assert content["arms"][1]["evaluation"] == "dpo/seed0/evaluation"
+    assert content["arms"][1]["knobs"]["beta"] == 0.1
+    assert content["shared"]["base_evaluation"] == "shared/base_evaluation"
+    assert content["settings"]["budget"]["num_prompts"] == 64
+    assert {"check": "seeds", "value": "0", "ok": True} in content["fairness"]
+    by_label = {entry["label"]: entry for entry in content["jobs"]}
+    assert by_label["ppo/seed0"]["identity"] == job(plan, "ppo/seed0").identity
+    assert by_label["reward_model"] | {"identity": ""} == {
+        "label": "reward_model",
+        "kind": "reward_model",
+        "folder": "shared/reward_model",
+        "identity": "",
+        "needs": ["ranking_data"],
+    }
+
+
+def test_the_folder_of_the_same_specification_is_accepted_and_keeps_its_date(planned: Planned) -> None:
+    planned().write()
+    created = read_json(planned().folder / "plan.json")["created"]
+
+    check_folder(planned())
+    planned().write()
+    assert read_json(planned().folder / "plan.json")["created"] == created
+
+
+def test_more_seeds_and_other_arms_may_join_a_folder(planned: Planned) -> None:
+    planned().write()
+
+    check_folder(planned("seed=0,1"))
+    check_folder(planned("+arm=dpo_high_beta"))
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("budget.num_prompts=128", "budget.num_prompts is 64 there, 128 now"),
+        ("data.temperature=0.5", "data.temperature is 1.0 there, 0.5 now"),
+        ("++arm.learning_rate=1e-3", "dpo/seed0: arm.learning_rate is 0.0005 there, 0.001 now"),
+    ],
+)
+def test_the_folder_of_another_specification_is_refused(planned: Planned, override: str, expected: str) -> None:
+    planned().write()
+
+    with pytest.raises(InputError) as caught:
+        check_folder(planned(override))
+    assert expected in str(caught.value)
+    assert "name=… chooses another folder" in str(caught.value)
+
+
+def test_other_files_behind_the_same_paths_are_noticed(composed: Composed, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.csv"
+    texts.write_text("text,label\ngood film,1\n")
+    runs = composed(f"data.path={texts}")
+    make_plan(runs).write()
+    texts.write_text("text,label\nbad film,0\n")
+
+    with pytest.raises(InputError, match="the files behind"):
+        check_folder(make_plan(runs))
+
+
+def test_a_foreign_plan_file_is_named(planned: Planned) -> None:
+    plan = planned()
+    plan.folder.mkdir(parents=True)
+    (plan.folder / "plan.json").write_text("{}")
+
+    with pytest.raises(InputError, match="is no plan of this program"):
+        check_folder(plan)
+
+
+def test_a_report_over_fewer_arms_is_another_report(planned: Planned) -> None:
+    report = job(planned(), "report")
+    fewer = with_needs(report, {"base_evaluation", "dpo/seed0/evaluation"})
+
+    assert set(fewer.needs) == set(fewer.file.needs) == {"base_evaluation", "dpo/seed0/evaluation"}
+    assert fewer.identity != report.identity
+    assert fewer.file.computed_identity() == fewer.identity
+
+
+def test_work_is_counted_in_response_tokens(planned: Planned) -> None:
+    plan = planned()
+    tokens = 12
+
+    assert job(plan, "ranking_data").work.sampled == 16 * 4 * tokens
+    assert job(plan, "reward_model").work.trained == 14 * 6 * 2 * tokens  # 2 of 16 prompts are held out
+    assert (job(plan, "ppo/seed0").work.sampled, job(plan, "ppo/seed0").work.trained) == (64 * tokens, 64 * tokens * 2)
+    assert (job(plan, "dpo/seed0").work.sampled, job(plan, "dpo/seed0").work.trained) == (0, 64 * 2 * tokens)
+    assert job(plan, "base_evaluation").work.sampled == 16 * 2 * tokens * 2
+    assert job(plan, "ppo/seed0/evaluation").work.sampled == 16 * 2 * tokens * 2
