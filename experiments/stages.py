@@ -9,7 +9,9 @@ from experiments.records import Recorder
 from experiments.spec import ArmJobSpec, EvaluationJobSpec, GoldJobSpec, JobSpec, RankingJobSpec, RewardModelJobSpec
 
 
-def run_stage(kind: str, spec: JobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder) -> None:
+def run_stage(
+    kind: str, spec: JobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder
+) -> None:
     """Do the work of one job.
 
     Args:

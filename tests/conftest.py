@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from experiments.spec import (
     DPO,
     PPO,
@@ -22,7 +23,6 @@ from experiments.spec import (
     RewardModel,
     RewardModelJobSpec,
 )
-
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: a second thread only waits for the first
 
@@ -61,7 +61,9 @@ def make_recorder() -> type[ListRecorder]:
 
 @pytest.fixture(scope="session")
 def tiny() -> Model:
-    return Model(path="tiny:llama", revision=None, dtype="float32", lora=Lora(rank=4, alpha=8, target_modules="all-linear"))
+    return Model(
+        path="tiny:llama", revision=None, dtype="float32", lora=Lora(rank=4, alpha=8, target_modules="all-linear")
+    )
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +92,9 @@ def artifacts(tiny: Model, data: Data, cache_dir: Path) -> dict[str, Path]:
     from experiments.stages import run_stage
 
     specs: dict[str, Any] = {
-        "gold": GoldJobSpec(data_path=data.path, data_seed=data.seed, split_words=data.min_prompt_words, gold=data.gold),
+        "gold": GoldJobSpec(
+            data_path=data.path, data_seed=data.seed, split_words=data.min_prompt_words, gold=data.gold
+        ),
         "ranking_data": RankingJobSpec(model=tiny, data=data, num_ranking_prompts=12),
         "reward_model": RewardModelJobSpec(
             model=tiny,
@@ -145,7 +149,15 @@ def dpo_arm() -> DPO:
 def arm_job(tiny: Model, data: Data) -> Any:
     def make(arm: PPO | DPO, **changes: Any) -> ArmJobSpec:
         comparisons = "all" if arm.algorithm == "ppo" else "best_worst"
-        settings = {"model": tiny, "data": data, "arm": arm, "comparisons": comparisons, "seed": 0, "num_prompts": 16, "num_points": 3}
+        settings = {
+            "model": tiny,
+            "data": data,
+            "arm": arm,
+            "comparisons": comparisons,
+            "seed": 0,
+            "num_prompts": 16,
+            "num_points": 3,
+        }
         return ArmJobSpec(**{**settings, **changes})
 
     return make

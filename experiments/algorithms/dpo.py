@@ -6,7 +6,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 
-def dpo_loss(chosen_logp_B: Tensor, rejected_logp_B: Tensor, ref_chosen_logp_B: Tensor, ref_rejected_logp_B: Tensor, beta: float) -> Tensor:
+def dpo_loss(
+    chosen_logp_B: Tensor, rejected_logp_B: Tensor, ref_chosen_logp_B: Tensor, ref_rejected_logp_B: Tensor, beta: float
+) -> Tensor:
     """Mean of -log sigmoid(beta * (log-ratio of chosen - log-ratio of rejected)) (arXiv:2305.18290, equation 7).
 
     Args:

@@ -6,11 +6,11 @@ from torch import Tensor
 
 
 def k1(logp: Tensor, ref_logp: Tensor) -> Tensor:
-    """log pi - log pi_ref: unbiased, can be negative. Summed over a response it estimates the KL of the response, in nats."""
+    """The log-ratio log(pi / pi_ref): unbiased, can be negative. Summed over a response: its KL, in nats."""
     return logp - ref_logp
 
 
 def k3(logp: Tensor, ref_logp: Tensor) -> Tensor:
-    """r - 1 - log r with r = pi_ref / pi: unbiased, never negative, for logging only (biased as a reward or a loss)."""
+    """R - 1 - log r with r = pi_ref / pi: unbiased, never negative, for logging only (biased as a reward or a loss)."""
     log_r = ref_logp - logp
     return log_r.exp() - 1 - log_r

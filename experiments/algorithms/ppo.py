@@ -1,6 +1,7 @@
 """PPO for language models: per-token rewards, advantages, losses.
 
-Sources: Schulman et al. 2017 (PPO, arXiv:1707.06347), Schulman et al. 2016 (GAE, arXiv:1506.02438), Stiennon et al. 2020
+Sources: Schulman et al. 2017 (PPO, arXiv:1707.06347), Schulman et al. 2016 (GAE, arXiv:1506.02438), Stiennon et al.
+    2020
 (KL in the reward, arXiv:2009.01325), Huang et al. 2024 (implementation details, arXiv:2403.17031).
 """
 
@@ -17,7 +18,9 @@ def masked_mean(x_BT: Tensor, mask_BT: Tensor) -> Tensor:
     return (x_BT * mask_BT).sum() / mask_BT.sum()
 
 
-def token_rewards(score_B: Tensor, logp_BT: Tensor, ref_logp_BT: Tensor, mask_BT: Tensor, kl_coefficient: float) -> Tensor:
+def token_rewards(
+    score_B: Tensor, logp_BT: Tensor, ref_logp_BT: Tensor, mask_BT: Tensor, kl_coefficient: float
+) -> Tensor:
     """Reward of each token: minus beta times the k1 estimate of KL, plus the score on the last token.
 
     k1 = log pi - log pi_ref in the *reward* gives the gradient of the exact KL; k3 there would not (arXiv:2512.21852).
@@ -45,7 +48,8 @@ def generalised_advantages(
 ) -> tuple[Tensor, Tensor]:
     """GAE (arXiv:1506.02438, equations 11 and 16): A_t = delta_t + gamma * lambda * A_{t+1}.
 
-    The last response token is terminal: its next value is 0, whether the row ended itself or was cut at the length limit.
+    The last response token is terminal: its next value is 0, whether the row ended itself or was cut at the length
+    limit.
 
     Args:
         rewards_BT: reward of each token.
@@ -81,7 +85,9 @@ def log_ratio(logp_BT: Tensor, old_logp_BT: Tensor) -> Tensor:
     return (logp_BT - old_logp_BT).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
 
 
-def policy_loss_sum(logp_BT: Tensor, old_logp_BT: Tensor, advantages_BT: Tensor, mask_BT: Tensor, clip_range: float) -> Tensor:
+def policy_loss_sum(
+    logp_BT: Tensor, old_logp_BT: Tensor, advantages_BT: Tensor, mask_BT: Tensor, clip_range: float
+) -> Tensor:
     """Clipped surrogate (arXiv:1707.06347, equation 7), negated and *summed* over tokens.
 
     The caller divides by the token count of the whole minibatch, so that the gradient does not depend on micro-batches.
@@ -92,7 +98,9 @@ def policy_loss_sum(logp_BT: Tensor, old_logp_BT: Tensor, advantages_BT: Tensor,
     return -(objective_BT * mask_BT).sum()
 
 
-def value_loss_sum(values_BT: Tensor, old_values_BT: Tensor, returns_BT: Tensor, mask_BT: Tensor, clip_range: float) -> Tensor:
+def value_loss_sum(
+    values_BT: Tensor, old_values_BT: Tensor, returns_BT: Tensor, mask_BT: Tensor, clip_range: float
+) -> Tensor:
     """Half the squared error, clipped around the old value as in PPO's reference code, summed over tokens."""
     clipped_BT = old_values_BT + (values_BT - old_values_BT).clamp(-clip_range, clip_range)
     error_BT = torch.maximum((values_BT - returns_BT) ** 2, (clipped_BT - returns_BT) ** 2)

@@ -37,8 +37,8 @@ LOGGED = {
 class TokenIdsDPOTrainer(DPOTrainer):  # type: ignore[misc]
     """DPOTrainer on the token ids that were sampled.
 
-    TRL would tokenise text again, which can move the boundary between prompt and response, and append an end-of-sequence token to
-    every response, which would teach the model to stop wherever a sample was cut.
+    TRL would tokenise text again, which can move the boundary between prompt and response, and append an
+    end-of-sequence token to every response, which would teach the model to stop wherever a sample was cut.
     """
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
@@ -66,7 +66,9 @@ def make_trainer(spec: ArmJobSpec, ranked: list[RankedPrompt], cache_dir: Path, 
     assert isinstance(arm, DPO)
     rows = [row for prompt in ranked for row in _pairs(prompt, spec)]
     if not rows:
-        raise InputError(f"arm {arm.name}: the ranking data has no comparison, because gold ties all samples of every prompt")
+        raise InputError(
+            f"arm {arm.name}: the ranking data has no comparison, because gold ties all samples of every prompt"
+        )
     disable_caching()  # TRL's cache of reference log-probs lies beside the data set; ours must not outlive the arm
     seed = derive_seed(spec.seed, "dpo") % 2**32
     arguments = DPOConfig(
@@ -102,12 +104,16 @@ def make_trainer(spec: ArmJobSpec, ranked: list[RankedPrompt], cache_dir: Path, 
 
 def _pairs(prompt: RankedPrompt, spec: ArmJobSpec) -> list[dict[str, list[int]]]:
     return [
-        {"prompt_ids": prompt.prompt_ids, "chosen_ids": prompt.response_ids[winner], "rejected_ids": prompt.response_ids[loser]}
+        {
+            "prompt_ids": prompt.prompt_ids,
+            "chosen_ids": prompt.response_ids[winner],
+            "rejected_ids": prompt.response_ids[loser],
+        }
         for winner, loser in prompt.comparisons(spec.comparisons)
     ]
 
 
-class _Ledger(TrainerCallback):  # type: ignore[misc]
+class _Ledger(TrainerCallback):
     """Rows, progress and adapters, from the trainer's own events."""
 
     def __init__(self, folder: Path, recorder: Recorder, meter: Meter, arm: DPO, points: list[int]) -> None:

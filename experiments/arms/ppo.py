@@ -1,11 +1,11 @@
 """PPO: roll out, score, estimate advantages, update. One base carries every role.
 
-policy     LoRA adapter, float32, trained
-reference  the base with adapters off
-reward     the reward model's LoRA adapter, frozen, and its scalar head
-value      the reward model's score of the prefix plus a trained head on its hidden states. These are causal, so the pass that scores
-           the response computes them anyway: the critic costs no pass of its own, and it starts as the reward model's own estimate
-           (an initialisation in the spirit of arXiv:2403.17031) without sharing a weight with the policy.
+policy     LoRA adapter, float32, trained reference  the base with adapters off reward     the reward model's LoRA
+adapter, frozen, and its scalar head value      the reward model's score of the prefix plus a trained head on its
+hidden states. These are causal, so the pass that scores
+           the response computes them anyway: the critic costs no pass of its own, and it starts as the reward model's
+           own estimate (an initialisation in the spirit of arXiv:2403.17031) without sharing a weight with the
+           policy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
 from experiments.artifacts.reward_model import RewardScorer
 from experiments.evaluation.scorers import GoldScorer
-from experiments.inputs.models import load_base, load_tokenizer, reference, with_policy
+from experiments.inputs.models import decode, load_base, load_tokenizer, reference, with_policy
 from experiments.meter import Meter
 from experiments.records import Recorder
 from experiments.sampling.batch import Batch, make_batch
@@ -43,13 +43,15 @@ class ValueHead(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, VALUE_HIDDEN), nn.GELU(), nn.Linear(VALUE_HIDDEN, 1))
-        nn.init.zeros_(self.layers[3].weight)
-        nn.init.zeros_(self.layers[3].bias)
+        last = nn.Linear(VALUE_HIDDEN, 1)
+        self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, VALUE_HIDDEN), nn.GELU(), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(self, features_BTH: Tensor, prefix_scores_BT: Tensor) -> Tensor:
         """Values [B, T] in reward units."""
-        return prefix_scores_BT + self.layers(features_BTH)[..., 0]
+        correction_BT: Tensor = self.layers(features_BTH)[..., 0]
+        return prefix_scores_BT + correction_BT
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,13 @@ class Rollouts:
 
 
 def train(
-    spec: ArmJobSpec, ranking_folder: Path, reward_folder: Path, gold_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder
+    spec: ArmJobSpec,
+    ranking_folder: Path,
+    reward_folder: Path,
+    gold_folder: Path,
+    folder: Path,
+    cache_dir: Path,
+    recorder: Recorder,
 ) -> None:
     """Train one PPO arm; gold is recorded on the rollouts for the reader, never used."""
     assert isinstance(spec.arm, PPO)
@@ -85,7 +93,11 @@ def train(
     for update, prompts in enumerate(trainer.prompt_batches(num_updates), start=1):
         rollouts = trainer.roll_out(prompts, update)
         losses = trainer.update(rollouts, update)
-        values = {**losses, **describe(rollouts, spec.arm.kl_coefficient), "ppo/gold_mean": _mean(gold.score(rollouts.texts))}
+        values = {
+            **losses,
+            **describe(rollouts, spec.arm.kl_coefficient),
+            "ppo/gold_mean": _mean(gold.score(rollouts.texts)),
+        }
         recorder.metrics("train", values, meter.axes())
         recorder.progress("PPO", update, num_updates, "updates")
         if update in points:
@@ -95,7 +107,9 @@ def train(
 class PPOTrainer:
     """The models of one PPO arm and the two halves of an update: `roll_out` and `update`."""
 
-    def __init__(self, spec: ArmJobSpec, arm: PPO, ranking_folder: Path, reward_folder: Path, cache_dir: Path, meter: Meter) -> None:
+    def __init__(
+        self, spec: ArmJobSpec, arm: PPO, ranking_folder: Path, reward_folder: Path, cache_dir: Path, meter: Meter
+    ) -> None:
         self.arm, self.data, self.seed, self.meter = arm, spec.data, spec.seed, meter
         self.tokenizer = load_tokenizer(spec.model, cache_dir)
         self.prompts = load_ranking(ranking_folder)
@@ -130,7 +144,9 @@ class PPOTrainer:
         responses = sample(
             self.policy,
             prompt_ids,
-            common_uniforms(self.seed, update, [f"rollout/{row}" for row in range(len(prompts))], self.data.max_new_tokens),
+            common_uniforms(
+                self.seed, update, [f"rollout/{row}" for row in range(len(prompts))], self.data.max_new_tokens
+            ),
             temperature=self.data.temperature,
             eos_id=self.tokenizer.eos_token_id,
             rows_per_batch=len(prompts),
@@ -138,13 +154,13 @@ class PPOTrainer:
         self.meter.prompts_seen += len(prompts)
         self.meter.tokens_generated += sum(len(response.token_ids) for response in responses)
         texts = [
-            prompt.prompt + self.tokenizer.decode(response.token_ids, skip_special_tokens=True)
+            prompt.prompt + decode(self.tokenizer, response.token_ids)
             for prompt, response in zip(prompts, responses, strict=True)
         ]
         return self._estimate(self._micro_batches(prompt_ids, responses), responses, texts)
 
     def update(self, rollouts: Rollouts, update: int) -> dict[str, float]:
-        """`num_epochs` passes of `num_minibatches` optimizer steps each; every rollout once a pass. Returns means over steps."""
+        """`num_epochs` passes of `num_minibatches` optimizer steps; each rollout once a pass. Means over steps."""
         steps: list[dict[str, float]] = []
         size = len(rollouts.batches) // self.arm.num_minibatches
         for epoch in range(self.arm.num_epochs):
@@ -208,7 +224,7 @@ class PPOTrainer:
         )
 
     def _step(self, rollouts: Rollouts, chosen: list[int]) -> dict[str, float]:
-        """One optimizer step on the micro-batches `chosen`; gradients are sums divided by the token count of all of them."""
+        """One optimizer step on the micro-batches `chosen`: summed gradients over the token count of them all."""
         arm, rows = self.arm, self.arm.rows_per_microbatch
         num_tokens = sum(rollouts.batches[index].response_mask.sum() for index in chosen)
         totals: dict[str, Tensor] = {}
@@ -218,12 +234,17 @@ class PPOTrainer:
             mask_BT, old_logp_BT = batch.response_mask, rollouts.logp_NT[here]
             logp_BT = response_logps(self.policy, batch, self.data.temperature)
             values_BT = self.value(rollouts.features[index], rollouts.prefix_scores[index])
-            policy_loss = ppo.policy_loss_sum(logp_BT, old_logp_BT, rollouts.advantages_NT[here], mask_BT, arm.clip_range) / num_tokens
-            value_loss = (
-                ppo.value_loss_sum(values_BT, rollouts.values_NT[here], rollouts.returns_NT[here], mask_BT, arm.value_clip_range)
+            policy_loss = (
+                ppo.policy_loss_sum(logp_BT, old_logp_BT, rollouts.advantages_NT[here], mask_BT, arm.clip_range)
                 / num_tokens
             )
-            (policy_loss + value_loss).backward()
+            value_loss = (
+                ppo.value_loss_sum(
+                    values_BT, rollouts.values_NT[here], rollouts.returns_NT[here], mask_BT, arm.value_clip_range
+                )
+                / num_tokens
+            )
+            (policy_loss + value_loss).backward()  # type: ignore[no-untyped-call]
             share = mask_BT.sum() / num_tokens
             with torch.no_grad():
                 parts = {

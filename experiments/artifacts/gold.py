@@ -42,5 +42,7 @@ def _snippets(texts: pd.DataFrame) -> pd.DataFrame:
     for text, label in zip(texts["text"], texts["label"], strict=True):
         words = text.split()
         starts = range(0, len(words), WINDOW_WORDS)
-        rows += [(" ".join(words[start : start + WINDOW_WORDS]), label) for start in list(starts)[:MAX_WINDOWS_PER_TEXT]]
+        rows += [
+            (" ".join(words[start : start + WINDOW_WORDS]), label) for start in list(starts)[:MAX_WINDOWS_PER_TEXT]
+        ]
     return pd.DataFrame(rows, columns=["text", "label"])

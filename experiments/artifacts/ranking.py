@@ -11,7 +11,7 @@ from typing import Literal
 import pandas as pd
 
 from experiments.evaluation.scorers import GoldScorer
-from experiments.inputs.models import load_base, load_tokenizer
+from experiments.inputs.models import decode, load_base, load_tokenizer
 from experiments.inputs.texts import prompts
 from experiments.meter import Meter
 from experiments.records import Recorder
@@ -52,7 +52,9 @@ def build(spec: RankingJobSpec, gold_folder: Path, folder: Path, cache_dir: Path
     meter, data = Meter(), spec.data
     gold = GoldScorer.load(gold_folder)
     tokenizer, base = load_tokenizer(spec.model, cache_dir), load_base(spec.model, cache_dir)
-    rows = [(p, index) for p in prompts(data, "train", spec.num_ranking_prompts) for index in range(data.samples_per_prompt)]
+    rows = [
+        (p, index) for p in prompts(data, "train", spec.num_ranking_prompts) for index in range(data.samples_per_prompt)
+    ]
     prompt_ids = [tokenizer(prompt.text)["input_ids"] for prompt, _ in rows]
     responses = sample(
         base,
@@ -64,7 +66,7 @@ def build(spec: RankingJobSpec, gold_folder: Path, folder: Path, cache_dir: Path
         on_batch=lambda done: recorder.progress("sample the base", done, len(rows), "responses"),
     )
     meter.tokens_generated = sum(len(response.token_ids) for response in responses)
-    texts = [p.text + tokenizer.decode(r.token_ids, skip_special_tokens=True) for (p, _), r in zip(rows, responses, strict=True)]
+    texts = [p.text + decode(tokenizer, r.token_ids) for (p, _), r in zip(rows, responses, strict=True)]
     frame = pd.DataFrame(
         {
             "prompt_id": [prompt.prompt_id for prompt, _ in rows],
@@ -101,6 +103,8 @@ def _summary(ranked: Sequence[RankedPrompt], frame: pd.DataFrame) -> dict[str, f
         "ranking_data/num_prompts": len(ranked),
         "ranking_data/num_samples": len(frame),
         "ranking_data/gold_mean": float(frame["gold"].mean()),
-        "ranking_data/gold_spread": float(frame.groupby("prompt_id")["gold"].agg(lambda gold: gold.max() - gold.min()).mean()),
+        "ranking_data/gold_spread": float(
+            frame.groupby("prompt_id")["gold"].agg(lambda gold: gold.max() - gold.min()).mean()
+        ),
         "ranking_data/num_ties": all_pairs - sum(len(prompt.comparisons("all")) for prompt in ranked),
     }

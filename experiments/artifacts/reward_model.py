@@ -1,8 +1,9 @@
-"""The proxy reward model: TRL's RewardTrainer with LoRA and a scalar head on the same base, and the scorer read from it.
+"""The proxy reward model: TRL's RewardTrainer, LoRA and a scalar head on the same base; and the scorer read from it.
 
-A response's score is the mean of the head's outputs over its tokens, the end-of-sequence token left out. The usual place, the last
-token alone, learns far worse from the few comparisons of a small sweep: on 1,343 comparisons of SmolLM2-135M's samples it ordered
-53 % of held-out pairs as gold does, which is chance. The mean also says something about every prefix, which PPO's critic starts from.
+A response's score is the mean of the head's outputs over its tokens, the end-of-sequence token left out. The usual
+place, the last token alone, learns far worse from the few comparisons of a small sweep: on 1,343 comparisons of
+SmolLM2-135M's samples it ordered 53 % of held-out pairs as gold does, which is chance. The mean also says something
+about every prefix, which PPO's critic starts from.
 """
 
 from __future__ import annotations
@@ -28,7 +29,15 @@ from trl import RewardConfig, RewardTrainer
 from experiments.algorithms.dpo import ranking_loss
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
-from experiments.inputs.models import REWARD, adapter, device, load_tokenizer, loading_options, lora_config, prepare_model
+from experiments.inputs.models import (
+    REWARD,
+    adapter,
+    device,
+    load_tokenizer,
+    loading_options,
+    lora_config,
+    prepare_model,
+)
 from experiments.meter import Meter
 from experiments.records import Recorder
 from experiments.sampling.batch import Batch, make_batch
@@ -41,7 +50,7 @@ NUM_BOOTSTRAP = 2000
 
 # ------------------------------------------------------------------------------------------------------------- training
 def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
-    """Train on the comparisons of most prompts; measure the accuracy, and normalise the scores, on the samples of the others."""
+    """Train on the comparisons of most prompts; measure accuracy and normalise scores on the others' samples."""
     meter = Meter()
     tokenizer = load_tokenizer(spec.model, cache_dir)
     ranked = load_ranking(ranking_folder)
@@ -50,7 +59,9 @@ def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_di
     trainer = _trainer(spec, training, tokenizer, cache_dir, meter, recorder)
     trainer.train()
     model = trainer.model.eval()
-    seen = training[:num_held_out]  # as many as held out: enough to show by how much the training prompts were learnt by heart
+    seen = training[
+        :num_held_out
+    ]  # as many as held out: enough to show by how much the training prompts were learnt by heart
     train_scores, held_out_scores = (_score_all(model, part, tokenizer) for part in (seen, held_out))
     all_held_out = np.concatenate(held_out_scores)
     model.save_pretrained(folder / "adapter")
@@ -77,13 +88,17 @@ def _mean_tokens(ranked: Sequence[RankedPrompt]) -> int:
 
 
 class _RankingTrainer(RewardTrainer):  # type: ignore[misc]
-    """RewardTrainer whose examples are prompts: each sample is scored once for all its comparisons (arXiv:2203.02155, section 3.5)."""
+    """RewardTrainer whose examples are prompts: a sample is scored once for all its comparisons (arXiv:2203.02155)."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset  # token ids already; TRL would append an end-of-sequence token to samples that were cut
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
     ) -> Any:
         scores_B = _raw_scores(model, inputs)
         loss = ranking_loss(scores_B, inputs["winner"], inputs["loser"])
@@ -104,7 +119,9 @@ def _trainer(
     base = AutoModelForSequenceClassification.from_pretrained(
         prepare_model(spec.model, cache_dir), num_labels=1, **loading_options(spec.model)
     )
-    torch.nn.init.zeros_(base.score.weight)  # all texts start equal; a random head's scores would first have to be unlearnt
+    torch.nn.init.zeros_(
+        base.score.weight
+    )  # all texts start equal; a random head's scores would first have to be unlearnt
     model = get_peft_model(base, lora_config(spec.model.lora, task_type="SEQ_CLS"))
     model.get_base_model().score.float()  # bfloat16 would lose the head's small steps
     rows = [prompt for prompt in training if prompt.comparisons(spec.comparisons)]
@@ -142,7 +159,7 @@ def _raw_scores(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     hidden_BLH = classifier.base_model(
         input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
     ).last_hidden_state
-    scores_BL = classifier.score(hidden_BLH.float())[..., 0]
+    scores_BL: Tensor = classifier.score(hidden_BLH.float())[..., 0]
     mask_BL = inputs["text_mask"]
     return (scores_BL * mask_BL).sum(dim=1) / mask_BL.sum(dim=1).clamp_min(1)
 
@@ -154,7 +171,7 @@ def _example(prompt: RankedPrompt, which: Literal["all", "best_worst"]) -> dict[
 
 @dataclass(frozen=True)
 class _Collator:
-    """Prompts with their samples → one row per sample, padded on the right, and comparisons as indices into these rows."""
+    """Prompts with samples → one row per sample, padded on the right, and comparisons as indices into the rows."""
 
     pad_id: int
 
@@ -167,7 +184,9 @@ class _Collator:
             "text_mask": _pad([[0] * len(prompt) + [1] * len(text) for prompt, text in pairs], 0),
         }
         for role in ("winner", "loser"):
-            batch[role] = torch.tensor([offset + i for offset, example in zip(offsets, examples, strict=False) for i in example[role]])
+            batch[role] = torch.tensor(
+                [offset + i for offset, example in zip(offsets, examples, strict=False) for i in example[role]]
+            )
         return batch
 
 
@@ -176,7 +195,7 @@ def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
 
 
-class _Progress(TrainerCallback):  # type: ignore[misc]
+class _Progress(TrainerCallback):
     """Loss of every step into the ledger."""
 
     def __init__(self, recorder: Recorder, meter: Meter, tokens_per_step: int) -> None:
@@ -201,14 +220,18 @@ def _score_all(model: Any, ranked: Sequence[RankedPrompt], tokenizer: PreTrained
     return scores
 
 
-def _accuracy(ranked: Sequence[RankedPrompt], scores: Sequence[Any], spec: RewardModelJobSpec) -> tuple[float, float, float]:
+def _accuracy(
+    ranked: Sequence[RankedPrompt], scores: Sequence[Any], spec: RewardModelJobSpec
+) -> tuple[float, float, float]:
     """Share of comparisons that the scores order as gold does, with a 95 % interval from a bootstrap over prompts."""
     hits, totals = [], []
     for prompt, values in zip(ranked, scores, strict=True):
         pairs = prompt.comparisons(spec.comparisons)
         hits.append(sum(values[winner] > values[loser] for winner, loser in pairs))
         totals.append(len(pairs))
-    weights = numpy_generator(spec.seed, "accuracy").multinomial(len(hits), [1 / len(hits)] * len(hits), size=NUM_BOOTSTRAP)
+    weights = numpy_generator(spec.seed, "accuracy").multinomial(
+        len(hits), [1 / len(hits)] * len(hits), size=NUM_BOOTSTRAP
+    )
     resampled = (weights @ np.array(hits)) / np.maximum(weights @ np.array(totals), 1)
     low, high = np.percentile(resampled, [2.5, 97.5])
     return sum(hits) / max(sum(totals), 1), float(low), float(high)
@@ -223,7 +246,7 @@ def _rank_correlation(ranked: Sequence[RankedPrompt], scores: Sequence[Any]) -> 
 # -------------------------------------------------------------------------------------------------------------- scoring
 @dataclass(frozen=True)
 class RewardScorer:
-    """The trained reward model as an adapter of a policy's base: scores in standard deviations of the base's own samples."""
+    """The trained reward model as an adapter of a policy's base. Scores: standard deviations of the base's samples."""
 
     model: PeftModel
     weight: Tensor  # [H], of the scalar head, in normalised units
@@ -244,14 +267,14 @@ class RewardScorer:
 
     @torch.no_grad()
     def features(self, batch: Batch) -> Tensor:
-        """Last hidden states [B, T + 1, H] in the head's precision: index t is the state *before* response token t, T the one after the last."""
+        """Last hidden states [B, T + 1, H] in the head's precision; index t is the state *before* response token t."""
         with adapter(self.model, REWARD):
             decoder = self.model.get_base_model().base_model
-            hidden = decoder(**batch.model_inputs, use_cache=False).last_hidden_state
+            hidden: Tensor = decoder(**batch.model_inputs, use_cache=False).last_hidden_state
         return hidden[:, -batch.response_mask.shape[1] - 1 :].to(self.weight.dtype)
 
     def prefix_scores(self, batch: Batch, features_BTH: Tensor) -> Tensor:
-        """Scores [B, T + 1] of each prefix: index t is the score of the first t response tokens (0, the base's mean, for none).
+        """Scores [B, T + 1] of each prefix: index t scores the first t response tokens (none: 0, the base's mean).
 
         The end-of-sequence token is no text: the prefix that ends with it has the score of the one before.
         """

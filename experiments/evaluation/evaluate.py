@@ -1,4 +1,4 @@
-"""The shared evaluation: the same prompts, random numbers, decoding and judges for the base and for every point of every arm."""
+"""The shared evaluation: the same prompts, random numbers, decoding and judges for the base and every arm's points."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from experiments.arms import checkpoints
 from experiments.artifacts.reward_model import RewardScorer
 from experiments.evaluation.scorers import GoldScorer, vader_scores
-from experiments.inputs.models import load_base, load_tokenizer, reference, with_policy
+from experiments.inputs.models import decode, load_base, load_tokenizer, reference, with_policy
 from experiments.inputs.texts import Prompt, prompts
 from experiments.meter import Meter
 from experiments.records import Axes, Recorder, SampleRow
@@ -63,7 +63,7 @@ class Evaluator:
         with reference(self.policy):
             logp_base = self._logps(responses)
         proxy = self.reward.score_all(self.prompt_ids, [response.token_ids for response in responses])
-        texts = [self.tokenizer.decode(response.token_ids, skip_special_tokens=True) for response in responses]
+        texts = [decode(self.tokenizer, response.token_ids) for response in responses]
         whole = [prompt.text + text for (prompt, _), text in zip(self.rows, texts, strict=True)]
         gold, vader = self.gold.score(whole), vader_scores(whole)
         return [
@@ -109,7 +109,12 @@ def evaluate_base(
 
 
 def evaluate_arm(
-    spec: EvaluationJobSpec, arm_folder: Path, gold_folder: Path, reward_folder: Path, cache_dir: Path, recorder: Recorder
+    spec: EvaluationJobSpec,
+    arm_folder: Path,
+    gold_folder: Path,
+    reward_folder: Path,
+    cache_dir: Path,
+    recorder: Recorder,
 ) -> None:
     """Every kept adapter of an arm. Rows carry what the arm had spent at that point, not what the evaluation cost."""
     evaluator = Evaluator(spec, gold_folder, reward_folder, cache_dir)

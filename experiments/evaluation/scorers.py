@@ -19,7 +19,12 @@ NUM_FEATURES = 2**18
 def vectorizer(gold: Gold) -> HashingVectorizer:
     """Presence of hashed n-grams, rows scaled to length 1, so that short and long texts give comparable log-odds."""
     return HashingVectorizer(
-        analyzer=gold.analyzer, ngram_range=(1, gold.max_ngram), n_features=NUM_FEATURES, binary=True, alternate_sign=False, norm="l2"
+        analyzer=gold.analyzer,
+        ngram_range=(1, gold.max_ngram),
+        n_features=NUM_FEATURES,
+        binary=True,
+        alternate_sign=False,
+        norm="l2",
     )
 
 
@@ -50,7 +55,7 @@ class GoldScorer:
 
 
 def vader_scores(texts: Sequence[str]) -> list[float]:
-    """VADER's compound sentiment in [-1, 1] (Hutto and Gilbert 2014): a lexicon, independent of gold and of the reward model."""
+    """VADER's compound sentiment in [-1, 1] (Hutto and Gilbert 2014): a lexicon, independent of gold and proxy."""
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
     analyzer = SentimentIntensityAnalyzer()

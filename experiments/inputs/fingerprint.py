@@ -48,7 +48,9 @@ def model_fingerprint(model: Model) -> str:
         return f"sha256:{sha256_of_file(packaged_gguf(name))}"
     if scheme == "tiny" and name:
         if name not in TINY_MODELS:
-            raise InputError(f"model.path={model.path}: the tiny models are {', '.join(f'tiny:{t}' for t in TINY_MODELS)}")
+            raise InputError(
+                f"model.path={model.path}: the tiny models are {', '.join(f'tiny:{t}' for t in TINY_MODELS)}"
+            )
         return f"tiny:{name}:{TINY_RECIPE}"
     folder = Path(model.path).expanduser()
     if folder.exists():
@@ -75,7 +77,9 @@ def packaged_gguf(package: str) -> Path:
         raise InputError(f"model.path=package:{package}: {file} is missing from the package; reinstall it: {install}")
     actual = sha256_of_file(path)
     if actual != expected:
-        raise InputError(f"model.path=package:{package}: {file} has sha256 {actual}, not {expected}; reinstall it: {install}")
+        raise InputError(
+            f"model.path=package:{package}: {file} has sha256 {actual}, not {expected}; reinstall it: {install}"
+        )
     return path
 
 
@@ -111,11 +115,17 @@ def _package_folder(package: str, install: str) -> Path:
 
 def _folder_fingerprint(folder: Path) -> str:
     if not (folder / "config.json").is_file():
-        raise InputError(f"model.path={folder}: no config.json there; a model folder has config.json, *.safetensors and a tokenizer")
+        raise InputError(
+            f"model.path={folder}: no config.json there; a model folder has config.json, *.safetensors and a tokenizer"
+        )
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise InputError(f"model.path={folder}: no *.safetensors there; pickled weights are not loaded, convert them first")
-    tokenizer = sorted(file for file in folder.glob("*") if "token" in file.name or file.name in {"vocab.json", "merges.txt"})
+        raise InputError(
+            f"model.path={folder}: no *.safetensors there; pickled weights are not loaded, convert them first"
+        )
+    tokenizer = sorted(
+        file for file in folder.glob("*") if "token" in file.name or file.name in {"vocab.json", "merges.txt"}
+    )
     if not tokenizer:
         raise InputError(f"model.path={folder}: no tokenizer files there")
     digest = hashlib.sha256()

@@ -1,7 +1,8 @@
 """The base model and the adapters on it.
 
-Every model is first prepared into a folder of safetensors (packaged and tiny models: once, in the cache), then loaded from there by
-`from_pretrained`. Roles (policy, reward) are named LoRA adapters over one frozen base; the reference is the base with adapters off.
+Every model is first prepared into a folder of safetensors (packaged and tiny models: once, in the cache), then loaded
+from there by `from_pretrained`. Roles (policy, reward) are named LoRA adapters over one frozen base; the reference is
+the base with adapters off.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ def device() -> torch.device:
 def loading_options(model: Model) -> dict[str, Any]:
     """What every `from_pretrained` of this base is called with.
 
-    On the CPU plain attention beats the fused kernel in bfloat16: for 16 rows of 40 tokens of SmolLM2-135M on one core, forward and
-    backward take 3.5 s instead of 4.5 s. Only safetensors are read, so nothing is unpickled.
+    On the CPU plain attention beats the fused kernel in bfloat16: for 16 rows of 40 tokens of SmolLM2-135M on one
+    core, forward and backward take 3.5 s instead of 4.5 s. Only safetensors are read, so nothing is unpickled.
     """
     attention = "eager" if device().type == "cpu" and model.dtype == "bfloat16" else "sdpa"
     return {
@@ -84,7 +85,12 @@ def load_tokenizer(model: Model, cache_dir: Path) -> PreTrainedTokenizerBase:
         raise InputError(f"model.path={model.path}: its tokenizer has no end-of-sequence token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
+    """The text of a response, without its end-of-sequence token."""
+    return str(tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
 
 def load_base(model: Model, cache_dir: Path) -> PreTrainedModel:
@@ -96,7 +102,12 @@ def load_base(model: Model, cache_dir: Path) -> PreTrainedModel:
 def lora_config(lora: Lora, task_type: str = "CAUSAL_LM") -> LoraConfig:
     """PEFT's configuration of the shared LoRA settings; no dropout, so that two forward passes agree."""
     return LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.target_modules, lora_dropout=0.0, bias="none", task_type=task_type
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=lora.target_modules,
+        lora_dropout=0.0,
+        bias="none",
+        task_type=task_type,
     )
 
 
@@ -126,14 +137,14 @@ def adapter(model: PeftModel, name: str) -> Iterator[None]:
 def _convert_gguf(source: Path, folder: Path) -> None:
     """Dequantise a GGUF file into safetensors.
 
-    transformers refuses to save a model it loaded from GGUF, so the weights move into a fresh model first. bfloat16 holds more
-    than the four bits that the file had.
+    transformers refuses to save a model it loaded from GGUF, so the weights move into a fresh model first. bfloat16
+    holds more than the four bits that the file had.
     """
     quantised: Any = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     config = quantised.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    fresh: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    fresh: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
     fresh.load_state_dict(quantised.state_dict())
     fresh.save_pretrained(folder)
     AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
@@ -146,12 +157,16 @@ def _make_tiny_llama(folder: Path) -> None:
     tokenizer = Tokenizer(tokenizer_models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>").save_pretrained(folder)
+    end = "<eos>"
+    wrapped: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, eos_token=end, pad_token=end
+    )
+    wrapped.save_pretrained(folder)
     config = LlamaConfig(
         vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
         bos_token_id=None, eos_token_id=len(alphabet), pad_token_id=len(alphabet),
     )  # fmt: skip
     torch.manual_seed(0)
-    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)

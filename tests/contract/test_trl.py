@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from experiments.algorithms.dpo import dpo_loss
 from experiments.arms import dpo
 from experiments.artifacts import ranking

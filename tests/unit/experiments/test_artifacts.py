@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+
 from experiments.artifacts import ranking, reward_model
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.evaluation.scorers import GoldScorer, vader_scores
@@ -15,8 +18,6 @@ from experiments.inputs.texts import labelled_texts
 from experiments.sampling.batch import make_batch
 from experiments.spec import Data, GoldJobSpec, Model, RankingJobSpec, RewardModel, RewardModelJobSpec
 from experiments.stages import run_stage
-from peft import PeftModel
-from transformers import AutoModelForSequenceClassification
 
 
 def ranked(gold: list[float]) -> RankedPrompt:
@@ -72,7 +73,14 @@ class TestRankingData:
     def test_the_same_specification_gives_the_same_samples(
         self, artifacts: dict[str, Path], tiny: Model, data: Data, cache_dir: Path, tmp_path: Path, recorder: Any
     ) -> None:
-        run_stage("ranking_data", RankingJobSpec(model=tiny, data=data, num_ranking_prompts=12), artifacts, tmp_path, cache_dir, recorder)
+        run_stage(
+            "ranking_data",
+            RankingJobSpec(model=tiny, data=data, num_ranking_prompts=12),
+            artifacts,
+            tmp_path,
+            cache_dir,
+            recorder,
+        )
         assert ranking.load(tmp_path) == ranking.load(artifacts["ranking_data"])
 
     def test_the_text_of_a_sample_leaves_its_end_of_sequence_token_out(self) -> None:
@@ -126,7 +134,9 @@ class TestRewardModel:
         assert np.mean(scores) == pytest.approx(0, abs=1e-3)
         assert np.std(scores) == pytest.approx(1, abs=1e-3)
 
-    def test_learns_its_training_comparisons(self, artifacts: dict[str, Path], tiny: Model, cache_dir: Path, tmp_path: Path, recorder: Any) -> None:
+    def test_learns_its_training_comparisons(
+        self, artifacts: dict[str, Path], tiny: Model, cache_dir: Path, tmp_path: Path, recorder: Any
+    ) -> None:
         settings = RewardModel(learning_rate=1e-2, num_epochs=30, comparisons_per_step=12, held_out_fraction=0.25)
         spec = RewardModelJobSpec(model=tiny, reward_model=settings, comparisons="all", seed=0)
         run_stage("reward_model", spec, artifacts, tmp_path, cache_dir, recorder)

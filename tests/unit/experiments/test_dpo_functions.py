@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from experiments.algorithms.dpo import dpo_loss, ranking_loss
 
 

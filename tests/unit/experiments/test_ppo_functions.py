@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from experiments.algorithms import kl, ppo
 
 MASK = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
@@ -21,11 +22,15 @@ class TestTokenRewards:
         torch.testing.assert_close(rewards.sum(dim=1), expected)
 
     def test_without_a_penalty_only_the_last_response_token_is_rewarded(self) -> None:
-        rewards = ppo.token_rewards(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), MASK, MASK * 0, MASK, kl_coefficient=0.0)
+        rewards = ppo.token_rewards(
+            torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), MASK, MASK * 0, MASK, kl_coefficient=0.0
+        )
         assert rewards.tolist() == [[0, 0, 1], [0, 2, 0], [3, 0, 0]]
 
     def test_padding_is_never_rewarded(self) -> None:
-        rewards = ppo.token_rewards(torch.zeros(3, dtype=torch.float64), random_like_mask(0), random_like_mask(1), MASK, 1.0)
+        rewards = ppo.token_rewards(
+            torch.zeros(3, dtype=torch.float64), random_like_mask(0), random_like_mask(1), MASK, 1.0
+        )
         assert (rewards[MASK == 0] == 0).all()
 
 
@@ -88,7 +93,9 @@ class TestPolicyLoss:
     def test_at_ratio_1_the_gradient_is_minus_the_advantage(self) -> None:
         assert self.loss(0.0, 3.0) == (-3.0, -3.0)
 
-    @pytest.mark.parametrize(("ratio", "advantage", "clipped"), [(1.5, 1, True), (0.5, -1, True), (1.5, -1, False), (0.5, 1, False)])
+    @pytest.mark.parametrize(
+        ("ratio", "advantage", "clipped"), [(1.5, 1, True), (0.5, -1, True), (1.5, -1, False), (0.5, 1, False)]
+    )
     def test_only_a_move_that_pays_too_much_is_clipped(self, ratio: float, advantage: float, clipped: bool) -> None:
         loss, gradient = self.loss(math.log(ratio), advantage)
         assert (gradient == 0) is clipped

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from experiments.inputs.models import load_base, load_tokenizer
 from experiments.sampling.batch import make_batch
 from experiments.sampling.logprobs import entropy, log_distribution, response_logps, total_logps
@@ -26,7 +27,9 @@ def eos_id(tiny: Model, cache_dir: Path) -> int:
     return int(load_tokenizer(tiny, cache_dir).eos_token_id)
 
 
-def run(base: Any, prompts: list[list[int]], uniforms: torch.Tensor, eos_id: int, rows_per_batch: int = 64) -> list[Response]:
+def run(
+    base: Any, prompts: list[list[int]], uniforms: torch.Tensor, eos_id: int, rows_per_batch: int = 64
+) -> list[Response]:
     return sample(base, prompts, uniforms, temperature=0.7, eos_id=eos_id, rows_per_batch=rows_per_batch)
 
 

