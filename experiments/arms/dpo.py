@@ -82,7 +82,7 @@ def make_trainer(spec: ArmJobSpec, ranked: list[RankedPrompt], cache_dir: Path, 
         max_grad_norm=arm.max_gradient_norm,
         max_length=None,
         seed=seed,
-        bf16=False,  # the base has its own dtype; autocast would round the float32 adapter's products once more
+        bf16=spec.model.dtype == "bfloat16",  # as `mixed_precision` does for PPO
         use_cpu=device().type == "cpu",
         gradient_checkpointing=False,
         precompute_ref_log_probs=False,

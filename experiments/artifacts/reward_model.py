@@ -40,7 +40,7 @@ from experiments.inputs.models import (
 )
 from experiments.meter import Meter
 from experiments.records import Recorder
-from experiments.sampling.batch import Batch, make_batch
+from experiments.sampling.batch import Batch, make_batch, mixed_precision
 from experiments.seeding import derive_seed, numpy_generator
 from experiments.spec import Model, RewardModelJobSpec
 
@@ -134,7 +134,7 @@ def _trainer(
         learning_rate=settings.learning_rate,
         lr_scheduler_type="linear",
         seed=seed,
-        bf16=False,
+        bf16=spec.model.dtype == "bfloat16",  # as `mixed_precision` does everywhere else
         use_cpu=device().type == "cpu",
         gradient_checkpointing=False,
         remove_unused_columns=False,
@@ -156,10 +156,12 @@ def _trainer(
 def _raw_scores(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     """Unnormalised scores [B] of a sequence classifier: its head at every token, averaged over `text_mask`."""
     classifier = model.get_base_model()
-    hidden_BLH = classifier.base_model(
-        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-    ).last_hidden_state
-    scores_BL: Tensor = classifier.score(hidden_BLH.float())[..., 0]
+    with mixed_precision(classifier):
+        hidden_BLH = classifier.base_model(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+        ).last_hidden_state
+    with torch.autocast(classifier.device.type, enabled=False):
+        scores_BL: Tensor = classifier.score(hidden_BLH.float())[..., 0]
     mask_BL = inputs["text_mask"]
     return (scores_BL * mask_BL).sum(dim=1) / mask_BL.sum(dim=1).clamp_min(1)
 
@@ -268,7 +270,7 @@ class RewardScorer:
     @torch.no_grad()
     def features(self, batch: Batch) -> Tensor:
         """Last hidden states [B, T + 1, H] in the head's precision; index t is the state *before* response token t."""
-        with adapter(self.model, REWARD):
+        with adapter(self.model, REWARD), mixed_precision(self.model):
             decoder = self.model.get_base_model().base_model
             hidden: Tensor = decoder(**batch.model_inputs, use_cache=False).last_hidden_state
         return hidden[:, -batch.response_mask.shape[1] - 1 :].to(self.weight.dtype)

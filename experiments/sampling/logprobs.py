@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.sampling.batch import Batch, make_batch
+from experiments.sampling.batch import Batch, make_batch, mixed_precision
 from experiments.sampling.sampler import Response
 
 
@@ -22,7 +22,10 @@ def log_distribution(model: Any, batch: Batch, temperature: float) -> Tensor:
         batch: B rows, T response positions.
         temperature: the one the responses were sampled at; it divides the logits here as it did there.
     """
-    logits_BTV: Tensor = model(**batch.model_inputs, use_cache=False, logits_to_keep=batch.predicting_positions).logits
+    with mixed_precision(model):
+        logits_BTV: Tensor = model(
+            **batch.model_inputs, use_cache=False, logits_to_keep=batch.predicting_positions
+        ).logits
     logits_BTV = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
     return torch.log_softmax(logits_BTV if temperature == 1 else logits_BTV / temperature, dim=-1)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from experiments.sampling.batch import left_pad, positions
+from experiments.sampling.batch import left_pad, mixed_precision, positions
 from experiments.seeding import numpy_generator
 
 COMPACT_BELOW = 0.75  # rows that ended leave the batch once fewer than this share is still going
@@ -84,14 +84,15 @@ def _sample_batch(
         last = torch.tensor(
             [input_ids.shape[1] - 1], device=device
         )  # an index, for the reason in Batch.predicting_positions
-        output = model(
-            input_ids=input_ids,
-            attention_mask=mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=last,
-        )
+        with mixed_precision(model):
+            output = model(
+                input_ids=input_ids,
+                attention_mask=mask,
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=last,
+            )
         chosen, logp = draw(output.logits[:, -1], uniforms[rows, step], temperature)
         going = lengths[rows] == num_steps
         tokens[rows[going], step], logps[rows[going], step] = chosen[going], logp[going]

@@ -179,7 +179,7 @@ class TestTrain:
         self, ppo_arm: PPO, arm_job: Any, artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path, recorder: Any
     ) -> None:
         eager = ppo_arm.model_copy(update={"learning_rate": 1e-2, "kl_coefficient": 0.0, "num_epochs": 4})
-        self.run(eager, arm_job, artifacts, cache_dir, tmp_path, recorder, num_prompts=240)
+        self.run(eager, arm_job, artifacts, cache_dir, tmp_path, recorder, num_prompts=320)
         scores = recorder.values("ppo/score_mean")
         assert sum(scores[-5:]) / 5 > sum(scores[:5]) / 5 + 0.5
         assert recorder.values("ppo/kl")[-1] > 0.1

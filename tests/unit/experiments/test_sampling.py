@@ -41,7 +41,8 @@ class EndsEarly:
     """A base whose end-of-sequence logit is raised, so that rows end at different steps."""
 
     def __init__(self, base: Any, eos_id: int, bonus: float) -> None:
-        self.base, self.eos_id, self.bonus, self.device, self.config = base, eos_id, bonus, base.device, base.config
+        self.base, self.eos_id, self.bonus = base, eos_id, bonus
+        self.device, self.config, self.dtype = base.device, base.config, base.dtype
 
     def __call__(self, **inputs: Any) -> Any:
         logits = self.base(**inputs).logits.clone()

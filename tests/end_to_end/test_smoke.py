@@ -1,0 +1,173 @@
+"""`+sweep=smoke` through the command a person types: real models, real trainers, real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+ROOT = Path(__file__).parents[2]
+JOB_FILES = ("spec.json", "provenance.json", "metrics.jsonl", "status.json", "log.txt")
+AXES = (
+    "prompts_seen",
+    "tokens_generated",
+    "tokens_trained",
+    "optimizer_steps",
+    "wall_seconds",
+    "device_seconds",
+    "peak_memory_bytes",
+)
+
+
+def command(folder: Path, *overrides: str) -> list[str]:
+    paths = [f"runs_dir={folder / 'runs'}", f"cache_dir={folder / 'cache'}"]
+    return [sys.executable, "-m", "runner", "+sweep=smoke", *paths, *overrides]
+
+
+def environment() -> dict[str, str]:
+    """Without a W&B key, so that tracking is offline, and without the thread limit of the tests' own process."""
+    hidden = ("WANDB_", "OMP_", "MKL_")
+    return {key: value for key, value in os.environ.items() if not key.startswith(hidden)} | {"NETRC": os.devnull}
+
+
+def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(folder, *overrides),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+
+def status(job: Path) -> dict[str, Any]:
+    try:
+        return json.loads((job / "status.json").read_text())  # type: ignore[no-any-return]
+    except (OSError, ValueError):
+        return {}
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
+    """A sweep whose PPO arm was killed with SIGKILL as soon as it worked: its folder, exit code and output."""
+    folder = tmp_path_factory.mktemp("smoke")
+    arm = folder / "runs" / "smoke" / "ppo" / "seed0"
+    with subprocess.Popen(
+        command(folder), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as sweep:
+        deadline = time.monotonic() + 300
+        while status(arm).get("state") != "running" and sweep.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(status(arm)["pid"], signal.SIGKILL)
+        output, _ = sweep.communicate(timeout=300)
+    return folder, sweep.returncode, output
+
+
+@pytest.fixture(scope="module")
+def resumed(killed: tuple[Path, int, str]) -> tuple[Path, dict[str, float], subprocess.CompletedProcess[str]]:
+    """The same command once more: the folder, when each job's status had last changed before, and the outcome."""
+    folder = killed[0]
+    before = {str(p): p.stat().st_mtime for p in folder.rglob("status.json")}
+    return folder, before, run(folder)
+
+
+def test_one_killed_arm_leaves_the_others_to_finish(killed: tuple[Path, int, str]) -> None:
+    folder, code, output = killed
+    sweep = folder / "runs" / "smoke"
+    assert code == 1
+    assert status(sweep / "dpo/seed0/evaluation")["state"] == "finished"
+    assert "ppo/seed0" in output
+    assert "python -m runner.job" in output
+    report = json.loads((sweep / "report" / "report.json").read_text())
+    assert any("ppo" in str(item) for item in report["missing"])
+
+
+def test_the_next_run_repeats_only_that_arm(
+    resumed: tuple[Path, dict[str, float], subprocess.CompletedProcess[str]],
+) -> None:
+    folder, before, outcome = resumed
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    repeated = {
+        str(p.relative_to(folder)) for p in folder.rglob("status.json") if before.get(str(p)) != p.stat().st_mtime
+    }
+    assert {"runs/smoke/ppo/seed0/status.json", "runs/smoke/report/status.json"} <= repeated
+    assert not any("dpo" in path or "cache/" in path for path in repeated)
+    assert json.loads((folder / "runs/smoke/report/report.json").read_text())["missing"] == []
+
+
+def test_a_finished_sweep_is_recognised_without_any_work(
+    resumed: tuple[Path, dict[str, float], subprocess.CompletedProcess[str]],
+) -> None:
+    folder = resumed[0]
+    before = {p: p.stat().st_mtime for p in folder.rglob("status.json")}
+    start = time.monotonic()
+    outcome = run(folder)
+    assert outcome.returncode == 0
+    assert time.monotonic() - start < 20
+    assert {p: p.stat().st_mtime for p in folder.rglob("status.json")} == before
+
+
+def test_every_run_folder_explains_itself(
+    resumed: tuple[Path, dict[str, float], subprocess.CompletedProcess[str]],
+) -> None:
+    sweep = resumed[0] / "runs" / "smoke"
+    for job in ("ppo/seed0", "dpo/seed0", "ppo/seed0/evaluation", "dpo/seed0/evaluation"):
+        assert all((sweep / job / name).stat().st_size > 0 for name in JOB_FILES), job
+        rows = [json.loads(line) for line in (sweep / job / "metrics.jsonl").read_text().splitlines()]
+        assert rows
+        assert all(set(AXES) <= set(row) for row in rows)
+    assert {path.name for path in (sweep / "report").glob("report.*")} == {"report.html", "report.md", "report.json"}
+    samples = pd.read_parquet(sweep / "ppo/seed0/evaluation/samples/point_2.parquet")
+    base = pd.read_parquet(sweep / "shared/base_evaluation/samples/point_0.parquet")
+    assert len(samples) == 32
+    assert set(base["stream"]) == {1, 2}
+    assert list(samples.columns) == list(base.columns)
+
+
+def test_the_adapters_load_with_peft_on_the_base(
+    resumed: tuple[Path, dict[str, float], subprocess.CompletedProcess[str]],
+) -> None:
+    folder = resumed[0]
+    base_folder = next(path for path in (folder / "cache" / "models").iterdir() if path.is_dir())
+    for arm in ("ppo", "dpo"):
+        base = AutoModelForCausalLM.from_pretrained(base_folder)
+        adapters = folder / "runs" / "smoke" / arm / "seed0" / "adapters"
+        model = PeftModel.from_pretrained(base, adapters / "point_2")
+        assert any(bool((p != 0).any()) for name, p in model.named_parameters() if "lora_B" in name)
+
+
+def test_tracking_is_offline_without_a_key_and_says_how_to_upload(
+    resumed: tuple[Path, dict[str, float], subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _, outcome = resumed
+    assert "wandb sync" in outcome.stdout
+    assert list((folder / "runs" / "smoke" / "ppo").rglob("*.wandb"))
+
+
+def test_the_same_seed_gives_the_same_responses_again(
+    resumed: tuple[Path, dict[str, float], subprocess.CompletedProcess[str]],
+) -> None:
+    """Another folder trains again, on the same artifacts; on the CPU every number must come out the same."""
+    folder = resumed[0]
+    outcome = run(folder, "name=again", "tracker=none")
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert len(re.findall("reused", outcome.stdout)) >= 3
+    for arm in ("ppo", "dpo"):
+        first, again = (
+            pd.read_parquet(folder / "runs" / name / arm / "seed0/evaluation/samples/point_2.parquet")
+            for name in ("smoke", "again")
+        )
+        pd.testing.assert_frame_equal(first, again)
