@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from math import comb
 from pathlib import Path
 from typing import Any, Literal
 
@@ -322,10 +321,9 @@ def _comparisons(run: RunSpec) -> tuple[Literal["all", "best_worst"], Literal["a
 
 
 def _reward_tokens(run: RunSpec) -> int:
-    """Response tokens that the reward model trains on: two responses a comparison."""
-    pairs = comb(run.data.samples_per_prompt, 2) if _comparisons(run)[0] == "all" else 1
-    comparisons = run.budget.num_ranking_prompts * (1 - run.reward_model.held_out_fraction) * pairs
-    return round(comparisons) * 2 * run.data.max_new_tokens * run.reward_model.num_epochs
+    """Response tokens that the reward model trains on: a prompt's samples once an epoch, for all their comparisons."""
+    prompts = round(run.budget.num_ranking_prompts * (1 - run.reward_model.held_out_fraction))
+    return prompts * run.data.samples_per_prompt * run.data.max_new_tokens * run.reward_model.num_epochs
 
 
 def _evaluated_tokens(run: RunSpec) -> int:

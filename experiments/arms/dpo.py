@@ -82,7 +82,7 @@ def make_trainer(spec: ArmJobSpec, ranked: list[RankedPrompt], cache_dir: Path, 
         max_grad_norm=arm.max_gradient_norm,
         max_length=None,
         seed=seed,
-        bf16=spec.model.dtype == "bfloat16",  # as `mixed_precision` does for PPO
+        bf16=False,  # under autocast TRL's chunked head is slower: 11.8 s instead of 8.9 s for 8 pairs on one core
         use_cpu=device().type == "cpu",
         gradient_checkpointing=False,
         precompute_ref_log_probs=False,

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
+from experiments.artifacts.intervals import share, with_interval
 from experiments.evaluation.scorers import GoldScorer, vectorizer
 from experiments.inputs.texts import labelled_texts
 from experiments.meter import Meter
 from experiments.records import Recorder
+from experiments.seeding import numpy_generator
 from experiments.spec import GoldJobSpec
 
 WINDOW_WORDS = 40  # about as long as a prompt with its response, so gold is fitted on what it will judge
@@ -30,19 +32,24 @@ def build(spec: GoldJobSpec, folder: Path, recorder: Recorder) -> None:
     model.fit(vectorizer(spec.gold).transform(training["text"]), training["label"])
     scorer = GoldScorer(spec.gold, model.coef_[0].astype(np.float32), float(model.intercept_[0]))
     scorer.save(folder)
-    guessed = np.array(scorer.score(list(held_out["text"]))) > 0.5
-    accuracy = float((guessed == (held_out["label"].to_numpy() == 1)).mean())
-    recorder.metrics("artifact", {"gold/held_out_accuracy": accuracy, "gold/num_texts": len(texts)}, meter.axes())
+    held_out["right"] = (np.array(scorer.score(list(held_out["text"]))) > 0.5) == (held_out["label"] == 1)
+    by_text = held_out.groupby("number")["right"].agg(["sum", "size"])
+    accuracy = with_interval(
+        "gold/held_out_accuracy",
+        len(by_text),
+        share(by_text["sum"].tolist(), by_text["size"].tolist()),
+        numpy_generator(spec.data_seed, "accuracy"),
+    )
+    counts = {"gold/num_texts": len(texts), "gold/num_held_out_snippets": len(held_out)}
+    recorder.metrics("artifact", accuracy | counts, meter.axes())
     recorder.progress("fit the gold scorer", 1, 1, "classifier")
 
 
 def _snippets(texts: pd.DataFrame) -> pd.DataFrame:
-    """Consecutive windows of `WINDOW_WORDS` words with their text's label."""
+    """Consecutive windows of `WINDOW_WORDS` words, with the number and the label of their text."""
     rows = []
-    for text, label in zip(texts["text"], texts["label"], strict=True):
+    for number, (text, label) in enumerate(zip(texts["text"], texts["label"], strict=True)):
         words = text.split()
-        starts = range(0, len(words), WINDOW_WORDS)
-        rows += [
-            (" ".join(words[start : start + WINDOW_WORDS]), label) for start in list(starts)[:MAX_WINDOWS_PER_TEXT]
-        ]
-    return pd.DataFrame(rows, columns=["text", "label"])
+        starts = range(0, len(words), WINDOW_WORDS)[:MAX_WINDOWS_PER_TEXT]
+        rows += [(" ".join(words[start : start + WINDOW_WORDS]), label, number) for start in starts]
+    return pd.DataFrame(rows, columns=["text", "label", "number"])

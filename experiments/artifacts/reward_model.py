@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from datasets import Dataset
+from numpy.typing import NDArray
 from peft import PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
@@ -27,6 +28,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from trl import RewardConfig, RewardTrainer
 
 from experiments.algorithms.dpo import ranking_loss
+from experiments.artifacts.intervals import share, with_interval
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
 from experiments.inputs.models import (
@@ -45,7 +47,6 @@ from experiments.seeding import derive_seed, numpy_generator
 from experiments.spec import Model, RewardModelJobSpec
 
 SCORING_ROWS = 32
-NUM_BOOTSTRAP = 2000
 
 
 # ------------------------------------------------------------------------------------------------------------- training
@@ -69,15 +70,12 @@ def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_di
     save_file({"weight": head.weight.detach().float().contiguous().cpu()}, folder / "head.safetensors")
     scale = {"mean": float(all_held_out.mean()), "standard_deviation": float(all_held_out.std())}
     (folder / "scale.json").write_text(json.dumps(scale))
-    accuracy, low, high = _accuracy(held_out, held_out_scores, spec)
     values = {
-        "reward_model/train_accuracy": _accuracy(seen, train_scores, spec)[0],
-        "reward_model/held_out_accuracy": accuracy,
-        "reward_model/held_out_accuracy_low": low,
-        "reward_model/held_out_accuracy_high": high,
+        **_accuracy("reward_model/train_accuracy", seen, train_scores, spec),
+        **_accuracy("reward_model/held_out_accuracy", held_out, held_out_scores, spec),
+        **_rank_correlation("reward_model/proxy_gold_correlation", held_out, held_out_scores, spec.seed),
         "reward_model/num_comparisons": sum(len(prompt.comparisons(spec.comparisons)) for prompt in training),
         "reward_model/num_held_out_comparisons": sum(len(prompt.comparisons(spec.comparisons)) for prompt in held_out),
-        "reward_model/proxy_gold_correlation": _rank_correlation(held_out, held_out_scores),
     }
     recorder.metrics("artifact", values, meter.axes())
 
@@ -223,26 +221,24 @@ def _score_all(model: Any, ranked: Sequence[RankedPrompt], tokenizer: PreTrained
 
 
 def _accuracy(
-    ranked: Sequence[RankedPrompt], scores: Sequence[Any], spec: RewardModelJobSpec
-) -> tuple[float, float, float]:
-    """Share of comparisons that the scores order as gold does, with a 95 % interval from a bootstrap over prompts."""
-    hits, totals = [], []
-    for prompt, values in zip(ranked, scores, strict=True):
-        pairs = prompt.comparisons(spec.comparisons)
-        hits.append(sum(values[winner] > values[loser] for winner, loser in pairs))
-        totals.append(len(pairs))
-    weights = numpy_generator(spec.seed, "accuracy").multinomial(
-        len(hits), [1 / len(hits)] * len(hits), size=NUM_BOOTSTRAP
-    )
-    resampled = (weights @ np.array(hits)) / np.maximum(weights @ np.array(totals), 1)
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return sum(hits) / max(sum(totals), 1), float(low), float(high)
+    name: str, ranked: Sequence[RankedPrompt], scores: Sequence[Any], spec: RewardModelJobSpec
+) -> dict[str, float]:
+    """Share of comparisons that the scores order as gold does."""
+    pairs = [prompt.comparisons(spec.comparisons) for prompt in ranked]
+    hits = [sum(bool(of[winner] > of[loser]) for winner, loser in some) for some, of in zip(pairs, scores, strict=True)]
+    statistic = share(hits, list(map(len, pairs)))
+    return with_interval(name, len(ranked), statistic, numpy_generator(spec.seed, name))
 
 
-def _rank_correlation(ranked: Sequence[RankedPrompt], scores: Sequence[Any]) -> float:
+def _rank_correlation(name: str, ranked: Sequence[RankedPrompt], scores: Sequence[Any], seed: int) -> dict[str, float]:
     """Spearman correlation of proxy and gold over samples."""
-    result = spearmanr(np.concatenate(scores), [gold for prompt in ranked for gold in prompt.gold])
-    return float(result.statistic)
+    gold = [np.array(prompt.gold) for prompt in ranked]
+
+    def statistic(groups: NDArray[np.intp]) -> float:
+        proxy = np.concatenate([scores[group] for group in groups])
+        return float(spearmanr(proxy, np.concatenate([gold[group] for group in groups])).statistic)
+
+    return with_interval(name, len(ranked), statistic, numpy_generator(seed, name))
 
 
 # -------------------------------------------------------------------------------------------------------------- scoring

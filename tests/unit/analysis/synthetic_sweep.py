@@ -113,7 +113,13 @@ class Sweep:
         floor = self._samples(None, 0, 0).assign(stream=2)
         self.base = base
         numbers = {
-            "gold": {"held_out_accuracy": 0.84, "num_texts": 16000},
+            "gold": {
+                "held_out_accuracy": 0.84,
+                "held_out_accuracy_low": 0.82,
+                "held_out_accuracy_high": 0.86,
+                "num_texts": 16000,
+                "num_held_out_snippets": 5000,
+            },
             "ranking_data": {"num_prompts": 256, "num_samples": 1024, "num_ties": 3},
             "reward_model": {
                 "held_out_accuracy": 0.68,

@@ -1,0 +1,38 @@
+"""What the README tells people to type and to open is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.split("#")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_links_lead_to_files(link: str) -> None:
+    assert (ROOT / link).exists()
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make")])
+def test_make_targets_exist(command: str) -> None:
+    assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "choice", sorted({word for c in COMMANDS for word in shlex.split(c) if re.match(r"\+?\w+=", word)})
+)
+def test_choices_of_a_group_exist(choice: str) -> None:
+    group, _, name = choice.lstrip("+").partition("=")
+    if (ROOT / "conf" / group).is_dir():
+        assert (ROOT / "conf" / group / f"{name}.yaml").exists()
+    else:
+        assert group in (ROOT / "conf" / "config.yaml").read_text()
