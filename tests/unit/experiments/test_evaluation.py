@@ -39,8 +39,8 @@ def test_every_score_is_finite_and_on_its_scale(base_rows: list[Any]) -> None:
         assert 1 <= row["num_tokens"] <= 8
 
 
-def test_an_arm_is_evaluated_at_each_kept_point_on_the_axes_of_its_training(
-    base_rows: list[Any],
+@pytest.fixture
+def evaluate(
     evaluation_job: EvaluationJobSpec,
     ppo_arm: PPO,
     arm_job: Any,
@@ -48,13 +48,24 @@ def test_an_arm_is_evaluated_at_each_kept_point_on_the_axes_of_its_training(
     cache_dir: Path,
     tmp_path: Path,
     make_recorder: Any,
+) -> Any:
+    """Train the PPO arm at some learning rate and evaluate what it kept; returns the evaluation's records."""
+
+    def train_and_evaluate(learning_rate: float) -> Any:
+        folder, evaluation = tmp_path / "arm", make_recorder()
+        folder.mkdir()
+        arm = ppo_arm.model_copy(update={"learning_rate": learning_rate})
+        run_stage("arm", arm_job(arm), artifacts, folder, cache_dir, make_recorder())
+        run_stage("evaluation", evaluation_job, {**artifacts, "arm": folder}, tmp_path, cache_dir, evaluation)
+        return evaluation
+
+    return train_and_evaluate
+
+
+def test_an_arm_is_evaluated_at_each_kept_point_on_the_axes_of_its_training(
+    base_rows: list[Any], evaluate: Any
 ) -> None:
-    arm_folder = tmp_path / "arm"
-    arm_folder.mkdir()
-    training, evaluation = make_recorder(), make_recorder()
-    eager = ppo_arm.model_copy(update={"learning_rate": 1e-2})
-    run_stage("arm", arm_job(eager), artifacts, arm_folder, cache_dir, training)
-    run_stage("evaluation", evaluation_job, {**artifacts, "arm": arm_folder}, tmp_path, cache_dir, evaluation)
+    evaluation = evaluate(learning_rate=1e-2)
     assert sorted(evaluation.sample_rows) == [1, 2]
     assert [row[3] for row in evaluation.rows] == [1, 2]
     assert [row[2].prompts_seen for row in evaluation.rows] == [8, 16]
@@ -65,24 +76,8 @@ def test_an_arm_is_evaluated_at_each_kept_point_on_the_axes_of_its_training(
     assert any(row["logp_policy"] != row["logp_base"] for row in final)
 
 
-def test_an_untrained_arm_answers_exactly_as_the_base(
-    base_rows: list[Any],
-    evaluation_job: EvaluationJobSpec,
-    ppo_arm: PPO,
-    arm_job: Any,
-    artifacts: dict[str, Path],
-    cache_dir: Path,
-    tmp_path: Path,
-    make_recorder: Any,
-) -> None:
+def test_an_untrained_arm_answers_exactly_as_the_base(base_rows: list[Any], evaluate: Any) -> None:
     """Common random numbers: a policy equal to the base must give the base's own responses."""
-    arm_folder = tmp_path / "arm"
-    arm_folder.mkdir()
-    evaluation = make_recorder()
-    still = ppo_arm.model_copy(update={"learning_rate": 1e-300})
-    run_stage("arm", arm_job(still), artifacts, arm_folder, cache_dir, make_recorder())
-    run_stage("evaluation", evaluation_job, {**artifacts, "arm": arm_folder}, tmp_path, cache_dir, evaluation)
     keys = ("response", "gold", "num_tokens", "finish_reason")
-    assert [[row[k] for k in keys] for row in evaluation.sample_rows[2]] == [
-        [row[k] for k in keys] for row in base_rows[:12]
-    ]
+    final = evaluate(learning_rate=1e-300).sample_rows[2]
+    assert [[row[k] for k in keys] for row in final] == [[row[k] for k in keys] for row in base_rows[:12]]
