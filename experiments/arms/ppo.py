@@ -23,7 +23,7 @@ from experiments.algorithms import kl, ppo
 from experiments.arms import checkpoints
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
-from experiments.artifacts.reward_model import RewardScorer
+from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.evaluation.scorers import GoldScorer
 from experiments.inputs.models import decode, load_base, load_tokenizer, reference, with_policy
 from experiments.meter import Meter

@@ -10,7 +10,7 @@ from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from experiments.arms import checkpoints
-from experiments.artifacts.reward_model import RewardScorer
+from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.evaluation.scorers import GoldScorer, vader_scores
 from experiments.inputs.models import decode, load_base, load_tokenizer, reference, with_policy
 from experiments.inputs.texts import Prompt, prompts

@@ -10,8 +10,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
-from experiments.artifacts import ranking, reward_model
+from experiments.artifacts import ranking
 from experiments.artifacts.ranking import RankedPrompt
+from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.evaluation.scorers import GoldScorer, vader_scores
 from experiments.inputs.models import REWARD, load_base, load_tokenizer, prepare_model, reference, with_policy
 from experiments.inputs.texts import labelled_texts
@@ -90,13 +91,13 @@ class TestRankingData:
 
 class TestRewardModel:
     @pytest.fixture
-    def scorer(self, artifacts: dict[str, Path], tiny: Model, cache_dir: Path) -> reward_model.RewardScorer:
+    def scorer(self, artifacts: dict[str, Path], tiny: Model, cache_dir: Path) -> RewardScorer:
         eos_id = load_tokenizer(tiny, cache_dir).eos_token_id
         policy = with_policy(load_base(tiny, cache_dir), tiny.lora, seed=0)
-        return reward_model.RewardScorer.attach(policy, tiny, artifacts["reward_model"], eos_id)
+        return RewardScorer.attach(policy, tiny, artifacts["reward_model"], eos_id)
 
     def test_scores_as_the_trained_classifier_does(
-        self, scorer: reward_model.RewardScorer, artifacts: dict[str, Path], tiny: Model, cache_dir: Path
+        self, scorer: RewardScorer, artifacts: dict[str, Path], tiny: Model, cache_dir: Path
     ) -> None:
         """The adapter moves from a sequence classifier to a causal model; the scores must not."""
         base = AutoModelForSequenceClassification.from_pretrained(prepare_model(tiny, cache_dir), num_labels=1)
@@ -113,21 +114,21 @@ class TestRewardModel:
         expected = [(value - scale["mean"]) / scale["standard_deviation"] for value in raw]
         assert [first, second] == pytest.approx(expected, abs=1e-4)
 
-    def test_an_end_of_sequence_token_does_not_change_the_score(self, scorer: reward_model.RewardScorer) -> None:
+    def test_an_end_of_sequence_token_does_not_change_the_score(self, scorer: RewardScorer) -> None:
         without, with_eos = scorer.score_all([[5, 6], [5, 6]], [[20, 21], [20, 21, scorer.eos_id]])
         assert with_eos == pytest.approx(without, abs=1e-5)
 
-    def test_an_empty_text_scores_as_the_bases_mean(self, scorer: reward_model.RewardScorer) -> None:
+    def test_an_empty_text_scores_as_the_bases_mean(self, scorer: RewardScorer) -> None:
         assert scorer.score_all([[5, 6]], [[scorer.eos_id]]) == [0.0]
 
-    def test_the_score_of_a_prefix_is_that_of_the_shorter_text(self, scorer: reward_model.RewardScorer) -> None:
+    def test_the_score_of_a_prefix_is_that_of_the_shorter_text(self, scorer: RewardScorer) -> None:
         batch = make_batch([[5, 6]], [[20, 21, 22]], 0, torch.device("cpu"))
         prefixes = scorer.prefix_scores(batch, scorer.features(batch))[0].tolist()
         shorter = scorer.score_all([[5, 6]] * 3, [[20], [20, 21], [20, 21, 22]])
         assert prefixes == pytest.approx([0.0, *shorter], abs=1e-5)
 
     def test_scores_of_the_base_have_mean_0_and_deviation_1_on_held_out_samples(
-        self, scorer: reward_model.RewardScorer, artifacts: dict[str, Path]
+        self, scorer: RewardScorer, artifacts: dict[str, Path]
     ) -> None:
         held_out = ranking.load(artifacts["ranking_data"])[:3]
         scores = [s for p in held_out for s in scorer.score_all([p.prompt_ids] * len(p.text_ids), p.text_ids)]
@@ -146,7 +147,7 @@ class TestRewardModel:
         low, value, high = (recorder.values(f"reward_model/held_out_accuracy{end}")[0] for end in ("_low", "", "_high"))
         assert low <= value <= high
 
-    def test_roles_do_not_leak_into_one_another(self, scorer: reward_model.RewardScorer) -> None:
+    def test_roles_do_not_leak_into_one_another(self, scorer: RewardScorer) -> None:
         policy, batch = scorer.model, make_batch([[5, 6]], [[7, 8]], 0, torch.device("cpu"))
         with torch.no_grad(), reference(policy):
             before = policy(**batch.model_inputs).logits

@@ -8,8 +8,8 @@ import pytest
 import torch
 from peft import PeftModel
 
-from experiments.arms import ppo as arm_module
 from experiments.arms.ppo import PPOTrainer
+from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.inputs.models import load_base
 from experiments.meter import Meter
 from experiments.spec import PPO, Model
@@ -78,7 +78,7 @@ class TestUpdate:
             trainer = make_trainer(arm)
             trainer.policy.double()
             trainer.value.double()
-            trainer.reward = arm_module.RewardScorer(
+            trainer.reward = RewardScorer(
                 trainer.policy, trainer.reward.weight.double(), trainer.reward.bias.double(), trainer.reward.eos_id
             )
             rollouts = first_rollouts(trainer)

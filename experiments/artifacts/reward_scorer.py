@@ -1,0 +1,70 @@
+"""The trained reward model as a judge: its adapter beside the policy's on one base. Knows no trainer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor
+
+from experiments.inputs.models import REWARD, adapter, device, lora_config
+from experiments.sampling.batch import Batch, make_batch, mixed_precision
+from experiments.spec import Model
+
+SCORING_ROWS = 32
+
+
+@dataclass(frozen=True)
+class RewardScorer:
+    """The trained reward model as an adapter of a policy's base. Scores: standard deviations of the base's samples."""
+
+    model: PeftModel
+    weight: Tensor  # [H], of the scalar head, in normalised units
+    bias: Tensor  # scalar
+    eos_id: int
+
+    @classmethod
+    def attach(cls, policy: PeftModel, spec: Model, folder: Path, eos_id: int) -> RewardScorer:
+        """Add the adapter in `folder` to `policy` under the name "reward"."""
+        policy.add_adapter(REWARD, lora_config(spec.lora))
+        state = load_file(folder / "adapter" / "adapter_model.safetensors")
+        set_peft_model_state_dict(policy, {k: v for k, v in state.items() if "lora_" in k}, adapter_name=REWARD)
+        with adapter(policy, REWARD):
+            policy.to(device())
+        scale = json.loads((folder / "scale.json").read_text())
+        weight = load_file(folder / "head.safetensors")["weight"][0].to(device()) / scale["standard_deviation"]
+        return cls(policy, weight, torch.tensor(-scale["mean"] / scale["standard_deviation"], device=device()), eos_id)
+
+    @torch.no_grad()
+    def features(self, batch: Batch) -> Tensor:
+        """Last hidden states [B, T + 1, H] in the head's precision; index t is the state *before* response token t."""
+        with adapter(self.model, REWARD), mixed_precision(self.model):
+            decoder = self.model.get_base_model().base_model
+            hidden: Tensor = decoder(**batch.model_inputs, use_cache=False).last_hidden_state
+        return hidden[:, -batch.response_mask.shape[1] - 1 :].to(self.weight.dtype)
+
+    def prefix_scores(self, batch: Batch, features_BTH: Tensor) -> Tensor:
+        """Scores [B, T + 1] of each prefix: index t scores the first t response tokens (none: 0, the base's mean).
+
+        The end-of-sequence token is no text: the prefix that ends with it has the score of the one before.
+        """
+        is_text_BT = batch.response_mask * (batch.response_ids != self.eos_id)
+        token_scores_BT = (features_BTH[:, 1:] @ self.weight) * is_text_BT
+        count_BT = is_text_BT.cumsum(dim=1)
+        raw_BT = token_scores_BT.cumsum(dim=1) / count_BT.clamp_min(1)
+        scores_BT = torch.where(count_BT > 0, raw_BT + self.bias, 0.0)
+        return torch.cat([torch.zeros_like(scores_BT[:, :1]), scores_BT], dim=1)
+
+    def score_all(self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]]) -> list[float]:
+        """One score per response."""
+        scores: list[float] = []
+        for start in range(0, len(response_ids), SCORING_ROWS):
+            rows = slice(start, start + SCORING_ROWS)
+            batch = make_batch(prompt_ids[rows], response_ids[rows], self.eos_id, self.model.device)
+            scores += self.prefix_scores(batch, self.features(batch))[:, -1].tolist()
+        return scores
