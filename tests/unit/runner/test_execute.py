@@ -165,6 +165,11 @@ def test_two_drivers_do_not_work_in_one_folder(planned: Planned) -> None:
     assert sweep.run() == 0
 
 
+def _as_in_a_terminal() -> None:
+    """A shell starts background jobs with SIGINT ignored, and children inherit that; the tests may be one."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize("request_to_end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_ends_the_children(planned: Planned, tmp_path: Path, request_to_end: signal.Signals) -> None:
     plan = planned(ONE_EACH)
@@ -180,7 +185,13 @@ def test_ctrl_c_ends_the_children(planned: Planned, tmp_path: Path, request_to_e
         "sys.exit(execute(plan, LocalEngine([Slot('', 1)], 1), Display(), command))"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    process = subprocess.Popen([sys.executable, "-c", driver], env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", driver],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=_as_in_a_terminal,
+    )
     status = plan.jobs[0].folder / "status.json"
     deadline = time.monotonic() + 20
     while not status.exists() and time.monotonic() < deadline:

@@ -53,10 +53,10 @@ def test_help_names_the_sweeps(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sweep: ppo_vs_dpo, smoke" in capsys.readouterr().out
 
 
-def test_planning_loads_no_torch() -> None:
+def test_planning_loads_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from runner.__main__ import main\n"
-        "code = main(['+sweep=ppo_vs_dpo', 'model=tiny_llama', '--plan'])\n"
+        f"code = main(['+sweep=ppo_vs_dpo', 'model=tiny_llama', 'runs_dir={tmp_path}', '--plan'])\n"
         "heavy = {'torch', 'transformers', 'trl', 'wandb', 'pandas'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else code)"
     )

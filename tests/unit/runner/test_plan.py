@@ -278,7 +278,7 @@ def test_work_is_counted_in_response_tokens(planned: Planned) -> None:
     tokens = 12
 
     assert job(plan, "ranking_data").work.sampled == 16 * 4 * tokens
-    assert job(plan, "reward_model").work.trained == 14 * 6 * 2 * tokens  # 2 of 16 prompts are held out
+    assert job(plan, "reward_model").work.trained == 14 * 4 * tokens  # 2 of 16 prompts are held out
     assert (job(plan, "ppo/seed0").work.sampled, job(plan, "ppo/seed0").work.trained) == (64 * tokens, 64 * tokens * 2)
     assert (job(plan, "dpo/seed0").work.sampled, job(plan, "dpo/seed0").work.trained) == (0, 64 * 2 * tokens)
     assert job(plan, "base_evaluation").work.sampled == 16 * 2 * tokens * 2
