@@ -25,7 +25,7 @@ from experiments.spec import RunSpec
 from runner.display import Display, show_plan
 from runner.engines.local import make_local_engine
 from runner.execute import execute
-from runner.plan import check_folder, make_plan
+from runner.plan import check_folder, check_texts, make_plan
 from runner.problems import Problem, listing, siblings, unknown, validation_problems
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -44,6 +44,7 @@ def main(arguments: list[str]) -> int:
         if "--plan" in arguments:
             show_plan(plan, engine.describe(), display)
             return 0
+        check_texts(plan)
         return execute(plan, engine, display)
     except InputError as error:
         print(error, file=sys.stderr)

@@ -32,7 +32,7 @@ from experiments.spec import (
 from runner.fairness import Check, differences, fairness_checks, flatten
 from runner.jobfile import JobFile, Need, identity_of
 from runner.ledger.files import timestamp, write_json
-from runner.ledger.reader import read_json
+from runner.ledger.reader import is_finished, read_json
 from runner.problems import Problem, listing
 
 SHARED = ("gold", "ranking_data", "reward_model", "base_evaluation")
@@ -141,6 +141,21 @@ def make_plan(runs: Sequence[RunSpec]) -> Plan:
     jobs.append(_report_job(runs[0], jobs))
     jobs.sort(key=lambda job: ORDER.index(job.rank))
     return Plan(runs[0].name, run_folder(runs[0]), runs[0].engine, tuple(runs), fairness, tuple(jobs))
+
+
+def check_texts(plan: Plan) -> None:
+    """Make sure that the texts yield what the sweep will ask of them, unless it has asked already.
+
+    Raises:
+        InputError: names what is missing. Found out here and not by the evaluation, hours later.
+    """
+    asking = [job for job in plan.jobs if job.kind in {"gold", "ranking_data", "base_evaluation"}]
+    if all(is_finished(job.folder, job.identity) for job in asking):
+        return
+    from experiments.inputs import texts  # with pandas, which planning alone has no need of
+
+    run = plan.runs[0]  # the fairness checks have made sure that every arm has the same data
+    texts.check_texts(run.data, run.budget.num_ranking_prompts, run.budget.num_evaluation_prompts)
 
 
 def run_folder(run: RunSpec) -> Path:

@@ -11,6 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
@@ -46,7 +47,7 @@ def labelled_texts(path: str, seed: int, first_words: int, split: Split, limit: 
     Raises:
         InputError: a column is missing, a label is neither 0 nor 1, or the split is empty.
     """
-    texts = _read_texts(path)
+    texts = _read_texts(path, text_file(path).resolve())
     opening = texts["text"].str.split(n=first_words).str[:first_words].str.join(" ").str.lower()
     position = opening.map(lambda words: unit_hash(seed, words))
     start = max((end for end in SPLIT_ENDS.values() if end < SPLIT_ENDS[split]), default=0.0)
@@ -81,9 +82,23 @@ def prompts(data: Data, split: Split, num_prompts: int) -> list[Prompt]:
     )
 
 
+def check_texts(data: Data, num_training: int, num_evaluation: int) -> None:
+    """Make sure that a sweep will find what it needs in its texts.
+
+    Raises:
+        InputError: too few prompts for training or evaluation, or nothing for gold to learn from.
+    """
+    prompts(data, "train", num_training)
+    prompts(data, "evaluation", num_evaluation)
+    labels = labelled_texts(data.path, data.seed, data.min_prompt_words, "gold", data.gold.num_texts)["label"]
+    if labels.nunique() < 2:
+        raise InputError(
+            f"data.path={data.path}: all texts for the gold scorer have label {labels.iloc[0]}; it needs both"
+        )
+
+
 @lru_cache(maxsize=2)
-def _read_texts(path: str) -> pd.DataFrame:
-    file = text_file(path)
+def _read_texts(path: str, file: Path) -> pd.DataFrame:
     frame = pd.read_csv(file) if file.suffix == ".csv" else pd.read_json(file, lines=True)
     missing = {"text", "label"} - set(frame.columns)
     if missing:

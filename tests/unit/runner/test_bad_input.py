@@ -93,6 +93,28 @@ def test_a_broken_model_folder_says_what_is_missing(
     assert f"model.path={model}: no {missing}" in capsys.readouterr().err
 
 
+ROW = "number {} of these texts has words enough for a prompt,{}\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "no texts for the train split; the file has 0 usable rows"),
+        ([ROW.format(i, i % 2) for i in range(60)], "different prompts of 4 to 8 words, but 16 are asked for"),
+        ([ROW.format(i, 1) for i in range(600)], "all texts for the gold scorer have label 1"),
+    ],
+    ids=["no texts", "too few prompts", "one label"],
+)
+def test_texts_that_cannot_carry_the_sweep_are_refused_before_it_starts(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str], rows: list[str], message: str
+) -> None:
+    (empty_folder / "texts.csv").write_text("text,label\n" + "".join(rows))
+    assert main([SMOKE, "data.path=texts.csv"]) == 2
+
+    assert message in capsys.readouterr().err
+    assert [path.name for path in empty_folder.iterdir()] == ["texts.csv"]
+
+
 def test_a_folder_of_another_specification_is_refused(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from runner.__main__ import compose
     from runner.plan import make_plan
