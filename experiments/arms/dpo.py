@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, disable_caching
+from datasets import Dataset
 from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
@@ -69,7 +69,6 @@ def make_trainer(spec: ArmJobSpec, ranked: list[RankedPrompt], cache_dir: Path, 
         raise InputError(
             f"arm {arm.name}: the ranking data has no comparison, because gold ties all samples of every prompt"
         )
-    disable_caching()  # TRL's cache of reference log-probs lies beside the data set; ours must not outlive the arm
     seed = derive_seed(spec.seed, "dpo") % 2**32
     arguments = DPOConfig(
         output_dir=str(scratch),
