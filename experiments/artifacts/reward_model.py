@@ -75,11 +75,6 @@ def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_di
     recorder.metrics("artifact", values, meter.axes())
 
 
-def _mean_tokens(ranked: Sequence[RankedPrompt]) -> int:
-    """Tokens of one prompt's samples, prompt included, on average."""
-    return sum(len(p.prompt_ids) * len(p.text_ids) + sum(map(len, p.text_ids)) for p in ranked) // len(ranked)
-
-
 class _RankingTrainer(RewardTrainer):  # type: ignore[misc]
     """RewardTrainer whose examples are prompts: a sample is scored once for all its comparisons (arXiv:2203.02155)."""
 
@@ -93,6 +88,8 @@ class _RankingTrainer(RewardTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
+        self._total_train_tokens += int(inputs["attention_mask"].sum())
+        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]  # as RewardTrainer logs it
         scores_B = _raw_scores(model, inputs)
         loss = ranking_loss(scores_B, inputs["winner"], inputs["loser"])
         return (loss, {"scores": scores_B}) if return_outputs else loss
@@ -142,7 +139,7 @@ def _trainer(
         train_dataset=Dataset.from_list([_example(prompt, spec.comparisons) for prompt in rows]),
         data_collator=_Collator(int(tokenizer.pad_token_id)),
         processing_class=tokenizer,
-        callbacks=[_Progress(recorder, meter, _mean_tokens(rows) * prompts_per_step)],
+        callbacks=[_Progress(recorder, meter)],
     )
 
 
@@ -193,13 +190,13 @@ def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 class _Progress(TrainerCallback):
     """Loss of every step into the ledger."""
 
-    def __init__(self, recorder: Recorder, meter: Meter, tokens_per_step: int) -> None:
-        self.recorder, self.meter, self.tokens_per_step = recorder, meter, tokens_per_step
+    def __init__(self, recorder: Recorder, meter: Meter) -> None:
+        self.recorder, self.meter = recorder, meter
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
             self.meter.optimizer_steps = state.global_step
-            self.meter.tokens_trained = state.global_step * self.tokens_per_step
+            self.meter.tokens_trained = int(logs["num_tokens"])
             self.recorder.metrics("train", {"reward_model/loss": float(logs["loss"])}, self.meter.axes())
             self.recorder.progress("train the reward model", state.global_step, state.max_steps, "steps")
 
