@@ -21,10 +21,17 @@ class Meter:
     tokens_trained: int = 0
     optimizer_steps: int = 0
     _start: float = field(default_factory=time.monotonic)
+    _earlier: Axes = field(default_factory=Axes)  # of the attempt that this one goes on from
+
+    def go_on_from(self, axes: Axes) -> None:
+        """Count on from what an earlier attempt had spent."""
+        self.prompts_seen, self.tokens_generated = axes.prompts_seen, axes.tokens_generated
+        self.tokens_trained, self.optimizer_steps = axes.tokens_trained, axes.optimizer_steps
+        self._earlier = axes
 
     def axes(self) -> Axes:
         """The shared axes now."""
-        wall = time.monotonic() - self._start
+        wall = time.monotonic() - self._start + self._earlier.wall_seconds
         devices = 1 if torch.cuda.is_available() else torch.get_num_threads()
         return Axes(
             prompts_seen=self.prompts_seen,
@@ -33,7 +40,7 @@ class Meter:
             optimizer_steps=self.optimizer_steps,
             wall_seconds=wall,
             device_seconds=wall * devices,
-            peak_memory_bytes=_peak_memory_bytes(),
+            peak_memory_bytes=max(_peak_memory_bytes(), self._earlier.peak_memory_bytes),
         )
 
 

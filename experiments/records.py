@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict
 
 
+RESUME_FOLDER = "resume"  # in a job's folder: what it goes on from; while it is there, earlier rows and files count
+
+
 @dataclass(frozen=True)
 class Axes:
     """What had been spent when a row was written. One spelling for PPO, DPO and every shared job."""
@@ -45,6 +48,9 @@ class Recorder(Protocol):
 
     def metrics(self, phase: Phase, values: Mapping[str, float], axes: Axes, point: int | None = None) -> None:
         """Append one row. `point` is the evaluation point (0 = base), for evaluation rows only."""
+
+    def rewind(self, num_rows: int) -> None:
+        """Forget the metrics rows after the first `num_rows`: the job goes on from a checkpoint that is older."""
 
     def samples(self, point: int, rows: Sequence[SampleRow]) -> None:
         """Keep the samples of one evaluation point."""

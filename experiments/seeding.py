@@ -21,3 +21,15 @@ def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
 def unit_hash(seed: int, text: str) -> float:
     """A number in [0, 1) that depends on ``seed`` and ``text`` only: the split a text belongs to."""
     return derive_seed(seed, "split", text) / 2**63
+
+
+def presentation_order(seed: int, name: str, num_items: int, start: int, count: int) -> list[int]:
+    """Presentations `start` to `start + count` of `num_items` items: each once, in random order, before any comes again.
+
+    A function of the position alone, so that training can go on from anywhere.
+    """
+    order: list[int] = []
+    for number in range(start // num_items, (start + count - 1) // num_items + 1):
+        order += numpy_generator(seed, name, number).permutation(num_items).tolist()
+    offset = start % num_items
+    return order[offset : offset + count]

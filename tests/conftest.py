@@ -38,6 +38,9 @@ class ListRecorder:
     def metrics(self, phase: str, values: Any, axes: Any, point: int | None = None) -> None:
         self.rows.append((phase, dict(values), axes, point))
 
+    def rewind(self, num_rows: int) -> None:
+        del self.rows[num_rows:]
+
     def samples(self, point: int, rows: Any) -> None:
         self.sample_rows[point] = list(rows)
 
@@ -123,12 +126,16 @@ def ppo_arm() -> PPO:
         prompts_per_update=8,
         num_epochs=2,
         num_minibatches=2,
-        rows_per_microbatch=2,
+        tokens_per_microbatch=40,
+        adaptive_kl=None,
         clip_range=0.2,
         value_clip_range=0.2,
         discount=1.0,
         gae_lambda=0.95,
+        truncation="terminal",
+        truncation_score=-1.0,
         max_gradient_norm=1.0,
+        max_skipped_steps=3,
     )
 
 
@@ -137,11 +144,14 @@ def dpo_arm() -> DPO:
     return DPO(
         algorithm="dpo",
         name="dpo",
+        losses={"sigmoid": 1.0},
         beta=0.1,
+        label_smoothing=0.0,
         learning_rate=1e-3,
         pairs_per_step=8,
         pairs_per_microbatch=4,
         max_gradient_norm=1.0,
+        max_skipped_steps=3,
     )
 
 

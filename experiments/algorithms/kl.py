@@ -14,3 +14,17 @@ def k3(logp: Tensor, ref_logp: Tensor) -> Tensor:
     """R - 1 - log r with r = pi_ref / pi: unbiased, never negative, for logging only (biased as a reward or a loss)."""
     log_r = ref_logp - logp
     return log_r.exp() - 1 - log_r
+
+
+def adapted_coefficient(coefficient: float, kl: float, target: float, num_prompts: int, horizon_prompts: int) -> float:
+    """The KL coefficient after one batch of rollouts (Ziegler et al. 2019, arXiv:1909.08593, section 2.2).
+
+    Args:
+        coefficient: beta that the rollouts were rewarded with.
+        kl: mean KL of the rollouts, nats a response.
+        target: KL to hold, nats a response.
+        num_prompts: rollouts in the batch.
+        horizon_prompts: the coefficient changes by at most a fifth over so many.
+    """
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return coefficient * (1 + error * num_prompts / horizon_prompts)

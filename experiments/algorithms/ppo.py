@@ -1,8 +1,7 @@
 """PPO for language models: per-token rewards, advantages, losses.
 
 Sources: Schulman et al. 2017 (PPO, arXiv:1707.06347), Schulman et al. 2016 (GAE, arXiv:1506.02438), Stiennon et al.
-    2020
-(KL in the reward, arXiv:2009.01325), Huang et al. 2024 (implementation details, arXiv:2403.17031).
+2020 (KL in the reward, arXiv:2009.01325), Huang et al. 2024 (implementation details, arXiv:2403.17031).
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ LOG_RATIO_LIMIT = 20.0  # exp(20) is finite in float32; far beyond any ratio tha
 
 
 def masked_mean(x_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Mean over all positions of the mask together (token mean, not a mean of row means)."""
-    return (x_BT * mask_BT).sum() / mask_BT.sum()
+    """Mean over all positions of the mask together (token mean, not a mean of row means); 0 where it is empty."""
+    return (x_BT * mask_BT).sum() / mask_BT.sum().clamp_min(1)
 
 
 def token_rewards(
@@ -44,12 +43,14 @@ def token_rewards(
 
 
 def generalised_advantages(
-    rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tensor, discount: float, gae_lambda: float
+    rewards_BT: Tensor,
+    values_BT: Tensor,
+    mask_BT: Tensor,
+    discount: float,
+    gae_lambda: float,
+    final_value_B: Tensor | float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """GAE (arXiv:1506.02438, equations 11 and 16): A_t = delta_t + gamma * lambda * A_{t+1}.
-
-    The last response token is terminal: its next value is 0, whether the row ended itself or was cut at the length
-    limit.
 
     Args:
         rewards_BT: reward of each token.
@@ -57,6 +58,8 @@ def generalised_advantages(
         mask_BT: response mask.
         discount: gamma.
         gae_lambda: lambda.
+        final_value_B: value of the state after each row's last token: 0 where the episode ends there, the critic's
+            where it was only cut and should be bootstrapped.
 
     Returns:
         Advantages [B, T] and returns [B, T] = advantages + values, both zero on padding.
@@ -64,17 +67,17 @@ def generalised_advantages(
     values_BT = values_BT * mask_BT
     advantages_BT = torch.zeros_like(rewards_BT)
     next_advantage_B = torch.zeros_like(rewards_BT[:, 0])
-    next_value_B = torch.zeros_like(next_advantage_B)
+    next_value_B = final_value_B * torch.ones_like(next_advantage_B)
     for t in reversed(range(rewards_BT.shape[1])):
         delta_B = rewards_BT[:, t] + discount * next_value_B - values_BT[:, t]
         next_advantage_B = (delta_B + discount * gae_lambda * next_advantage_B) * mask_BT[:, t]
-        next_value_B = values_BT[:, t]
+        next_value_B = torch.where(mask_BT[:, t].bool(), values_BT[:, t], next_value_B)
         advantages_BT[:, t] = next_advantage_B
     return advantages_BT, (advantages_BT + values_BT) * mask_BT
 
 
 def whiten(x_BT: Tensor, mask_BT: Tensor, epsilon: float = 1e-8) -> Tensor:
-    """Mean 0 and variance 1 over all masked positions of the whole batch of rollouts; zero on padding."""
+    """Mean 0 and variance 1 over all masked positions of the whole batch of rollouts; zero elsewhere."""
     mean = masked_mean(x_BT, mask_BT)
     variance = masked_mean((x_BT - mean) ** 2, mask_BT)
     return (x_BT - mean) * torch.rsqrt(variance + epsilon) * mask_BT

@@ -1,23 +1,41 @@
-"""DPO: TRL's trainer on token ids, LoRA in float32, the reference fixed to the base with the adapter off."""
+"""DPO: TRL's trainer and losses on token ids, with our forward pass, order of pairs, reference log-probs and resume.
+
+The reference is the policy as it stands when training starts: the base, whose log-probs lie beside the ranking data, or
+the checkpoint that a staged arm starts from. It is never loaded again from disk.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import torch
 from datasets import Dataset
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
+from experiments.algorithms.token_logprobs import token_logprobs
 from experiments.arms import checkpoints
+from experiments.arms.pathologies import Watch, dpo_flags
+from experiments.arms.resume import Checkpoints, State, load_training_tensors, training_tensors
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
-from experiments.errors import InputError
-from experiments.inputs.models import device, load_base, load_tokenizer, lora_config
+from experiments.errors import Diverged, InputError
+from experiments.inputs.lora import lora_config
+from experiments.inputs.models import decoder_of, device, language_head, load_base, load_tokenizer
 from experiments.meter import Meter
-from experiments.records import Recorder
-from experiments.seeding import derive_seed
+from experiments.records import Axes, Recorder
+from experiments.sampling.batch import length_groups, tokens_per_pass
+from experiments.sampling.logprobs import total_logprobs
+from experiments.seeding import derive_seed, presentation_order
 from experiments.spec import DPO, ArmJobSpec, evaluation_updates
 
 # TRL's names of what it logs, and ours
@@ -25,6 +43,7 @@ LOGGED = {
     "loss": "train/loss",
     "grad_norm": "train/gradient_norm",
     "learning_rate": "train/learning_rate",
+    "entropy": "dpo/entropy",
     "rewards/margins": "dpo/reward_margin",
     "rewards/accuracies": "dpo/accuracy",
     "rewards/chosen": "dpo/chosen_reward",
@@ -34,99 +53,250 @@ LOGGED = {
 }
 
 
-class TokenIdsDPOTrainer(DPOTrainer):  # type: ignore[misc]
-    """DPOTrainer on the token ids that were sampled.
-
-    TRL would tokenise text again, which can move the boundary between prompt and response, and append an
-    end-of-sequence token to every response, which would teach the model to stop wherever a sample was cut.
-    """
-
-    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
-        return dataset
-
-
 def train(spec: ArmJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
-    """Train one DPO arm on the ranking data's comparisons."""
+    """Train one DPO arm on the ranking data's comparisons, from its last checkpoint where it has one.
+
+    Raises:
+        InputError: the ranking data has no comparison.
+        Diverged: more than `max_skipped_steps` optimizer steps had no finite gradient.
+    """
     assert isinstance(spec.arm, DPO)
-    meter = Meter()
-    num_steps = spec.num_prompts // spec.arm.pairs_per_step
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = make_trainer(spec, load_ranking(ranking_folder), cache_dir, Path(scratch))
-        trainer.add_callback(_Ledger(folder, recorder, meter, spec.arm, evaluation_updates(num_steps, spec.num_points)))
-        trainer.train()
+    resume = Checkpoints(folder, spec)
+    state = resume.load()
+    done = int(state.numbers["step"]) if state else 0
+    recorder.rewind(done)
+    if done * spec.arm.pairs_per_step < spec.num_prompts:
+        with tempfile.TemporaryDirectory() as scratch:
+            trainer = make_trainer(spec, load_ranking(ranking_folder), cache_dir, Path(scratch), done)
+            trainer.add_callback(_Ledger(trainer, spec, folder, recorder, resume, state))
+            trainer.train()
+    resume.remove()
 
 
-def make_trainer(spec: ArmJobSpec, ranked: list[RankedPrompt], cache_dir: Path, scratch: Path) -> DPOTrainer:
-    """The trainer of one arm; `scratch` is a folder for files nobody needs afterwards.
+def make_trainer(
+    spec: ArmJobSpec,
+    ranked: Sequence[RankedPrompt],
+    cache_dir: Path,
+    scratch: Path,
+    steps_done: int = 0,
+    start: Path | None = None,
+) -> FastDPOTrainer:
+    """The trainer of one arm.
+
+    Args:
+        spec: of the arm.
+        ranked: the ranking data.
+        cache_dir: where converted models lie.
+        scratch: a folder for files that nobody needs afterwards.
+        steps_done: optimizer steps that an earlier attempt has made; it goes on with the pair after them.
+        start: adapter weights to start from, which are then the reference as well; None starts from the base.
 
     Raises:
         InputError: the ranking data has no comparison (all samples tie).
     """
     arm = spec.arm
     assert isinstance(arm, DPO)
-    rows = [row for prompt in ranked for row in _pairs(prompt, spec)]
-    if not rows:
-        raise InputError(
-            f"arm {arm.name}: the ranking data has no comparison, because gold ties all samples of every prompt"
+    torch.manual_seed(derive_seed(spec.seed, "adapter"))  # PEFT initialises the adapter from the global stream
+    trainer = FastDPOTrainer(
+        model=load_base(spec.model, cache_dir),
+        ref_model=None,
+        args=_arguments(spec, arm, scratch, steps_done),
+        train_dataset=_dataset(spec, ranked, steps_done),
+        processing_class=load_tokenizer(spec.model, cache_dir),
+        peft_config=lora_config(spec.model.lora),
+    )
+    if start is not None:
+        set_peft_model_state_dict(trainer.model, load_file(start), adapter_name="default")
+        trainer.train_dataset = _with_reference(trainer.train_dataset, trainer.model, trainer.processing_class.pad_token_id)
+    return trainer
+
+
+class FastDPOTrainer(DPOTrainer):  # type: ignore[misc]
+    """DPOTrainer on the token ids that were sampled, in the order given, with given reference log-probs.
+
+    TRL would tokenise text again, which can move the boundary between prompt and response, and append an
+    end-of-sequence token to every response, which would teach the model to stop wherever a sample was cut. It would
+    score the reference in each step, or cache it under a hash that covers the adapter's random initialisation.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.precompute_ref_logps = True  # they are columns of the dataset
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
+        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool) -> Any:
+        return super()._compute_loss(_Forward(model), inputs, return_outputs)
+
+
+class _Forward:
+    """What TRL's loss asks of a model, by our passes: rows of like length together, only completions to the head."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __call__(
+        self, *, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, use_cache: bool, fused_lm_head: bool
+    ) -> SimpleNamespace:
+        """Per-token statistics [B, L - 1] of the tokens that have a label; 0 elsewhere."""
+        assert fused_lm_head
+        decoder, trained_BL = decoder_of(self._model), labels[:, 1:] != -100
+        lengths = attention_mask.sum(dim=1).tolist()
+        groups = length_groups([0] * len(lengths), lengths, tokens_per_pass(input_ids.device))
+        hidden, tokens = [], []
+        for rows in groups:
+            part = slice(None, max(lengths[row] for row in rows))
+            ids_BL, mask_BL = input_ids[rows, part], attention_mask[rows, part]
+            output = decoder(input_ids=ids_BL, attention_mask=mask_BL, use_cache=use_cache).last_hidden_state
+            here_BL = trained_BL[rows][:, : ids_BL.shape[1] - 1]
+            hidden.append(output[:, :-1][here_BL])
+            tokens.append(ids_BL[:, 1:][here_BL])
+        logp_N, entropy_N = token_logprobs(torch.cat(hidden), torch.cat(tokens), language_head(self._model), 1.0)
+        order = torch.tensor([row for rows in groups for row in rows], device=labels.device)
+        shape = trained_BL.shape
+        nothing = torch.zeros(shape, dtype=logp_N.dtype, device=labels.device)
+
+        def as_rows(x_N: Tensor) -> Tensor:
+            return nothing.masked_scatter(trained_BL[order], x_N)[order.argsort()]
+
+        # TRL logs means of `mean_logits` and `is_top1`; the ledger does not.
+        return SimpleNamespace(
+            log_probs=as_rows(logp_N),
+            entropy=as_rows(entropy_N),
+            mean_logits=nothing,
+            is_top1=torch.zeros(shape, dtype=torch.bool, device=labels.device),
+            aux_loss=None,
         )
-    seed = derive_seed(spec.seed, "dpo") % 2**32
-    arguments = DPOConfig(
+
+
+def _arguments(spec: ArmJobSpec, arm: DPO, scratch: Path, steps_done: int) -> DPOConfig:
+    return DPOConfig(
         output_dir=str(scratch),
+        loss_type=list(arm.losses),
+        loss_weights=list(arm.losses.values()),
         beta=arm.beta,
+        label_smoothing=arm.label_smoothing,
         learning_rate=arm.learning_rate,
         lr_scheduler_type="constant",
-        max_steps=spec.num_prompts // arm.pairs_per_step,
+        max_steps=spec.num_prompts // arm.pairs_per_step - steps_done,
         per_device_train_batch_size=arm.pairs_per_microbatch,
         gradient_accumulation_steps=arm.pairs_per_step // arm.pairs_per_microbatch,
         max_grad_norm=arm.max_gradient_norm,
         max_length=None,
-        seed=seed,
-        bf16=False,  # under autocast TRL's chunked head is slower: 11.8 s instead of 8.9 s for 8 pairs on one core
+        seed=derive_seed(spec.seed, "dpo") % 2**32,
+        bf16=False,  # the base has its precision, and LoraLinear follows it; autocast would only add casts
         use_cpu=device().type == "cpu",
         gradient_checkpointing=False,
         precompute_ref_log_probs=False,
         remove_unused_columns=False,
+        router_aux_loss_coef=0.0,
         save_strategy="no",
         logging_steps=1,
         report_to="none",
         disable_tqdm=True,
     )
-    return TokenIdsDPOTrainer(
-        model=load_base(spec.model, cache_dir),
-        ref_model=None,  # with peft_config: the reference is the base with the adapter off, never a reload from disk
-        args=arguments,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=load_tokenizer(spec.model, cache_dir),
-        peft_config=lora_config(spec.model.lora),
-    )
 
 
-def _pairs(prompt: RankedPrompt, spec: ArmJobSpec) -> list[dict[str, list[int]]]:
-    return [
-        {
-            "prompt_ids": prompt.prompt_ids,
-            "chosen_ids": prompt.response_ids[winner],
-            "rejected_ids": prompt.response_ids[loser],
-        }
-        for winner, loser in prompt.comparisons(spec.comparisons)
-    ]
+def _dataset(spec: ArmJobSpec, ranked: Sequence[RankedPrompt], steps_done: int) -> Dataset:
+    """The pairs from `steps_done` on, in the order of their presentation."""
+    pairs = [(prompt, *pair) for prompt in ranked for pair in prompt.comparisons(spec.comparisons)]
+    if not pairs:
+        raise InputError(
+            f"arm {spec.arm.name}: the ranking data has no comparison, because gold ties all samples of every prompt"
+        )
+    seen = steps_done * spec.arm.prompts_per_step
+    order = presentation_order(spec.seed, "pairs", len(pairs), seen, spec.num_prompts - seen)
+    return Dataset.from_list([_row(*pairs[index]) for index in order])
+
+
+def _row(prompt: RankedPrompt, winner: int, loser: int) -> dict[str, Any]:
+    return {
+        "prompt_ids": prompt.prompt_ids,
+        "chosen_ids": prompt.response_ids[winner],
+        "rejected_ids": prompt.response_ids[loser],
+        "ref_chosen_logps": prompt.reference_logp[winner],
+        "ref_rejected_logps": prompt.reference_logp[loser],
+    }
+
+
+def _with_reference(dataset: Dataset, model: Any, pad_id: int) -> Dataset:
+    """The same pairs with log-probs under `model` as it stands now."""
+    columns = {
+        f"ref_{side}_logps": total_logprobs(
+            model, dataset["prompt_ids"], dataset[f"{side}_ids"], temperature=1.0, pad_id=pad_id
+        )
+        for side in ("chosen", "rejected")
+    }
+    dataset = dataset.remove_columns(list(columns))
+    for name, values in columns.items():
+        dataset = dataset.add_column(name, values)
+    return dataset
 
 
 class _Ledger(TrainerCallback):
-    """Rows, progress and adapters, from the trainer's own events."""
+    """Rows, progress, adapters and checkpoints, from the trainer's own events."""
 
-    def __init__(self, folder: Path, recorder: Recorder, meter: Meter, arm: DPO, points: list[int]) -> None:
-        self.folder, self.recorder, self.meter, self.arm, self.points = folder, recorder, meter, arm, points
+    def __init__(
+        self,
+        trainer: FastDPOTrainer,
+        spec: ArmJobSpec,
+        folder: Path,
+        recorder: Recorder,
+        resume: Checkpoints,
+        state: State | None,
+    ) -> None:
+        assert isinstance(spec.arm, DPO)
+        self.trainer, self.arm, self.folder, self.recorder, self.resume = trainer, spec.arm, folder, recorder, resume
+        self.num_steps = spec.num_prompts // spec.arm.pairs_per_step
+        self.points = evaluation_updates(self.num_steps, spec.num_points)
+        self.meter, self.watch, self.state = Meter(), Watch(dpo_flags), state
+        self.steps_done = self.tokens_done = self.num_skipped_steps = 0
+        if state is not None:
+            self.meter.go_on_from(Axes(**state.numbers["axes"]))
+            self.watch.rows = state.numbers["rows"]
+            self.steps_done, self.tokens_done = state.numbers["step"], self.meter.tokens_trained
+            self.num_skipped_steps = state.numbers["num_skipped_steps"]
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take up the adapter and the optimizer of an earlier attempt."""
+        if self.state is not None:
+            load_training_tensors(self.state.tensors, {"policy": kwargs["model"]}, kwargs["optimizer"])
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Skip a step whose gradient is not finite: an optimizer leaves parameters without a gradient alone."""
+        parameters = [p for p in kwargs["model"].parameters() if p.grad is not None]
+        if all(bool(p.grad.isfinite().all()) for p in parameters if p.grad is not None):
+            return
+        kwargs["model"].zero_grad(set_to_none=True)
+        self.num_skipped_steps += 1
+        if self.num_skipped_steps > self.arm.max_skipped_steps:
+            raise Diverged(
+                f"arm {self.arm.name}: {self.num_skipped_steps} optimizer steps had no finite gradient, and "
+                f"arm.max_skipped_steps={self.arm.max_skipped_steps}; a lower arm.learning_rate is the usual remedy"
+            )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """After each optimizer step."""
         if not logs or "loss" not in logs:
             return
-        self.meter.optimizer_steps = state.global_step
-        self.meter.prompts_seen = state.global_step * self.arm.pairs_per_step
-        self.meter.tokens_trained = int(logs["num_tokens"])
+        step = self.steps_done + state.global_step
+        self.meter.optimizer_steps, self.meter.prompts_seen = step, step * self.arm.pairs_per_step
+        self.meter.tokens_trained = self.tokens_done + int(logs["num_tokens"])
         values = {ours: float(logs[theirs]) for theirs, ours in LOGGED.items() if theirs in logs}
-        self.recorder.metrics("train", values, self.meter.axes())
-        self.recorder.progress("DPO", state.global_step, state.max_steps, "steps")
-        if state.global_step in self.points:
-            checkpoints.save(kwargs["model"], self.folder, self.points.index(state.global_step) + 1, self.meter.axes())
+        values["train/skipped_steps"] = float(self.num_skipped_steps)
+        self.recorder.metrics("train", self.watch.with_flags(values), self.meter.axes())
+        self.recorder.progress("DPO", step, self.num_steps, "steps")
+        if step in self.points:
+            checkpoints.save(kwargs["model"], self.folder, self.points.index(step) + 1, self.meter.axes())
+        numbers = {
+            "step": step,
+            "num_skipped_steps": self.num_skipped_steps,
+            "axes": asdict(self.meter.axes()),
+            "rows": self.watch.rows,
+        }
+        tensors = training_tensors({"policy": kwargs["model"]}, kwargs["optimizer"])
+        self.resume.save_if_due(State(tensors, numbers))

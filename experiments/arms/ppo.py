@@ -1,19 +1,19 @@
-"""PPO: roll out, score, estimate advantages, update. One base carries every role.
+"""PPO: roll out, score, estimate advantages, update. One frozen base carries every role.
 
-policy     LoRA adapter, float32, trained reference  the base with adapters off reward     the reward model's LoRA
-adapter, frozen, and its scalar head value      the reward model's score of the prefix plus a trained head on its
-hidden states. These are causal, so the pass that scores
-           the response computes them anyway: the critic costs no pass of its own, and it starts as the reward model's
-           own estimate (an initialisation in the spirit of arXiv:2403.17031) without sharing a weight with the
-           policy.
+policy     LoRA adapter, float32, trained
+reference  the base with adapters off
+reward     the reward model's LoRA adapter, frozen, and its scalar head
+value      a head on the reward adapter's hidden states (critic.py)
+
+Every random number is derived from the seed and the number of the update, so a state is tensors and a few numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel
@@ -21,57 +21,24 @@ from torch import Tensor, nn
 
 from experiments.algorithms import kl, ppo
 from experiments.arms import checkpoints
+from experiments.arms.critic import Critic
+from experiments.arms.pathologies import Watch, ppo_flags
+from experiments.arms.resume import Checkpoints, State, load_training_tensors, training_tensors
+from experiments.arms.rollouts import Microbatch, Rollouts, cut_into_minibatches, describe, treat_truncation
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
 from experiments.artifacts.reward_scorer import RewardScorer
+from experiments.errors import Diverged
 from experiments.evaluation.scorers import GoldScorer
-from experiments.inputs.models import decode, load_base, load_tokenizer, reference, with_policy
+from experiments.inputs.models import decode, load_base, load_tokenizer, precision, reference, with_policy
 from experiments.meter import Meter
-from experiments.records import Recorder
-from experiments.sampling.batch import Batch, make_batch
-from experiments.sampling.logprobs import entropy, log_distribution, of_response, response_logps
+from experiments.records import Axes, Recorder
+from experiments.sampling.logprobs import ResponseLogprobs, response_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
-from experiments.seeding import derive_seed, numpy_generator
+from experiments.seeding import derive_seed, numpy_generator, presentation_order
 from experiments.spec import PPO, ArmJobSpec, evaluation_updates
 
 ADAM_EPSILON = 1e-5  # arXiv:2403.17031, detail 18: 1e-8 makes the early steps larger
-VALUE_HIDDEN = 128
-
-
-class ValueHead(nn.Module):
-    """What the critic adds to the reward model's score of a prefix: nothing at first."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        last = nn.Linear(VALUE_HIDDEN, 1)
-        self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, VALUE_HIDDEN), nn.GELU(), last)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-
-    def forward(self, features_BTH: Tensor, prefix_scores_BT: Tensor) -> Tensor:
-        """Values [B, T] in reward units."""
-        correction_BT: Tensor = self.layers(features_BTH)[..., 0]
-        return prefix_scores_BT + correction_BT
-
-
-@dataclass(frozen=True)
-class Rollouts:
-    """One batch of N responses with everything the update needs; all tensors detached."""
-
-    batches: list[Batch]  # micro-batches of fixed composition, so that the old and the new pass see the same shapes
-    features: list[Tensor]  # per micro-batch [b, T, H], of the state before each token
-    prefix_scores: list[Tensor]  # per micro-batch [b, T], likewise
-    score_N: Tensor
-    mask_NT: Tensor
-    logp_NT: Tensor  # under the policy that sampled
-    ref_logp_NT: Tensor
-    entropy_NT: Tensor
-    values_NT: Tensor
-    rewards_NT: Tensor
-    advantages_NT: Tensor  # whitened
-    returns_NT: Tensor
-    ended: int
-    texts: list[str]
 
 
 def train(
@@ -83,25 +50,35 @@ def train(
     cache_dir: Path,
     recorder: Recorder,
 ) -> None:
-    """Train one PPO arm; gold is recorded on the rollouts for the reader, never used."""
+    """Train one PPO arm, from its last checkpoint where it has one.
+
+    Gold is recorded on the rollouts for the reader, never used.
+
+    Raises:
+        Diverged: more than `max_skipped_steps` optimizer steps had no finite gradient.
+    """
     assert isinstance(spec.arm, PPO)
-    meter = Meter()
-    trainer = PPOTrainer(spec, spec.arm, ranking_folder, reward_folder, cache_dir, meter)
-    gold = GoldScorer.load(gold_folder)
+    trainer = PPOTrainer(spec, spec.arm, ranking_folder, reward_folder, cache_dir, Meter())
+    gold, watch, resume = GoldScorer.load(gold_folder), Watch(ppo_flags), Checkpoints(folder, spec)
     num_updates = spec.num_prompts // spec.arm.prompts_per_update
     points = evaluation_updates(num_updates, spec.num_points)
-    for update, prompts in enumerate(trainer.prompt_batches(num_updates), start=1):
-        rollouts = trainer.roll_out(prompts, update)
+    done = trainer.go_on(resume.load(), watch)
+    recorder.rewind(done)
+    for update in range(done + 1, num_updates + 1):
+        kl_coefficient = trainer.kl_coefficient
+        rollouts = trainer.roll_out(trainer.prompts_of(update), update)
         losses = trainer.update(rollouts, update)
         values = {
             **losses,
-            **describe(rollouts, spec.arm.kl_coefficient),
+            **describe(rollouts, kl_coefficient),
             "ppo/gold_mean": _mean(gold.score(rollouts.texts)),
         }
-        recorder.metrics("train", values, meter.axes())
+        recorder.metrics("train", watch.with_flags(values), trainer.meter.axes())
         recorder.progress("PPO", update, num_updates, "updates")
         if update in points:
-            checkpoints.save(trainer.policy, folder, points.index(update) + 1, meter.axes())
+            checkpoints.save(trainer.policy, folder, points.index(update) + 1, trainer.meter.axes())
+        resume.save_if_due(trainer.state(update, watch))
+    resume.remove()
 
 
 class PPOTrainer:
@@ -116,8 +93,8 @@ class PPOTrainer:
         base = load_base(spec.model, cache_dir)
         self.policy: PeftModel = with_policy(base, spec.model.lora, derive_seed(spec.seed, "adapter"))
         self.reward = RewardScorer.attach(self.policy, spec.model, reward_folder, self.tokenizer.eos_token_id)
-        torch.manual_seed(derive_seed(spec.seed, "value head"))
-        self.value = ValueHead(self.reward.weight.shape[0]).to(self.policy.device)
+        self.value = Critic(len(self.reward.weight), derive_seed(spec.seed, "value head"))
+        self.value.to(self.policy.device, self.reward.weight.dtype)
         self.policy_parameters = [p for p in self.policy.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             [
@@ -127,163 +104,214 @@ class PPOTrainer:
             eps=ADAM_EPSILON,
             weight_decay=0.0,
         )
+        self.kl_coefficient = arm.kl_coefficient
+        self.num_skipped_steps = 0
 
-    def prompt_batches(self, num_updates: int) -> Iterator[list[RankedPrompt]]:
-        """`prompts_per_update` prompts for each update; every prompt once before any comes again."""
-        order: list[int] = []
-        for _ in range(num_updates):
-            while len(order) < self.arm.prompts_per_update:
-                passes = numpy_generator(self.seed, "prompts", self.meter.prompts_seen + len(order))
-                order += passes.permutation(len(self.prompts)).tolist()
-            batch, order = order[: self.arm.prompts_per_update], order[self.arm.prompts_per_update :]
-            yield [self.prompts[index] for index in batch]
+    # ------------------------------------------------------------------------------------------------- where it stands
+    def state(self, update: int, watch: Watch) -> State:
+        """Everything that `go_on` needs after `update` updates."""
+        tensors = training_tensors({"policy": self.policy, "value": self.value}, self.optimizer)
+        numbers = {
+            "update": update,
+            "kl_coefficient": self.kl_coefficient,
+            "num_skipped_steps": self.num_skipped_steps,
+            "axes": asdict(self.meter.axes()),
+            "rows": watch.rows,
+        }
+        return State(tensors, numbers)
 
+    def go_on(self, state: State | None, watch: Watch) -> int:
+        """Take up a state; returns the number of updates that are done."""
+        if state is None:
+            return 0
+        load_training_tensors(state.tensors, {"policy": self.policy, "value": self.value}, self.optimizer)
+        self.kl_coefficient = state.numbers["kl_coefficient"]
+        self.num_skipped_steps = state.numbers["num_skipped_steps"]
+        self.meter.go_on_from(Axes(**state.numbers["axes"]))
+        watch.rows = state.numbers["rows"]
+        return int(state.numbers["update"])
+
+    def prompts_of(self, update: int) -> list[RankedPrompt]:
+        """The prompts of the update: every prompt comes once before any comes again."""
+        size = self.arm.prompts_per_update
+        order = presentation_order(self.seed, "prompts", len(self.prompts), (update - 1) * size, size)
+        return [self.prompts[index] for index in order]
+
+    # ------------------------------------------------------------------------------------------------------- rolling out
     def roll_out(self, prompts: Sequence[RankedPrompt], update: int) -> Rollouts:
         """Sample one response per prompt, score it, and estimate advantages."""
         prompt_ids = [prompt.prompt_ids for prompt in prompts]
+        names = [f"rollout/{row}" for row in range(len(prompts))]
         responses = sample(
             self.policy,
             prompt_ids,
-            common_uniforms(
-                self.seed, update, [f"rollout/{row}" for row in range(len(prompts))], self.data.max_new_tokens
-            ),
+            common_uniforms(self.seed, update, names, self.data.max_new_tokens),
             temperature=self.data.temperature,
             eos_id=self.tokenizer.eos_token_id,
             rows_per_batch=len(prompts),
         )
         self.meter.prompts_seen += len(prompts)
         self.meter.tokens_generated += sum(len(response.token_ids) for response in responses)
+        minibatches = cut_into_minibatches(
+            prompt_ids,
+            responses,
+            self.arm,
+            self.tokenizer.eos_token_id,
+            self.policy.device,
+            numpy_generator(self.seed, "minibatches", update),
+        )
         texts = [
             prompt.prompt + decode(self.tokenizer, response.token_ids)
             for prompt, response in zip(prompts, responses, strict=True)
         ]
-        return self._estimate(self._micro_batches(prompt_ids, responses), responses, texts)
+        return self.estimate(minibatches, responses, texts)
 
-    def update(self, rollouts: Rollouts, update: int) -> dict[str, float]:
-        """`num_epochs` passes of `num_minibatches` optimizer steps; each rollout once a pass. Means over steps."""
-        steps: list[dict[str, float]] = []
-        size = len(rollouts.batches) // self.arm.num_minibatches
-        for epoch in range(self.arm.num_epochs):
-            order = numpy_generator(self.seed, "minibatches", update, epoch).permutation(len(rollouts.batches))
-            for start in range(0, len(order), size):
-                steps.append(self._step(rollouts, order[start : start + size].tolist()))
-        return {name: _mean([step[name] for step in steps]) for name in steps[0]}
-
-    def _micro_batches(self, prompt_ids: Sequence[Sequence[int]], responses: Sequence[Response]) -> list[Batch]:
-        rows = self.arm.rows_per_microbatch
-        width = max(len(response.token_ids) for response in responses)
-        return [
-            make_batch(
-                prompt_ids[start : start + rows],
-                [response.token_ids for response in responses[start : start + rows]],
-                self.tokenizer.eos_token_id,
-                self.policy.device,
-                width,
-            )
-            for start in range(0, len(responses), rows)
-        ]
-
-    @torch.no_grad()
-    def _estimate(self, batches: list[Batch], responses: Sequence[Response], texts: list[str]) -> Rollouts:
+    def estimate(
+        self, minibatches: list[list[Microbatch]], responses: Sequence[Response], texts: list[str]
+    ) -> Rollouts:
         """Score, log-probs, values, rewards and advantages of given responses."""
-        temperature = self.data.temperature
-        logps, entropies, ref_logps, scores, features, prefix_scores = [], [], [], [], [], []
-        for batch in batches:
-            logp_BTV = log_distribution(self.policy, batch, temperature)
-            logps.append(of_response(logp_BTV, batch))
-            entropies.append(entropy(logp_BTV))
-            with reference(self.policy):
-                ref_logps.append(response_logps(self.policy, batch, temperature))
-            hidden_BTH = self.reward.features(batch)
-            scores_BT = self.reward.prefix_scores(batch, hidden_BTH)
-            scores.append(scores_BT[:, -1])
-            features.append(hidden_BTH[:, :-1])
-            prefix_scores.append(scores_BT[:, :-1])
-        mask_NT = torch.cat([batch.response_mask for batch in batches])
-        logp_NT, ref_logp_NT, score_N = torch.cat(logps), torch.cat(ref_logps), torch.cat(scores)
-        values_NT = torch.cat([self.value(*state) for state in zip(features, prefix_scores, strict=True)])
-        rewards_NT = ppo.token_rewards(score_N, logp_NT, ref_logp_NT, mask_NT, self.arm.kl_coefficient)
-        advantages_NT, returns_NT = ppo.generalised_advantages(
-            rewards_NT, values_NT, mask_NT, self.arm.discount, self.arm.gae_lambda
+        arm, shape = self.arm, (len(responses), max(len(response.token_ids) for response in responses))
+        dtype = precision(self.policy.dtype)
+        mask, logp, ref_logp, entropy, values, sampled = (
+            torch.zeros(shape, dtype=dtype, device=self.policy.device) for _ in range(6)
+        )
+        score_N, final_value_N = torch.zeros_like(mask[:, 0]), torch.zeros_like(mask[:, 0])
+        microbatches = [micro for minibatch in minibatches for micro in minibatch]
+        shared_pass, states = None, []
+        for micro in microbatches:
+            micro.paste(mask, micro.batch.response_mask)
+            with torch.set_grad_enabled(len(microbatches) == 1):
+                new = response_logprobs(self.policy, micro.batch, self.data.temperature)
+            shared_pass = new if len(microbatches) == 1 else None
+            micro.paste(logp, new.logp_BT.detach())
+            micro.paste(entropy, new.entropy_BT)
+            with torch.no_grad(), reference(self.policy):
+                micro.paste(ref_logp, response_logprobs(self.policy, micro.batch, self.data.temperature).logp_BT)
+            features_BTH = self.reward.features(micro.batch)
+            prefix_BT = self.reward.prefix_scores(micro.batch, features_BTH)
+            with torch.no_grad():
+                values_BT = self.value(features_BTH, prefix_BT)
+            micro.paste(values, values_BT[:, :-1])
+            score_N[micro.rows] = prefix_BT[:, -1]
+            last = micro.batch.response_mask.sum(dim=1, keepdim=True).long()
+            final_value_N[micro.rows] = values_BT.gather(1, last)[:, 0]
+            states.append((features_BTH[:, :-1], prefix_BT[:, :-1]))
+        for row, response in enumerate(responses):
+            sampled[row, : len(response.logps)] = torch.tensor(response.logps, dtype=dtype)
+        ended_N = torch.tensor([response.finish_reason == "eos" for response in responses], device=mask.device)
+        paid_N, after_N, trained = treat_truncation(
+            arm.truncation, arm.truncation_score, score_N, final_value_N, mask, ended_N
+        )
+        rewards = ppo.token_rewards(paid_N, logp, ref_logp, mask, self.kl_coefficient)
+        advantages, returns = ppo.generalised_advantages(
+            rewards, values, mask, arm.discount, arm.gae_lambda, after_N
         )
         return Rollouts(
-            batches=batches,
-            features=features,
-            prefix_scores=prefix_scores,
+            minibatches=minibatches,
+            shared_pass=shared_pass,
+            states=states,
             score_N=score_N,
-            mask_NT=mask_NT,
-            logp_NT=logp_NT,
-            ref_logp_NT=ref_logp_NT,
-            entropy_NT=torch.cat(entropies),
-            values_NT=values_NT,
-            rewards_NT=rewards_NT,
-            advantages_NT=ppo.whiten(advantages_NT, mask_NT),
-            returns_NT=returns_NT,
-            ended=sum(response.finish_reason == "eos" for response in responses),
+            mask_NT=mask,
+            trained_NT=trained,
+            logp_NT=logp,
+            ref_logp_NT=ref_logp,
+            entropy_NT=entropy,
+            values_NT=values,
+            rewards_NT=rewards,
+            advantages_NT=ppo.whiten(advantages, trained),
+            returns_NT=returns,
+            sampler_gap=float(ppo.masked_mean((sampled - logp).abs(), mask)),
+            ended_N=ended_N,
             texts=texts,
         )
 
-    def _step(self, rollouts: Rollouts, chosen: list[int]) -> dict[str, float]:
-        """One optimizer step on the micro-batches `chosen`: summed gradients over the token count of them all."""
-        arm, rows = self.arm, self.arm.rows_per_microbatch
-        num_tokens = sum(rollouts.batches[index].response_mask.sum() for index in chosen)
-        totals: dict[str, Tensor] = {}
+    # ---------------------------------------------------------------------------------------------------------- updating
+    def update(self, rollouts: Rollouts, update: int) -> dict[str, float]:
+        """`num_epochs` passes of `num_minibatches` optimizer steps; each rollout once a pass. Means over steps."""
+        arm, steps = self.arm, []
+        states = iter(rollouts.states)
+        minibatches = [[(micro, next(states)) for micro in minibatch] for minibatch in rollouts.minibatches]
+        for epoch in range(arm.num_epochs):
+            order = numpy_generator(self.seed, "order of minibatches", update, epoch).permutation(len(minibatches))
+            for number in order:
+                shared_pass = rollouts.shared_pass if epoch == 0 else None
+                steps.append(self.step(rollouts, minibatches[number], shared_pass))
+        if arm.adaptive_kl is not None:
+            kl_N = (kl.k1(rollouts.logp_NT, rollouts.ref_logp_NT) * rollouts.mask_NT).sum(dim=1)
+            self.kl_coefficient = kl.adapted_coefficient(
+                self.kl_coefficient,
+                float(kl_N.mean()),
+                arm.adaptive_kl.target,
+                len(kl_N),
+                arm.adaptive_kl.horizon_prompts,
+            )
+        means = {name: _mean([step[name] for step in steps]) for name in steps[0]}
+        return means | {"train/skipped_steps": float(self.num_skipped_steps)}
+
+    def step(
+        self,
+        rollouts: Rollouts,
+        minibatch: Sequence[tuple[Microbatch, tuple[Tensor, Tensor]]],
+        shared_pass: ResponseLogprobs | None = None,
+    ) -> dict[str, float]:
+        """One optimizer step: gradients summed over micro-batches, over the minibatch's number of tokens."""
         self.optimizer.zero_grad(set_to_none=True)
-        for index in chosen:
-            batch, here = rollouts.batches[index], slice(index * rows, (index + 1) * rows)
-            mask_BT, old_logp_BT = batch.response_mask, rollouts.logp_NT[here]
-            logp_BT = response_logps(self.policy, batch, self.data.temperature)
-            values_BT = self.value(rollouts.features[index], rollouts.prefix_scores[index])
-            policy_loss = (
-                ppo.policy_loss_sum(logp_BT, old_logp_BT, rollouts.advantages_NT[here], mask_BT, arm.clip_range)
-                / num_tokens
-            )
-            value_loss = (
-                ppo.value_loss_sum(
-                    values_BT, rollouts.values_NT[here], rollouts.returns_NT[here], mask_BT, arm.value_clip_range
-                )
-                / num_tokens
-            )
-            (policy_loss + value_loss).backward()  # type: ignore[no-untyped-call]
-            share = mask_BT.sum() / num_tokens
-            with torch.no_grad():
-                parts = {
-                    "ppo/policy_loss": policy_loss.detach(),
-                    "ppo/value_loss": value_loss.detach(),
-                    "ppo/clip_fraction": share * ppo.clip_fraction(logp_BT, old_logp_BT, mask_BT, arm.clip_range),
-                    "ppo/approx_kl": share * ppo.masked_mean(kl.k3(logp_BT, old_logp_BT), mask_BT),
-                }
-            totals = {name: totals.get(name, torch.zeros(())) + value.cpu() for name, value in parts.items()}
-            self.meter.tokens_trained += batch.num_tokens
-        norm = nn.utils.clip_grad_norm_(self.policy_parameters, arm.max_gradient_norm)
-        nn.utils.clip_grad_norm_(self.value.parameters(), arm.max_gradient_norm)
-        self.optimizer.step()
+        num_tokens = sum(micro.cut(rollouts.trained_NT).sum() for micro, _ in minibatch)
+        parts = [
+            self._backward(rollouts, micro, state, shared_pass, torch.as_tensor(num_tokens).clamp_min(1))
+            for micro, state in minibatch
+        ]
+        self.meter.tokens_trained += sum(micro.batch.num_tokens for micro, _ in minibatch)
+        norm = float(nn.utils.clip_grad_norm_(self.policy_parameters, self.arm.max_gradient_norm))
+        value_norm = float(nn.utils.clip_grad_norm_(self.value.parameters(), self.arm.max_gradient_norm))
+        if math.isfinite(norm + value_norm):
+            self.optimizer.step()
+        else:
+            self._skip_step()
         self.meter.optimizer_steps += 1
-        stats = {name: float(value) for name, value in totals.items()}
+        stats = {name: float(sum(part[name] for part in parts)) for name in parts[0]}
         return {
             "train/loss": stats["ppo/policy_loss"] + stats["ppo/value_loss"],
-            "train/gradient_norm": float(norm),
-            "train/learning_rate": arm.learning_rate,
+            "train/gradient_norm": norm,
+            "train/learning_rate": self.arm.learning_rate,
             **stats,
         }
 
+    def _backward(
+        self,
+        rollouts: Rollouts,
+        micro: Microbatch,
+        state: tuple[Tensor, Tensor],
+        shared_pass: ResponseLogprobs | None,
+        num_tokens: Tensor,
+    ) -> dict[str, Tensor]:
+        """Add one micro-batch's share to the gradients; returns its share of what is logged."""
+        arm, mask_BT, old_logp_BT = self.arm, micro.cut(rollouts.trained_NT), micro.cut(rollouts.logp_NT)
+        new = shared_pass or response_logprobs(self.policy, micro.batch, self.data.temperature)
+        policy_loss = ppo.policy_loss_sum(
+            new.logp_BT, old_logp_BT, micro.cut(rollouts.advantages_NT), mask_BT, arm.clip_range
+        )
+        value_loss = ppo.value_loss_sum(
+            self.value(*state), micro.cut(rollouts.values_NT), micro.cut(rollouts.returns_NT), mask_BT,
+            arm.value_clip_range,
+        )  # fmt: skip
+        ((policy_loss + value_loss) / num_tokens).backward()  # type: ignore[no-untyped-call]
+        share = mask_BT.sum() / num_tokens
+        with torch.no_grad():
+            return {
+                "ppo/policy_loss": policy_loss.detach() / num_tokens,
+                "ppo/value_loss": value_loss.detach() / num_tokens,
+                "ppo/clip_fraction": share * ppo.clip_fraction(new.logp_BT, old_logp_BT, mask_BT, arm.clip_range),
+                "ppo/approx_kl": share * ppo.masked_mean(kl.k3(new.logp_BT, old_logp_BT), mask_BT),
+            }
 
-def describe(rollouts: Rollouts, kl_coefficient: float) -> dict[str, float]:
-    """What the rollouts of one update look like, before the update."""
-    mask_NT = rollouts.mask_NT
-    kl_N = (kl.k1(rollouts.logp_NT, rollouts.ref_logp_NT) * mask_NT).sum(dim=1)
-    figures: dict[str, Any] = {
-        "ppo/score_mean": rollouts.score_N.mean(),
-        "ppo/score_std": rollouts.score_N.std(),
-        "ppo/kl": kl_N.mean(),
-        "ppo/kl_per_token": kl_N.sum() / mask_NT.sum(),
-        "ppo/reward_mean": (rollouts.score_N - kl_coefficient * kl_N).mean(),
-        "ppo/entropy": ppo.masked_mean(rollouts.entropy_NT, mask_NT),
-        "ppo/explained_variance": ppo.explained_variance(rollouts.values_NT, rollouts.returns_NT, mask_NT),
-        "ppo/response_tokens": mask_NT.sum(dim=1).mean(),
-        "ppo/eos_fraction": rollouts.ended / len(mask_NT),
-    }
-    return {name: float(value) for name, value in figures.items()}
+    def _skip_step(self) -> None:
+        self.num_skipped_steps += 1
+        if self.num_skipped_steps > self.arm.max_skipped_steps:
+            raise Diverged(
+                f"arm {self.arm.name}: {self.num_skipped_steps} optimizer steps had no finite gradient, and "
+                f"arm.max_skipped_steps={self.arm.max_skipped_steps}; a lower arm.learning_rate is the usual remedy"
+            )
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,6 +16,7 @@ from experiments.inputs.models import decode, load_base, load_tokenizer
 from experiments.inputs.texts import prompts
 from experiments.meter import Meter
 from experiments.records import Recorder
+from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import common_uniforms, sample
 from experiments.spec import RankingJobSpec
 
@@ -32,6 +34,7 @@ class RankedPrompt:
     response_ids: list[list[int]]  # an end-of-sequence token only where the sample ended itself
     ended: list[bool]  # whether the sample ended itself
     gold: list[float]
+    reference_logp: list[float]  # of each response under the base at temperature 1, nats; NaN where DPO has no use for it
 
     @property
     def text_ids(self) -> list[list[int]]:
@@ -77,6 +80,16 @@ def build(spec: RankingJobSpec, gold_folder: Path, folder: Path, cache_dir: Path
             "gold": gold.score(texts),
         }
     )
+    frame["reference_logp"] = math.nan
+    used = _rows_for_dpo(frame, data.comparisons)
+    recorder.progress("score the pairs under the base", 0, len(used), "responses")
+    frame.loc[used, "reference_logp"] = total_logprobs(
+        base,
+        [prompt_ids[row] for row in used],
+        [responses[row].token_ids for row in used],
+        temperature=1.0,  # DPO's log-probs, whatever the sampling temperature
+        pad_id=tokenizer.eos_token_id,
+    )
     frame.to_parquet(folder / FILE)
     recorder.metrics("artifact", _summary(load(folder), frame), meter.axes())
 
@@ -92,9 +105,18 @@ def load(folder: Path) -> list[RankedPrompt]:
             [ids.tolist() for ids in group["response_ids"]],
             group["ended"].tolist(),
             group["gold"].tolist(),
+            group["reference_logp"].tolist(),
         )
         for prompt_id, group in frame.groupby("prompt_id", sort=False)
     ]
+
+
+def _rows_for_dpo(frame: pd.DataFrame, comparisons: Literal["per_arm", "all", "best_worst"]) -> list[int]:
+    """The samples that DPO's pairs are made of."""
+    if comparisons == "all":
+        return list(range(len(frame)))
+    by_prompt = frame.groupby("prompt_id", sort=False)["gold"]
+    return sorted({*by_prompt.idxmax(), *by_prompt.idxmin()})
 
 
 def _summary(ranked: Sequence[RankedPrompt], frame: pd.DataFrame) -> dict[str, float]:

@@ -31,16 +31,10 @@ from experiments.algorithms.dpo import ranking_loss
 from experiments.artifacts.intervals import share, with_interval
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
-from experiments.inputs.models import (
-    device,
-    load_tokenizer,
-    loading_options,
-    lora_config,
-    prepare_model,
-)
+from experiments.inputs.lora import lora_config
+from experiments.inputs.models import device, load, load_tokenizer, precision
 from experiments.meter import Meter
 from experiments.records import Recorder
-from experiments.sampling.batch import mixed_precision
 from experiments.seeding import derive_seed, numpy_generator
 from experiments.spec import RewardModelJobSpec
 
@@ -62,7 +56,7 @@ def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_di
     all_held_out = np.concatenate(held_out_scores)
     model.save_pretrained(folder / "adapter")
     head = next(module for name, module in model.named_modules() if name.endswith("score.modules_to_save.default"))
-    save_file({"weight": head.weight.detach().float().contiguous().cpu()}, folder / "head.safetensors")
+    save_file({"weight": head.weight.detach().contiguous().cpu()}, folder / "head.safetensors")
     scale = {"mean": float(all_held_out.mean()), "standard_deviation": float(all_held_out.std())}
     (folder / "scale.json").write_text(json.dumps(scale))
     values = {
@@ -106,14 +100,12 @@ def _trainer(
     settings = spec.reward_model
     seed = derive_seed(spec.seed, "reward model") % 2**32
     torch.manual_seed(seed)  # the head and the adapter come from the global stream
-    base = AutoModelForSequenceClassification.from_pretrained(
-        prepare_model(spec.model, cache_dir), num_labels=1, **loading_options(spec.model)
-    )
+    base: Any = load(AutoModelForSequenceClassification, spec.model, cache_dir, num_labels=1)
     torch.nn.init.zeros_(
         base.score.weight
     )  # all texts start equal; a random head's scores would first have to be unlearnt
     model = get_peft_model(base, lora_config(spec.model.lora, task_type="SEQ_CLS"))
-    model.get_base_model().score.float()  # bfloat16 would lose the head's small steps
+    model.get_base_model().score.to(precision(base.dtype))  # bfloat16 would lose the head's small steps
     rows = [prompt for prompt in training if prompt.comparisons(spec.comparisons)]
     comparisons_per_prompt = sum(len(prompt.comparisons(spec.comparisons)) for prompt in rows) / len(rows)
     prompts_per_step = max(1, round(settings.comparisons_per_step / comparisons_per_prompt))
@@ -124,7 +116,7 @@ def _trainer(
         learning_rate=settings.learning_rate,
         lr_scheduler_type="linear",
         seed=seed,
-        bf16=spec.model.dtype == "bfloat16",  # as `mixed_precision` does everywhere else
+        bf16=False,  # the base has its precision, and LoraLinear follows it; autocast would only add casts
         use_cpu=device().type == "cpu",
         gradient_checkpointing=False,
         remove_unused_columns=False,
@@ -146,12 +138,10 @@ def _trainer(
 def _raw_scores(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     """Unnormalised scores [B] of a sequence classifier: its head at every token, averaged over `text_mask`."""
     classifier = model.get_base_model()
-    with mixed_precision(classifier):
-        hidden_BLH = classifier.base_model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-        ).last_hidden_state
-    with torch.autocast(classifier.device.type, enabled=False):
-        scores_BL: Tensor = classifier.score(hidden_BLH.float())[..., 0]
+    hidden_BLH = classifier.base_model(
+        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+    ).last_hidden_state
+    scores_BL: Tensor = classifier.score(hidden_BLH.to(precision(hidden_BLH.dtype)))[..., 0]
     mask_BL = inputs["text_mask"]
     return (scores_BL * mask_BL).sum(dim=1) / mask_BL.sum(dim=1).clamp_min(1)
 

@@ -12,11 +12,10 @@ from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 
-from experiments.inputs.models import REWARD, adapter, device, lora_config
-from experiments.sampling.batch import Batch, make_batch, mixed_precision
+from experiments.inputs.lora import lora_config
+from experiments.inputs.models import REWARD, adapter, device, precision
+from experiments.sampling.batch import Batch, length_groups, make_batch, tokens_per_pass
 from experiments.spec import Model
-
-SCORING_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,14 @@ class RewardScorer:
         with adapter(policy, REWARD):
             policy.to(device())
         scale = json.loads((folder / "scale.json").read_text())
-        weight = load_file(folder / "head.safetensors")["weight"][0].to(device()) / scale["standard_deviation"]
-        return cls(policy, weight, torch.tensor(-scale["mean"] / scale["standard_deviation"], device=device()), eos_id)
+        weight = load_file(folder / "head.safetensors")["weight"][0].to(device(), precision(policy.dtype))
+        bias = torch.tensor(-scale["mean"] / scale["standard_deviation"], dtype=weight.dtype, device=device())
+        return cls(policy, weight / scale["standard_deviation"], bias, eos_id)
 
     @torch.no_grad()
     def features(self, batch: Batch) -> Tensor:
         """Last hidden states [B, T + 1, H] in the head's precision; index t is the state *before* response token t."""
-        with adapter(self.model, REWARD), mixed_precision(self.model):
+        with adapter(self.model, REWARD):
             decoder = self.model.get_base_model().base_model
             hidden: Tensor = decoder(**batch.model_inputs, use_cache=False).last_hidden_state
         return hidden[:, -batch.response_mask.shape[1] - 1 :].to(self.weight.dtype)
@@ -62,9 +62,12 @@ class RewardScorer:
 
     def score_all(self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]]) -> list[float]:
         """One score per response."""
-        scores: list[float] = []
-        for start in range(0, len(response_ids), SCORING_ROWS):
-            rows = slice(start, start + SCORING_ROWS)
-            batch = make_batch(prompt_ids[rows], response_ids[rows], self.eos_id, self.model.device)
-            scores += self.prefix_scores(batch, self.features(batch))[:, -1].tolist()
+        scores = [0.0] * len(response_ids)
+        lengths = [len(ids) for ids in prompt_ids], [len(ids) for ids in response_ids]
+        for rows in length_groups(*lengths, tokens_per_pass(self.model.device)):
+            batch = make_batch(
+                [prompt_ids[row] for row in rows], [response_ids[row] for row in rows], self.eos_id, self.model.device
+            )
+            for row, score in zip(rows, self.prefix_scores(batch, self.features(batch))[:, -1].tolist(), strict=True):
+                scores[row] = score
         return scores

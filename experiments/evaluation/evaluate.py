@@ -16,11 +16,9 @@ from experiments.inputs.models import decode, load_base, load_tokenizer, referen
 from experiments.inputs.texts import Prompt, prompts
 from experiments.meter import Meter
 from experiments.records import Axes, Recorder, SampleRow
-from experiments.sampling.logprobs import total_logps
+from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
 from experiments.spec import EvaluationJobSpec
-
-RESCORING_ROWS = 16  # rows in one pass for log-probs; fixed, as is `rows_per_batch`, because bfloat16 depends on it
 
 
 class Evaluator:
@@ -43,8 +41,11 @@ class Evaluator:
         """Make a kept adapter the policy. A fresh one, as after construction, is the base."""
         set_peft_model_state_dict(self.policy, load_file(weights), adapter_name="default")
 
-    def evaluate(self, stream: int, recorder: Recorder, stage: str) -> list[SampleRow]:
-        """Sample every row with the common random numbers of `stream`, and score it."""
+    def evaluate(self, stream: int, recorder: Recorder, stage: str, is_base: bool = False) -> list[SampleRow]:
+        """Sample every row with the common random numbers of `stream`, and score it.
+
+        The policy's log-probs are those of the sampler, so no pass is needed for them; the base's own KL is 0.
+        """
         data = self.spec.data
         names = [f"{prompt.prompt_id}/{index}" for prompt, index in self.rows]
         responses = sample(
@@ -56,13 +57,13 @@ class Evaluator:
             rows_per_batch=self.spec.evaluation.rows_per_batch,
             on_batch=lambda done: recorder.progress(stage, done, len(self.rows), "responses"),
         )
-        return self._rows(responses, stream)
+        return self._rows(responses, stream, is_base)
 
-    def _rows(self, responses: Sequence[Response], stream: int) -> list[SampleRow]:
-        logp_policy = self._logps(responses)
-        with reference(self.policy):
-            logp_base = self._logps(responses)
-        proxy = self.reward.score_all(self.prompt_ids, [response.token_ids for response in responses])
+    def _rows(self, responses: Sequence[Response], stream: int, is_base: bool) -> list[SampleRow]:
+        response_ids = [response.token_ids for response in responses]
+        logp_policy = [sum(response.logps) for response in responses]
+        logp_base = logp_policy if is_base else self._logps_under_the_base(response_ids)
+        proxy = self.reward.score_all(self.prompt_ids, response_ids)
         texts = [decode(self.tokenizer, response.token_ids) for response in responses]
         whole = [prompt.text + text for (prompt, _), text in zip(self.rows, texts, strict=True)]
         gold, vader = self.gold.score(whole), vader_scores(whole)
@@ -84,15 +85,15 @@ class Evaluator:
             for i, (prompt, index) in enumerate(self.rows)
         ]
 
-    def _logps(self, responses: Sequence[Response]) -> list[float]:
-        return total_logps(
-            self.policy,
-            self.prompt_ids,
-            responses,
-            temperature=self.spec.data.temperature,
-            pad_id=self.tokenizer.eos_token_id,
-            rows_per_batch=RESCORING_ROWS,
-        )
+    def _logps_under_the_base(self, response_ids: Sequence[Sequence[int]]) -> list[float]:
+        with reference(self.policy):
+            return total_logprobs(
+                self.policy,
+                self.prompt_ids,
+                response_ids,
+                temperature=self.spec.data.temperature,
+                pad_id=self.tokenizer.eos_token_id,
+            )
 
 
 def evaluate_base(
@@ -101,7 +102,7 @@ def evaluate_base(
     """Point 0 of every arm, with two sets of random numbers: base against base is the floor of every distance."""
     meter = Meter()
     evaluator = Evaluator(spec, gold_folder, reward_folder, cache_dir)
-    rows = [evaluator.evaluate(stream, recorder, f"base, random numbers {stream}") for stream in (1, 2)]
+    rows = [evaluator.evaluate(stream, recorder, f"base, random numbers {stream}", is_base=True) for stream in (1, 2)]
     recorder.samples(0, rows[0] + rows[1])
     meter.tokens_generated = sum(row["num_tokens"] for row in rows[0] + rows[1])
     recorder.metrics("evaluation", summarise(rows[0]), Axes(), point=0)

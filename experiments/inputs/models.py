@@ -16,18 +16,27 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from experiments.algorithms.token_logprobs import Head
 from experiments.errors import InputError
 from experiments.inputs.fingerprint import TINY_RECIPE, packaged_gguf, sha256_of_file
+from experiments.inputs.layers import fuse_layers
+from experiments.inputs.lora import lora_config
 from experiments.spec import Lora, Model
 
 POLICY = "default"  # PEFT's own name, so that a saved policy loads with PeftModel.from_pretrained and nothing else
 REWARD = "reward"
+
+
+def precision(dtype: torch.dtype) -> torch.dtype:
+    """What heads, sums and softmaxes are computed in on a base of `dtype`: float32 at least."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def device() -> torch.device:
@@ -35,19 +44,40 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def loading_options(model: Model) -> dict[str, Any]:
-    """What every `from_pretrained` of this base is called with.
+def arithmetic(model: Model) -> torch.dtype:
+    """The precision in which this process multiplies: the base's own, or float32 where bfloat16 would be slower.
 
-    On the CPU plain attention beats the fused kernel in bfloat16: for 16 rows of 40 tokens of SmolLM2-135M on one
-    core, forward and backward take 3.5 s instead of 4.5 s. Only safetensors are read, so nothing is unpickled.
+    On the CPU bfloat16 pays off with AMX, and with AVX-512-BF16 outside of Intel's processors. Without either it is
+    emulated or runs at half of float32's rate (165 against 315 GFLOP/s for 1280 x 576 x 1536 on two Sapphire Rapids
+    cores without AMX). The weights are bfloat16's values either way. A fixed rule and not a measurement, so that the
+    same command gives the same result.
     """
-    attention = "eager" if device().type == "cpu" and model.dtype == "bfloat16" else "sdpa"
-    return {
-        "revision": model.revision,
-        "dtype": getattr(torch, model.dtype),
-        "attn_implementation": attention,
-        "use_safetensors": True,
-    }
+    own: torch.dtype = getattr(torch, model.dtype)
+    if own != torch.bfloat16 or device().type != "cpu":
+        return own
+    has = torch.cpu.get_capabilities()
+    fast = has.get("amx_bf16") or (has.get("avx512_bf16") and not str(has.get("cpu_name")).startswith("Intel"))
+    return own if fast else torch.float32
+
+
+def load(auto_class: Any, model: Model, cache_dir: Path, **options: Any) -> PreTrainedModel:
+    """A frozen model of `auto_class` with the base's weights, on this process's device, dropout off.
+
+    Only safetensors are read, so nothing is unpickled. On the CPU plain attention beats the fused kernel in bfloat16:
+    for 16 rows of 40 tokens of SmolLM2-135M on one core, forward and backward take 3.5 s instead of 4.5 s.
+    """
+    dtype = arithmetic(model)
+    loaded: Any = auto_class.from_pretrained(
+        prepare_model(model, cache_dir),
+        revision=model.revision,
+        dtype=getattr(torch, model.dtype),
+        attn_implementation="eager" if device().type == "cpu" and dtype == torch.bfloat16 else "sdpa",
+        use_safetensors=True,
+        **options,
+    )
+    loaded = loaded if loaded.dtype == dtype else loaded.to(dtype)
+    fuse_layers(loaded)
+    return loaded.requires_grad_(False).eval().to(device())  # type: ignore[no-any-return]
 
 
 def prepare_model(model: Model, cache_dir: Path) -> str:
@@ -94,21 +124,42 @@ def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
 
 
 def load_base(model: Model, cache_dir: Path) -> PreTrainedModel:
-    """The frozen base in `model.dtype` on this process's device, in evaluation mode (dropout off)."""
-    base: Any = AutoModelForCausalLM.from_pretrained(prepare_model(model, cache_dir), **loading_options(model))
-    return base.requires_grad_(False).eval().to(device())  # type: ignore[no-any-return]
+    """The base as a causal language model.
+
+    Raises:
+        InputError: its logits are not those of `language_head`, so that log-probs would be wrong.
+    """
+    base: Any = load(AutoModelForCausalLM, model, cache_dir)
+    ids = torch.tensor([[0, 1]], device=base.device)
+    with torch.no_grad():
+        logits, _ = language_head(base).logits(decoder_of(base)(ids).last_hidden_state)
+        theirs = base(ids).logits.to(logits.dtype)
+    if not torch.allclose(logits, theirs, rtol=0.02, atol=0.02 * float(theirs.abs().max())):
+        raise InputError(f"model.path={model.path}: {type(base).__name__} does more to its logits than is known here")
+    return base  # type: ignore[no-any-return]
 
 
-def lora_config(lora: Lora, task_type: str = "CAUSAL_LM") -> LoraConfig:
-    """PEFT's configuration of the shared LoRA settings; no dropout, so that two forward passes agree."""
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        target_modules=lora.target_modules,
-        lora_dropout=0.0,
-        bias="none",
-        task_type=task_type,
-    )
+def decoder_of(model: Any) -> Any:
+    """The model without its head: token ids to last hidden states, adapters as they are switched now."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    return base.base_model
+
+
+def language_head(model: Any) -> Head:
+    """The head of a causal language model, with or without adapters.
+
+    Raises:
+        InputError: the head itself is adapted.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    layer, config = base.get_output_embeddings(), base.config.get_text_config()
+    if not isinstance(layer, nn.Linear):
+        raise InputError(
+            "model.lora.target_modules adapts the language-model head, which must stay frozen: "
+            "choose 'all-linear', or names without the head's"
+        )
+    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1.0)
+    return Head(layer.weight, layer.bias, float(scale), getattr(config, "final_logit_softcapping", None))
 
 
 def with_policy(base: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:

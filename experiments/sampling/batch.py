@@ -1,8 +1,7 @@
 """Prompts and responses as tensors.
 
 Layout: prompts are padded on the left, responses on the right, so the responses of all rows occupy the last T
-    columns, and any
-Hugging Face model can be asked for its head at just these positions (`logits_to_keep`).
+columns, and any Hugging Face model can be asked for its head at just these positions (`logits_to_keep`).
 """
 
 from __future__ import annotations
@@ -30,16 +29,6 @@ class Batch:
         return self.input_ids[:, self.input_ids.shape[1] - self.response_mask.shape[1] :]
 
     @property
-    def predicting_positions(self) -> Tensor:
-        """[T]: the columns whose outputs predict the response tokens.
-
-        As an index and not as a count: a model that slices its hidden states by a count hands its head a strided
-        tensor, for which torch copies the head's weights once per row.
-        """
-        last = self.input_ids.shape[1] - 1
-        return torch.arange(last - self.response_mask.shape[1], last, device=self.input_ids.device)
-
-    @property
     def num_tokens(self) -> int:
         """Real tokens, prompt and response."""
         return int(self.attention_mask.sum())
@@ -48,16 +37,6 @@ class Batch:
     def model_inputs(self) -> dict[str, Tensor]:
         """What a model's forward takes."""
         return {"input_ids": self.input_ids, "attention_mask": self.attention_mask, "position_ids": self.position_ids}
-
-
-def mixed_precision(model: Any) -> torch.autocast:
-    """On a bfloat16 base, the float32 adapters multiply in bfloat16 too; on any other base it does nothing.
-
-    One rule for sampling, scoring and training, so that a policy has one set of log-probs. Weights, sums and the
-    softmax stay in float32. It takes a quarter off a training pass of SmolLM2-135M on one core (3.5 s to 2.7 s for 16
-    rows).
-    """
-    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=model.dtype == torch.bfloat16)
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -101,3 +80,31 @@ def make_batch(
         positions(attention_mask),
         response_mask.to(torch.float32),
     )
+
+
+def tokens_per_pass(device: torch.device) -> int:
+    """Padded tokens that one pass without gradient takes at a time: enough to fill the device, few enough to group."""
+    return 1024 if device.type == "cpu" else 32768
+
+
+def length_groups(prompt_lengths: Sequence[int], response_lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Rows of like length together, so that little is computed on padding.
+
+    Args:
+        prompt_lengths: tokens of N prompts.
+        response_lengths: tokens of N responses, which are padded apart from the prompts.
+        max_tokens: the most that a group has, padding included; a longer row is a group of its own.
+
+    Returns:
+        Indices of the rows of each group, every row once.
+    """
+    order = sorted(range(len(response_lengths)), key=lambda i: (response_lengths[i], prompt_lengths[i], i))
+    groups: list[list[int]] = []
+    for row in order:
+        wider = [*groups[-1], row] if groups else [row]
+        width = max(prompt_lengths[i] for i in wider) + max(response_lengths[i] for i in wider)
+        if groups and width * len(wider) <= max_tokens:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups

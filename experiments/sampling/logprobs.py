@@ -3,63 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from experiments.sampling.batch import Batch, make_batch, mixed_precision
-from experiments.sampling.sampler import Response
+from experiments.algorithms.token_logprobs import token_logprobs
+from experiments.inputs.models import decoder_of, language_head
+from experiments.sampling.batch import Batch, length_groups, make_batch, tokens_per_pass
 
 
-def log_distribution(model: Any, batch: Batch, temperature: float) -> Tensor:
-    """Log pi(. | prefix) at each response position, [B, T, V] in nats; adapters as they are switched now.
+class ResponseLogprobs(NamedTuple):
+    """Of each response token; exactly 0 on padding, which never reaches the head."""
 
-    Only these positions go through the head, and the softmax is in float32 (or more) whatever the model's dtype.
+    logp_BT: Tensor  # nats
+    entropy_BT: Tensor  # of the distribution that the token was drawn from, nats; without gradient
+
+
+def response_logprobs(model: Any, batch: Batch, temperature: float) -> ResponseLogprobs:
+    """Log-probs of the response tokens, adapters as they are switched now.
 
     Args:
         model: a causal language model.
         batch: B rows, T response positions.
         temperature: the one the responses were sampled at; it divides the logits here as it did there.
     """
-    with mixed_precision(model):
-        logits_BTV: Tensor = model(
-            **batch.model_inputs, use_cache=False, logits_to_keep=batch.predicting_positions
-        ).logits
-    logits_BTV = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
-    return torch.log_softmax(logits_BTV if temperature == 1 else logits_BTV / temperature, dim=-1)
+    hidden_BLH = decoder_of(model)(**batch.model_inputs, use_cache=False).last_hidden_state
+    return logprobs_of_hidden(hidden_BLH, model, batch, temperature)
 
 
-def response_logps(model: Any, batch: Batch, temperature: float) -> Tensor:
-    """Log-probs [B, T] of the response's tokens, nats. Padding positions hold numbers without meaning; mask them."""
-    return of_response(log_distribution(model, batch, temperature), batch)
-
-
-def of_response(logp_BTV: Tensor, batch: Batch) -> Tensor:
-    """The entries of a log-distribution that belong to the response's tokens: [B, T]."""
-    return logp_BTV.gather(2, batch.response_ids[:, :, None])[:, :, 0]
-
-
-def entropy(logp_BTV: Tensor) -> Tensor:
-    """Entropy [B, T] of each distribution, nats."""
-    mean_logp_BT: Tensor = torch.linalg.vecdot(logp_BTV.exp(), logp_BTV)
-    return -mean_logp_BT
+def logprobs_of_hidden(hidden_BLH: Tensor, model: Any, batch: Batch, temperature: float) -> ResponseLogprobs:
+    """The same from last hidden states that are there already."""
+    real_BT = batch.response_mask.bool()
+    hidden_NH = hidden_BLH[:, -real_BT.shape[1] - 1 : -1][real_BT]
+    logp_N, entropy_N = token_logprobs(hidden_NH, batch.response_ids[real_BT], language_head(model), temperature)
+    padding_BT = torch.zeros(real_BT.shape, dtype=logp_N.dtype, device=logp_N.device)
+    return ResponseLogprobs(padding_BT.masked_scatter(real_BT, logp_N), padding_BT.masked_scatter(real_BT, entropy_N))
 
 
 @torch.no_grad()
-def total_logps(
+def total_logprobs(
     model: Any,
     prompt_ids: Sequence[Sequence[int]],
-    responses: Sequence[Response],
+    response_ids: Sequence[Sequence[int]],
     *,
     temperature: float,
     pad_id: int,
-    rows_per_batch: int,
 ) -> list[float]:
     """Log-prob of each whole response, nats: N floats."""
-    totals: list[float] = []
-    for start in range(0, len(responses), rows_per_batch):
-        rows = slice(start, start + rows_per_batch)
-        batch = make_batch(prompt_ids[rows], [r.token_ids for r in responses[rows]], pad_id, model.device)
-        totals += (response_logps(model, batch, temperature) * batch.response_mask).sum(dim=1).tolist()
+    totals = [0.0] * len(response_ids)
+    lengths = [len(ids) for ids in prompt_ids], [len(ids) for ids in response_ids]
+    for rows in length_groups(*lengths, tokens_per_pass(model.device)):
+        batch = make_batch([prompt_ids[i] for i in rows], [response_ids[i] for i in rows], pad_id, model.device)
+        sums = response_logprobs(model, batch, temperature).logp_BT.sum(dim=1).tolist()
+        for row, total in zip(rows, sums, strict=True):
+            totals[row] = total
     return totals

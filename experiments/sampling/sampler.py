@@ -14,11 +14,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from experiments.sampling.batch import left_pad, mixed_precision, positions
+from experiments.algorithms.token_logprobs import Head
+from experiments.inputs.models import language_head, precision
+from experiments.sampling.decoders import Decoder, LlamaDecoder, make_decoder
 from experiments.seeding import numpy_generator
 
+STOP_CHECK_STEPS = 4  # looking whether rows have ended makes a GPU wait, so it is not done at every token
+LARGEST_UNIFORM = 1 - 2**-24  # the largest float32 below 1
 COMPACT_BELOW = 0.75  # rows that ended leave the batch once fewer than this share is still going
 
 
@@ -34,7 +37,7 @@ class Response:
 def common_uniforms(seed: int, stream: int, row_names: Sequence[str], num_steps: int) -> Tensor:
     """Uniform numbers [N, num_steps] in [0, 1), each row's derived from (seed, stream, its name) alone."""
     rows = [numpy_generator(seed, "sample", stream, name).random(num_steps) for name in row_names]
-    return torch.from_numpy(np.stack(rows)).to(torch.float32)
+    return torch.from_numpy(np.stack(rows)).to(torch.float32).clamp_max(LARGEST_UNIFORM)  # rounding could reach 1
 
 
 @torch.inference_mode()
@@ -60,68 +63,125 @@ def sample(
         on_batch: called with the number of rows done.
     """
     responses: list[Response] = []
+    uniforms = uniforms.to(model.device)
+    decoder, head = make_decoder(model), language_head(model)
     for start in range(0, len(prompt_ids), rows_per_batch):
-        stop = start + rows_per_batch
-        responses += _sample_batch(model, prompt_ids[start:stop], uniforms[start:stop], temperature, eos_id)
+        rows = slice(start, start + rows_per_batch)
+        sampled = _Sampled.empty(uniforms[rows], precision(model.dtype))
+        _decode(decoder, head, prompt_ids[rows], sampled, temperature, eos_id)
+        responses += sampled.responses(eos_id)
         on_batch(len(responses))
     return responses
 
 
-def _sample_batch(
-    model: Any, prompt_ids: Sequence[Sequence[int]], uniforms: Tensor, temperature: float, eos_id: int
-) -> list[Response]:
-    device = model.device
-    uniforms = uniforms.to(device)
-    input_ids, mask = left_pad(prompt_ids, eos_id, device)
-    position_ids = positions(mask)
-    cache = DynamicCache(config=model.config)
-    num_rows, num_steps = uniforms.shape
-    tokens = torch.zeros(num_rows, num_steps, dtype=torch.long, device=device)
-    logps = torch.zeros(num_rows, num_steps, device=device)
-    lengths = torch.full((num_rows,), num_steps, device=device)
-    rows = torch.arange(num_rows, device=device)  # rows[i] is the response that line i of the running batch belongs to
-    for step in range(num_steps):
-        last = torch.tensor(
-            [input_ids.shape[1] - 1], device=device
-        )  # an index, for the reason in Batch.predicting_positions
-        with mixed_precision(model):
-            output = model(
-                input_ids=input_ids,
-                attention_mask=mask,
-                position_ids=position_ids,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=last,
-            )
-        chosen, logp = draw(output.logits[:, -1], uniforms[rows, step], temperature)
-        going = lengths[rows] == num_steps
-        tokens[rows[going], step], logps[rows[going], step] = chosen[going], logp[going]
-        lengths[rows[going & (chosen == eos_id)]] = step + 1
-        going = lengths[rows] == num_steps
-        if not going.any():
-            break
-        input_ids, position_ids = chosen[:, None], position_ids[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        if going.sum() < COMPACT_BELOW * len(rows):
+@dataclass
+class _Sampled:
+    """What has been sampled for B rows; fixed buffers, so that a step can be captured on CUDA."""
+
+    uniform_BT: Tensor
+    token_BT: Tensor
+    logp_BT: Tensor
+    step: Tensor  # [1], the next step
+
+    @classmethod
+    def empty(cls, uniform_BT: Tensor, dtype: torch.dtype) -> _Sampled:
+        token_BT = torch.zeros(uniform_BT.shape, dtype=torch.long, device=uniform_BT.device)
+        return cls(uniform_BT, token_BT, torch.zeros_like(uniform_BT, dtype=dtype), token_BT.new_zeros(1))
+
+    def draw(self, hidden_BH: Tensor, head: Head, temperature: float) -> None:
+        """Sample the next token of every row."""
+        logits_BV, _ = head.logits(hidden_BH)
+        token_B, logp_B = draw(logits_BV, self.uniform_BT.index_select(1, self.step)[:, 0], temperature)
+        self.token_BT.index_copy_(1, self.step, token_B[:, None])
+        self.logp_BT.index_copy_(1, self.step, logp_B[:, None])
+        self.step.add_(1)
+
+    def last(self) -> Tensor:
+        """The newest tokens [B]."""
+        return self.token_BT.index_select(1, self.step - 1)[:, 0]
+
+    def keep(self, rows: Tensor) -> _Sampled:
+        return _Sampled(self.uniform_BT[rows], self.token_BT[rows], self.logp_BT[rows], self.step)
+
+    def put(self, rows: Tensor, part: _Sampled) -> None:
+        self.token_BT[rows], self.logp_BT[rows] = part.token_BT, part.logp_BT
+
+    def responses(self, eos_id: int) -> list[Response]:
+        rows = zip(self.token_BT.tolist(), self.logp_BT.tolist(), strict=True)
+        return [_response(tokens, logps, eos_id) for tokens, logps in rows]
+
+
+def _decode(
+    decoder: Decoder, head: Head, prompt_ids: Sequence[Sequence[int]], everything: _Sampled, temperature: float,
+    eos_id: int,
+) -> None:  # fmt: skip
+    """Fill `everything`; rows that ended leave, and what they would have sampled afterwards is never looked at."""
+    num_rows, num_steps = everything.token_BT.shape
+    rows = torch.arange(num_rows, device=everything.token_BT.device)  # which of them are still in the running batch
+    running = everything.keep(rows)
+    running.draw(decoder.prefill(prompt_ids, num_steps - 1), head, temperature)
+    advance = _advance(decoder, head, running, temperature)
+    for step in range(1, num_steps):
+        advance()
+        if (step + 1) % STOP_CHECK_STEPS:
+            continue
+        going = ~(running.token_BT[:, : step + 1] == eos_id).any(dim=1)
+        num_going = int(going.sum())
+        if num_going < COMPACT_BELOW * len(rows):
+            everything.put(rows, running)
+            if not num_going:
+                return
             kept = going.nonzero()[:, 0]
-            cache.batch_select_indices(kept)
-            rows, input_ids, position_ids, mask = rows[kept], input_ids[kept], position_ids[kept], mask[kept]
-    return [_response(*row, eos_id) for row in zip(tokens.tolist(), logps.tolist(), lengths.tolist(), strict=True)]
+            decoder.keep(kept)
+            rows, running = rows[kept], running.keep(kept)
+            advance = _advance(decoder, head, running, temperature)
+    everything.put(rows, running)
+
+
+def _advance(decoder: Decoder, head: Head, running: _Sampled, temperature: float) -> Callable[[], object]:
+    """One step of the running batch as a function; on CUDA it is captured once and replayed."""
+
+    def advance() -> None:
+        running.draw(decoder.step(running.last()), head, temperature)
+
+    if not (running.token_BT.is_cuda and isinstance(decoder, LlamaDecoder)):
+        return advance
+    return _captured(advance, decoder, running)
+
+
+def _captured(advance: Callable[[], None], decoder: LlamaDecoder, running: _Sampled) -> Callable[[], object]:
+    """A CUDA graph of `advance`: one launch instead of some thousand.
+
+    Capturing needs a warm-up on a side stream, which is a step like any other; so what it changed is put back.
+    """
+    state = [*decoder.counters(), running.step]
+    before = [tensor.clone() for tensor in state]
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        advance()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        advance()
+    for tensor, value in zip(state, before, strict=True):
+        tensor.copy_(value)
+    return graph.replay
 
 
 def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Inverse-CDF sampling: the first token whose cumulative probability exceeds the uniform number.
 
     Returns:
-        Token ids [B] and their log-probs [B] in nats, both in float32 arithmetic.
+        Token ids [B] and their log-probs [B] in nats, both in the logits' arithmetic, float32 or more.
     """
-    logp_BV = torch.log_softmax(logits_BV.float() / temperature, dim=-1)
-    cdf_BV = logp_BV.exp().cumsum(dim=-1)
+    logp_BV = torch.log_softmax(logits_BV if temperature == 1 else logits_BV / temperature, dim=-1)
+    cdf_BV = logp_BV.exp().cumsum_(dim=-1)
     threshold_B1 = uniform_B[:, None] * cdf_BV[:, -1:]  # the last entry is 1 up to rounding
     token_B1 = torch.searchsorted(cdf_BV, threshold_B1, right=True).clamp_max(logits_BV.shape[-1] - 1)
     return token_B1[:, 0], logp_BV.gather(1, token_B1)[:, 0]
 
 
-def _response(tokens: list[int], logps: list[float], length: int, eos_id: int) -> Response:
-    ended = tokens[length - 1] == eos_id
-    return Response(tokens[:length], logps[:length], "eos" if ended else "length")
+def _response(tokens: list[int], logps: list[float], eos_id: int) -> Response:
+    length = tokens.index(eos_id) + 1 if eos_id in tokens else len(tokens)
+    return Response(tokens[:length], logps[:length], "eos" if tokens[length - 1] == eos_id else "length")

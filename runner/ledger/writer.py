@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ import pyarrow.parquet as pq
 
 from experiments.records import Axes, Phase, SampleRow
 from runner.ledger.files import replacing, timestamp, write_json
+from runner.ledger.reader import read_metrics
 from runner.trackers import Tracker
 
 HEARTBEAT_SECONDS = 1.0
 LATEST = ("gold_mean", "proxy_mean", "score_mean", "kl", "reward_margin", "accuracy", "held_out_accuracy", "loss")
+FLAG = "flag/"  # prefix of the columns that say what goes wrong, 1 where it does
 SAMPLE_SCHEMA = pa.schema(
     [
         ("prompt_id", pa.string()),
@@ -57,6 +59,7 @@ class StatusFile:
             "total": 0,
             "unit": "",
             "latest": self._latest,
+            "flags": [],
             "started": timestamp(),
             "updated": timestamp(),
             "pid": os.getpid(),
@@ -71,8 +74,11 @@ class StatusFile:
         self._write_if_due(notable)
 
     def latest(self, values: Mapping[str, float]) -> None:
-        """Keep the few numbers that tell a watching person how it goes."""
+        """Keep the few numbers that tell a watching person how it goes, and the flags that are up."""
         self._latest |= {name: _finite(value) for name, value in values.items() if name.rpartition("/")[2] in LATEST}
+        self._status["flags"] = [
+            name.removeprefix(FLAG) for name, value in values.items() if name.startswith(FLAG) and value
+        ]
         self._write_if_due()
 
     def end(self, state: str, error: str | None = None) -> None:
@@ -105,6 +111,16 @@ class LedgerRecorder:
             stream.write(line + "\n")
         self._status.latest(values)
         self._tracker.metrics(values, axes, point)
+
+    def rewind(self, num_rows: int) -> None:
+        """Keep the first rows only; a tracker's new run is told of them, so that its curves are whole."""
+        rows = read_metrics(self._folder)[:num_rows]
+        with replacing(self._folder / "metrics.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        for row in rows:
+            axes = Axes(**{field.name: row[field.name] for field in fields(Axes)})
+            values = {name: math.nan if value is None else value for name, value in row.items() if "/" in name}
+            self._tracker.metrics(values, axes, row["point"])
 
     def samples(self, point: int, rows: Sequence[SampleRow]) -> None:
         """Keep the samples of one evaluation point as ``samples/point_<point>.parquet``.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from peft import PeftModel
@@ -23,7 +24,7 @@ from experiments.stages import run_stage
 
 def ranked(gold: list[float]) -> RankedPrompt:
     ids = [[10 + i] for i in range(len(gold))]
-    return RankedPrompt("id", "prompt", [1, 2], ids, [False] * len(gold), gold)
+    return RankedPrompt("id", "prompt", [1, 2], ids, [False] * len(gold), gold, [-1.0] * len(gold))
 
 
 class TestGold:
@@ -82,10 +83,16 @@ class TestRankingData:
             cache_dir,
             recorder,
         )
-        assert ranking.load(tmp_path) == ranking.load(artifacts["ranking_data"])
+        folders = (tmp_path, artifacts["ranking_data"])
+        pd.testing.assert_frame_equal(*(pd.read_parquet(folder / ranking.FILE) for folder in folders))
+
+    def test_the_pairs_of_dpo_have_log_probs_under_the_base(self, artifacts: dict[str, Path]) -> None:
+        for prompt in ranking.load(artifacts["ranking_data"]):
+            used = {index for pair in prompt.comparisons("best_worst") for index in pair}
+            assert all((prompt.reference_logp[index] < 0) for index in used)
 
     def test_the_text_of_a_sample_leaves_its_end_of_sequence_token_out(self) -> None:
-        prompt = RankedPrompt("id", "prompt", [1], [[5, 9], [6, 7]], [True, False], [0.1, 0.2])
+        prompt = RankedPrompt("id", "prompt", [1], [[5, 9], [6, 7]], [True, False], [0.1, 0.2], [-1.0, -2.0])
         assert prompt.text_ids == [[5], [6, 7]]
 
 

@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import transformers
+from peft import get_peft_model
 
+from experiments.inputs.layers import fuse_layers
+from experiments.inputs.lora import lora_config
 from experiments.inputs.models import load_base, load_tokenizer
-from experiments.sampling.batch import make_batch
-from experiments.sampling.logprobs import entropy, log_distribution, response_logps, total_logps
+from experiments.sampling import sampler
+from experiments.sampling.batch import length_groups, make_batch
+from experiments.sampling.decoders import LibraryDecoder, LlamaDecoder, make_decoder
+from experiments.sampling.logprobs import response_logprobs, total_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, draw, sample
-from experiments.spec import Model
+from experiments.spec import Lora, Model
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [5, 5], [70, 71, 72, 73]]
 CPU = torch.device("cpu")
@@ -37,17 +44,12 @@ def uniforms(num_rows: int, num_steps: int = 10, seed: int = 0) -> torch.Tensor:
     return common_uniforms(seed, 1, [str(row) for row in range(num_rows)], num_steps)
 
 
-class EndsEarly:
-    """A base whose end-of-sequence logit is raised, so that rows end at different steps."""
-
-    def __init__(self, base: Any, eos_id: int, bonus: float) -> None:
-        self.base, self.eos_id, self.bonus = base, eos_id, bonus
-        self.device, self.config, self.dtype = base.device, base.config, base.dtype
-
-    def __call__(self, **inputs: Any) -> Any:
-        logits = self.base(**inputs).logits.clone()
-        logits[..., self.eos_id] += self.bonus
-        return SimpleNamespace(logits=logits)
+def ends_early(base: Any, eos_id: int, bonus: float) -> Any:
+    """A copy whose head favours the end-of-sequence token, so that rows end at different steps."""
+    model = copy.deepcopy(base)
+    model.lm_head.bias = torch.nn.Parameter(torch.zeros(model.config.vocab_size), requires_grad=False)
+    model.lm_head.bias[eos_id] = bonus
+    return model
 
 
 class TestDraw:
@@ -78,7 +80,7 @@ class TestSample:
         assert [r.token_ids for r in together] == [r.token_ids for r in alone] == [r.token_ids for r in reordered]
 
     def test_rows_that_end_leave_the_batch_and_change_nothing(self, base: Any, eos_id: int) -> None:
-        model = EndsEarly(base, eos_id, bonus=2.5)
+        model = ends_early(base, eos_id, bonus=2.5)
         numbers = uniforms(len(PROMPTS))
         together = run(model, PROMPTS, numbers, eos_id)
         alone = run(model, PROMPTS, numbers, eos_id, rows_per_batch=1)
@@ -87,14 +89,14 @@ class TestSample:
         assert [r.token_ids for r in together] == [r.token_ids for r in alone]
 
     def test_an_ended_row_keeps_its_end_of_sequence_token_and_nothing_after(self, base: Any, eos_id: int) -> None:
-        for response in run(EndsEarly(base, eos_id, 4.0), PROMPTS, uniforms(len(PROMPTS)), eos_id):
+        for response in run(ends_early(base, eos_id, 4.0), PROMPTS, uniforms(len(PROMPTS)), eos_id):
             assert eos_id not in response.token_ids[:-1]
             assert (response.token_ids[-1] == eos_id) == (response.finish_reason == "eos")
             assert len(response.logps) == len(response.token_ids) <= 10
 
     def test_log_probs_are_those_of_a_second_pass(self, base: Any, eos_id: int) -> None:
         responses = run(base, PROMPTS, uniforms(len(PROMPTS)), eos_id)
-        totals = total_logps(base, PROMPTS, responses, temperature=0.7, pad_id=eos_id, rows_per_batch=2)
+        totals = total_logprobs(base, PROMPTS, [r.token_ids for r in responses], temperature=0.7, pad_id=eos_id)
         assert totals == pytest.approx([sum(r.logps) for r in responses], abs=1e-4)
 
     def test_the_same_numbers_give_the_same_samples_and_others_give_others(self, base: Any, eos_id: int) -> None:
@@ -116,37 +118,137 @@ def test_uniforms_depend_on_the_row_and_the_stream_not_on_the_company() -> None:
     assert ((both >= 0) & (both < 1)).all()
 
 
+def test_no_uniform_number_reaches_1_by_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Edge:
+        def random(self, count: int) -> Any:
+            return np.full(count, 1 - 2**-40)
+
+    monkeypatch.setattr(sampler, "numpy_generator", lambda *_: Edge())
+    assert (common_uniforms(0, 1, ["a"], 3) < 1).all()
+
+
+class TestDecoders:
+    """The fused decoder against the library's forward pass, on every kind of model and adapter it claims to know."""
+
+    @pytest.fixture(params=["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"])
+    def family(self, request: pytest.FixtureRequest) -> Any:
+        return tiny_model(request.param)
+
+    @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"]])
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+    def test_both_decoders_give_the_same_hidden_states(self, family: Any, targets: Any, dtype: torch.dtype) -> None:
+        model = adapted(family.to(dtype), targets)
+        fast, slow = LlamaDecoder(model), LibraryDecoder(model)
+        tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.1}[dtype]
+        with torch.inference_mode():
+            pairs = [(d.prefill(PROMPTS, 6), d) for d in (fast, slow)]
+            torch.testing.assert_close(pairs[0][0], pairs[1][0], rtol=tolerance, atol=tolerance)
+            for step in range(6):
+                if step == 3:  # rows leave
+                    for decoder in (fast, slow):
+                        decoder.keep(torch.tensor([0, 2, 4]))
+                tokens = torch.arange(5 if step < 3 else 3) + step
+                torch.testing.assert_close(fast.step(tokens), slow.step(tokens), rtol=tolerance, atol=tolerance)
+
+    def test_a_model_it_does_not_know_is_decoded_by_the_library(self) -> None:
+        assert isinstance(make_decoder(tiny_model("Qwen3ForCausalLM")), LibraryDecoder)
+        sliding = tiny_model("MistralForCausalLM", sliding_window=4)
+        assert isinstance(make_decoder(sliding), LibraryDecoder)
+
+    def test_merging_leaves_the_base_untouched_to_the_last_bit(self, family: Any, eos_id: int) -> None:
+        model = adapted(family, "all-linear")
+        before = {name: p.clone() for name, p in model.named_parameters()}
+        run(model, PROMPTS, uniforms(len(PROMPTS)), eos_id)
+        assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+    def test_on_a_bfloat16_base_a_small_update_is_not_rounded_away(self) -> None:
+        """Merged, an update below half a step of bfloat16's grid would vanish."""
+        model = adapted(tiny_model("LlamaForCausalLM").to(torch.bfloat16), "all-linear", scale=5e-5)
+        with torch.inference_mode():
+            tuned = LlamaDecoder(model).prefill(PROMPTS, 1)
+            layer = model.get_base_model().model.layers[0].mlp.up_proj
+            changed = layer.merged_weight().to(torch.bfloat16) != layer.weight
+            with model.disable_adapter():
+                base = LlamaDecoder(model).prefill(PROMPTS, 1)
+        assert changed.float().mean() < 0.5
+        assert not torch.equal(tuned, base)
+
+
 class TestLogProbs:
     responses = ([20, 21, 22], [23], [24, 25], [26, 27, 28, 29], [30])
 
+    def test_are_those_of_the_models_own_logits(self, base: Any) -> None:
+        batch = make_batch(PROMPTS, self.responses, 0, CPU)
+        with torch.no_grad():
+            logits = base(**batch.model_inputs).logits[:, -batch.response_mask.shape[1] - 1 : -1] / 0.7
+        expected = torch.log_softmax(logits, dim=-1).gather(2, batch.response_ids[:, :, None])[:, :, 0]
+        found = response_logprobs(base, batch, 0.7)
+        torch.testing.assert_close(found.logp_BT, expected * batch.response_mask, rtol=1e-4, atol=1e-5)
+        assert (found.entropy_BT[batch.response_mask == 0] == 0).all()
+
     def test_padding_and_batching_do_not_matter(self, base: Any) -> None:
-        base = base.double()
-        try:
-            together = make_batch(PROMPTS, self.responses, pad_id=0, device=CPU, width=9)
-            logp = response_logps(base, together, 1.0) * together.response_mask
-            for row, (prompt, response) in enumerate(zip(PROMPTS, self.responses, strict=True)):
-                alone = make_batch([prompt], [response], pad_id=3, device=CPU)
-                torch.testing.assert_close(
-                    logp[row, : len(response)], response_logps(base, alone, 1.0)[0], rtol=1e-12, atol=1e-12
-                )
-        finally:
-            base.float()
+        model = copy.deepcopy(base).double()
+        logp = response_logprobs(model, make_batch(PROMPTS, self.responses, pad_id=0, device=CPU, width=9), 1.0).logp_BT
+        for row, (prompt, response) in enumerate(zip(PROMPTS, self.responses, strict=True)):
+            alone = response_logprobs(model, make_batch([prompt], [response], pad_id=3, device=CPU), 1.0).logp_BT[0]
+            torch.testing.assert_close(logp[row, : len(response)], alone, rtol=1e-12, atol=1e-12)
 
     def test_pad_equal_to_eos_is_the_same_as_any_other_pad(self, base: Any, eos_id: int) -> None:
         ended = [[*r, eos_id] for r in self.responses]
-        logps = []
-        for pad in (eos_id, 0):
-            batch = make_batch(PROMPTS, ended, pad, CPU)
-            assert batch.response_mask.sum().item() == sum(map(len, ended))
-            logps.append(response_logps(base, batch, 1.0) * batch.response_mask)
-        assert torch.equal(*logps)
+        batches = [make_batch(PROMPTS, ended, pad, CPU) for pad in (eos_id, 0)]
+        assert all(batch.response_mask.sum().item() == sum(map(len, ended)) for batch in batches)
+        assert torch.equal(*(response_logprobs(base, batch, 1.0).logp_BT for batch in batches))
 
-    def test_entropy_of_a_uniform_distribution_is_log_v(self) -> None:
-        logp = torch.full((1, 2, 7), 1 / 7).log()
-        torch.testing.assert_close(entropy(logp), torch.full((1, 2), 7.0).log())
+    def test_totals_come_in_the_order_given(self, base: Any) -> None:
+        together = total_logprobs(base, PROMPTS, self.responses, temperature=1.0, pad_id=0)
+        alone = [
+            total_logprobs(base, [p], [r], temperature=1.0, pad_id=0)[0]
+            for p, r in zip(PROMPTS, self.responses, strict=True)
+        ]
+        assert together == pytest.approx(alone, abs=1e-4)
 
-    def test_temperature_divides_the_logits(self, base: Any) -> None:
-        batch = make_batch(PROMPTS, self.responses, 0, CPU)
-        hot = log_distribution(base, batch, 2.0)
-        expected = torch.log_softmax(log_distribution(base, batch, 1.0) / 2, dim=-1)
-        torch.testing.assert_close(hot, expected)
+
+class TestLengthGroups:
+    def test_every_row_once_and_no_group_above_the_budget(self) -> None:
+        prompts, responses = [3, 9, 4, 4, 8, 2, 5], [10, 2, 30, 10, 11, 1, 29]
+        groups = length_groups(prompts, responses, 45)
+        assert sorted(row for group in groups for row in group) == list(range(7))
+        for group in groups:
+            width = max(prompts[i] for i in group) + max(responses[i] for i in group)
+            assert len(group) == 1 or width * len(group) <= 45
+        assert len(groups) < 7
+
+    def test_a_row_longer_than_the_budget_is_a_group_of_its_own(self) -> None:
+        assert length_groups([1, 1], [100, 1], 10) == [[1], [0]]
+
+
+def tiny_model(name: str, **settings: Any) -> Any:
+    base_class = getattr(transformers, name)
+    config = base_class.config_class(
+        vocab_size=80, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=True, **settings,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = base_class(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.ndim == 1:  # norms and biases start at 1 and 0, where much would go unnoticed
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    fuse_layers(model)
+    return model
+
+
+def adapted(model: Any, targets: Any, scale: float = 0.2) -> Any:
+    tuned = get_peft_model(model, lora_config(Lora(rank=4, alpha=8, target_modules="all-linear")))
+    if targets != "all-linear":
+        tuned = get_peft_model(tuned.unload(), lora_config_for(targets))
+    torch.manual_seed(1)
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=scale)
+    return tuned.eval()
+
+
+def lora_config_for(targets: list[str]) -> Any:
+    config = lora_config(Lora(rank=4, alpha=8, target_modules="all-linear"))
+    config.target_modules = set(targets)
+    return config

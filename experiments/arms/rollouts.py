@@ -1,0 +1,148 @@
+"""One batch of PPO's rollouts: how it is cut into micro-batches, and everything that is estimated from it.
+
+Shape suffixes: N responses of the batch, T positions of the longest response in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.algorithms import kl, ppo
+from experiments.sampling.batch import Batch, length_groups, make_batch
+from experiments.sampling.logprobs import ResponseLogprobs
+from experiments.sampling.sampler import Response
+from experiments.spec import PPO
+
+
+@dataclass(frozen=True)
+class Microbatch:
+    """Rows that share every pass; its composition is fixed, so that the old and the new pass see the same shapes."""
+
+    rows: list[int]
+    batch: Batch
+
+    def cut(self, x_NT: Tensor) -> Tensor:
+        """This micro-batch's part of a tensor of the whole batch."""
+        return x_NT[self.rows, : self.batch.response_mask.shape[1]]
+
+    def paste(self, x_NT: Tensor, part_BT: Tensor) -> None:
+        """Put this micro-batch's part into a tensor of the whole batch."""
+        x_NT[self.rows, : part_BT.shape[1]] = part_BT.to(x_NT.dtype)
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """N responses with everything the update needs; all tensors detached but `shared_pass`."""
+
+    minibatches: list[list[Microbatch]]
+    shared_pass: ResponseLogprobs | None  # the first optimizer step's own pass, where one pass serves both
+    states: list[tuple[Tensor, Tensor]]  # by micro-batch: features [B, T, H] and prefix scores [B, T] before each token
+    score_N: Tensor
+    mask_NT: Tensor
+    trained_NT: Tensor  # the positions that the losses see: `mask_NT`, less what truncation leaves out
+    logp_NT: Tensor  # under the policy that sampled
+    ref_logp_NT: Tensor
+    entropy_NT: Tensor
+    values_NT: Tensor
+    rewards_NT: Tensor
+    advantages_NT: Tensor  # whitened
+    returns_NT: Tensor
+    sampler_gap: float  # mean |log-prob while sampling - log-prob in training|, nats
+    ended_N: Tensor  # whether the response ended itself
+    texts: list[str]
+
+    @property
+    def microbatches(self) -> list[Microbatch]:
+        """All of them, in the order of `states`."""
+        return [micro for minibatch in self.minibatches for micro in minibatch]
+
+
+def cut_into_minibatches(
+    prompt_ids: Sequence[Sequence[int]],
+    responses: Sequence[Response],
+    arm: PPO,
+    pad_id: int,
+    device: torch.device,
+    generator: np.random.Generator,
+) -> list[list[Microbatch]]:
+    """Rows dealt to minibatches at random, and within each grouped by length.
+
+    The same minibatches serve every pass over the batch, in another order: a row's log-prob is then computed in the
+    same company each time, and the ratio is exactly 1 until the policy moves.
+    """
+    dealt = np.array_split(generator.permutation(len(responses)), arm.num_minibatches)
+    minibatches = []
+    for rows in dealt:
+        lengths = [len(prompt_ids[row]) for row in rows], [len(responses[row].token_ids) for row in rows]
+        groups = [[int(rows[i]) for i in group] for group in length_groups(*lengths, arm.tokens_per_microbatch)]
+        minibatches.append([Microbatch(group, _batch(group, prompt_ids, responses, pad_id, device)) for group in groups])
+    return minibatches
+
+
+def _batch(
+    rows: Sequence[int], prompt_ids: Sequence[Sequence[int]], responses: Sequence[Response], pad_id: int,
+    device: torch.device,
+) -> Batch:  # fmt: skip
+    return make_batch([prompt_ids[row] for row in rows], [responses[row].token_ids for row in rows], pad_id, device)
+
+
+def treat_truncation(
+    how: Literal["terminal", "penalty", "bootstrap", "mask"],
+    truncation_score: float,
+    score_N: Tensor,
+    final_value_N: Tensor,
+    mask_NT: Tensor,
+    ended_N: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What becomes of responses that were cut at the length limit; those that ended themselves stay as they are.
+
+    Args:
+        how: "terminal": as if finished. "penalty": `truncation_score` in place of the score (arXiv:2403.17031, detail
+            3). "bootstrap": no score, but the value of the state after the last token, as for any episode that only
+            the clock ended (Pardo et al. 2018, arXiv:1712.00378). "mask": no part in the losses (DAPO's overlong
+            filtering, arXiv:2503.14476, section 3.4).
+        truncation_score: reward units.
+        score_N: scores of all responses.
+        final_value_N: critic's value of the state after each response.
+        mask_NT: response mask.
+        ended_N: whether a response ended itself.
+
+    Returns:
+        Scores [N], values after the last token [N] (0 where the episode is over), and the mask [N, T] of the losses.
+    """
+    zero_N = torch.zeros_like(score_N)
+    if how == "penalty":
+        return torch.where(ended_N, score_N, truncation_score), zero_N, mask_NT
+    if how == "bootstrap":
+        return torch.where(ended_N, score_N, zero_N), torch.where(ended_N, zero_N, final_value_N), mask_NT
+    if how == "mask":
+        return score_N, zero_N, mask_NT * ended_N[:, None]
+    return score_N, zero_N, mask_NT
+
+
+def describe(rollouts: Rollouts, kl_coefficient: float) -> dict[str, float]:
+    """What the rollouts of one update look like, before the update."""
+    mask_NT = rollouts.mask_NT
+    kl_N = (kl.k1(rollouts.logp_NT, rollouts.ref_logp_NT) * mask_NT).sum(dim=1)
+    figures = {
+        "ppo/score_mean": rollouts.score_N.mean(),
+        "ppo/score_std": rollouts.score_N.std(),
+        "ppo/kl": kl_N.mean(),
+        "ppo/kl_per_token": kl_N.sum() / mask_NT.sum(),
+        "ppo/kl_coefficient": kl_coefficient,
+        "ppo/reward_mean": (rollouts.score_N - kl_coefficient * kl_N).mean(),
+        "ppo/entropy": ppo.masked_mean(rollouts.entropy_NT, mask_NT),
+        "ppo/explained_variance": ppo.explained_variance(
+            rollouts.values_NT, rollouts.returns_NT, rollouts.trained_NT
+        ),
+        "ppo/response_tokens": mask_NT.sum(dim=1).mean(),
+        "ppo/eos_fraction": rollouts.ended_N.double().mean(),
+        "ppo/sampler_gap": rollouts.sampler_gap,
+    }
+    return {name: float(value) for name, value in figures.items()}
