@@ -1,7 +1,7 @@
 """Errors meant for people: one clear sentence with the value, the place and the valid choices."""
 
 
-class Diverged(RuntimeError):
+class DivergedError(RuntimeError):
     """Training went where no further step makes sense: the arm ends, and its siblings go on."""
 
 

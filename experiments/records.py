@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict
 
-
 RESUME_FOLDER = "resume"  # in a job's folder: what it goes on from; while it is there, earlier rows and files count
 
 

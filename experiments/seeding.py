@@ -24,7 +24,7 @@ def unit_hash(seed: int, text: str) -> float:
 
 
 def presentation_order(seed: int, name: str, num_items: int, start: int, count: int) -> list[int]:
-    """Presentations `start` to `start + count` of `num_items` items: each once, in random order, before any comes again.
+    """Presentations `start` to `start + count` of `num_items` items: each once, shuffled, before any comes again.
 
     A function of the position alone, so that training can go on from anywhere.
     """

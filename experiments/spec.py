@@ -164,12 +164,14 @@ class PPO(Strict):
     discount: float = Field(gt=0, le=1, description="gamma")
     gae_lambda: float = Field(ge=0, le=1)
     truncation: Literal["terminal", "penalty", "bootstrap", "mask"] = Field(
-        description="a response cut at the length limit counts as finished, has truncation_score instead of its own, is "
+        description="a response cut at the length limit counts as finished, has truncation_score for its score, is "
         "continued by the critic's value in place of a score, or is left out of the losses"
     )
     truncation_score: float = Field(description="reward units; for truncation=penalty")
     max_gradient_norm: float = Field(gt=0)
-    max_skipped_steps: int = Field(ge=0, description="optimizer steps without a finite gradient before the arm gives up")
+    max_skipped_steps: int = Field(
+        ge=0, description="optimizer steps without a finite gradient before the arm gives up"
+    )
 
     @model_validator(mode="after")
     def _a_prompt_for_each_minibatch(self) -> PPO:
@@ -196,9 +198,10 @@ class DPO(Strict):
 
     algorithm: Literal["dpo"]
     name: Name
-    losses: dict[DPOLoss, Annotated[float, Field(gt=0)]] = Field(
-        min_length=1, description="TRL's loss types and their weights; {sigmoid: 1.0} is DPO, with sft beside it RPO"
+    losses: tuple[DPOLoss, ...] = Field(
+        min_length=1, description="TRL's loss types; [sigmoid] is DPO, [sigmoid, sft] RPO (arXiv:2404.19733)"
     )
+    loss_weights: tuple[Annotated[float, Field(gt=0)], ...] = Field(description="one for each of the losses")
     beta: float = Field(gt=0, description="strength of the pull to the reference")
     label_smoothing: float = Field(ge=0, lt=0.5, description="share of labels taken to be wrong: robust, exo_pair, aot")
     learning_rate: float = Field(gt=0, description="of the adapter; constant")
@@ -207,7 +210,9 @@ class DPO(Strict):
         ge=1, description="pairs in one forward and backward pass; changes memory, not the gradient"
     )
     max_gradient_norm: float = Field(gt=0)
-    max_skipped_steps: int = Field(ge=0, description="optimizer steps without a finite gradient before the arm gives up")
+    max_skipped_steps: int = Field(
+        ge=0, description="optimizer steps without a finite gradient before the arm gives up"
+    )
 
     @model_validator(mode="after")
     def _microbatches_divide(self) -> DPO:
@@ -219,6 +224,11 @@ class DPO(Strict):
 
     @model_validator(mode="after")
     def _losses_have_what_they_need(self) -> DPO:
+        if len(self.losses) != len(self.loss_weights) or len(set(self.losses)) != len(self.losses):
+            raise ValueError(
+                f"losses={list(self.losses)} and loss_weights={list(self.loss_weights)}: "
+                "there must be one weight for each loss, and no loss twice"
+            )
         if "exo_pair" in self.losses and not self.label_smoothing:
             raise ValueError("losses=exo_pair needs label_smoothing > 0 (TRL's own default is 0.001)")
         if {"aot", "aot_unpaired"} & set(self.losses) and self.pairs_per_microbatch != self.pairs_per_step:

@@ -1,8 +1,8 @@
 """The one process that every engine starts: ``python -m runner.job RUN_DIR [RUN_DIR …]``. It runs by hand as well.
 
 Each folder's ``spec.json`` says what to do. A folder that has finished is left alone; an arm that was interrupted goes
-on from its last checkpoint, any other job starts over. Output goes to the folder's ``log.txt``, or to the terminal where there is one. Exit codes: 0 finished, 1
-failed, 2 bad input, 130 interrupted.
+on from its last checkpoint, any other job starts over. Output goes to the folder's ``log.txt``, or to the terminal
+where there is one. Exit codes: 0 finished, 1 failed, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations

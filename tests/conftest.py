@@ -144,7 +144,8 @@ def dpo_arm() -> DPO:
     return DPO(
         algorithm="dpo",
         name="dpo",
-        losses={"sigmoid": 1.0},
+        losses=("sigmoid",),
+        loss_weights=(1.0,),
         beta=0.1,
         label_smoothing=0.0,
         learning_rate=1e-3,

@@ -38,7 +38,7 @@ class Head:
     softcap: float | None = None  # c * tanh(logit / c): Gemma 2 (arXiv:2408.00118, section 2)
 
     def logits(self, hidden_RH: Tensor, tokens: slice = slice(None)) -> tuple[Tensor, Tensor | None]:
-        """Logits [R, T] of some of the vocabulary in float32 (or more), and their slopes through the softcap, if any."""
+        """Logits [R, T] of some of the vocabulary in float32 (or more), and the softcap's slopes, if there is one."""
         bias_T = None if self.bias_V is None else self.bias_V[tokens]
         return self._finish(_at_least_float32(linear(hidden_RH, self.weight_VH[tokens], bias_T)))
 
@@ -72,7 +72,7 @@ class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_NH: Tensor, token_N: Tensor, head: Head, temperature: float) -> tuple[Tensor, Tensor]:
         with_gradient: bool = ctx.needs_input_grad[0]
-        rows = zip(hidden_NH.split(ROWS_PER_TILE), token_N.split(ROWS_PER_TILE), strict=True)
+        rows = zip(torch.split(hidden_NH, ROWS_PER_TILE), torch.split(token_N, ROWS_PER_TILE), strict=True)
         tiles = [_of_rows(hidden_RH, token_R, head, temperature, with_gradient) for hidden_RH, token_R in rows]
         logp_N, entropy_N, slope_NH = (torch.cat(parts) for parts in zip(*tiles, strict=True))
         ctx.save_for_backward(slope_NH)

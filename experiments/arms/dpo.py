@@ -28,7 +28,7 @@ from experiments.arms.pathologies import Watch, dpo_flags
 from experiments.arms.resume import Checkpoints, State, load_training_tensors, training_tensors
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
-from experiments.errors import Diverged, InputError
+from experiments.errors import DivergedError, InputError
 from experiments.inputs.lora import lora_config
 from experiments.inputs.models import decoder_of, device, language_head, load_base, load_tokenizer
 from experiments.meter import Meter
@@ -58,7 +58,7 @@ def train(spec: ArmJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path,
 
     Raises:
         InputError: the ranking data has no comparison.
-        Diverged: more than `max_skipped_steps` optimizer steps had no finite gradient.
+        DivergedError: more than `max_skipped_steps` optimizer steps had no finite gradient.
     """
     assert isinstance(spec.arm, DPO)
     resume = Checkpoints(folder, spec)
@@ -107,7 +107,9 @@ def make_trainer(
     )
     if start is not None:
         set_peft_model_state_dict(trainer.model, load_file(start), adapter_name="default")
-        trainer.train_dataset = _with_reference(trainer.train_dataset, trainer.model, trainer.processing_class.pad_token_id)
+        trainer.train_dataset = _with_reference(
+            trainer.train_dataset, trainer.model, trainer.processing_class.pad_token_id
+        )
     return trainer
 
 
@@ -177,7 +179,7 @@ def _arguments(spec: ArmJobSpec, arm: DPO, scratch: Path, steps_done: int) -> DP
     return DPOConfig(
         output_dir=str(scratch),
         loss_type=list(arm.losses),
-        loss_weights=list(arm.losses.values()),
+        loss_weights=list(arm.loss_weights),
         beta=arm.beta,
         label_smoothing=arm.label_smoothing,
         learning_rate=arm.learning_rate,
@@ -274,7 +276,7 @@ class _Ledger(TrainerCallback):
         kwargs["model"].zero_grad(set_to_none=True)
         self.num_skipped_steps += 1
         if self.num_skipped_steps > self.arm.max_skipped_steps:
-            raise Diverged(
+            raise DivergedError(
                 f"arm {self.arm.name}: {self.num_skipped_steps} optimizer steps had no finite gradient, and "
                 f"arm.max_skipped_steps={self.arm.max_skipped_steps}; a lower arm.learning_rate is the usual remedy"
             )

@@ -32,8 +32,8 @@ def ppo_flags(history: History) -> dict[str, float]:
 def dpo_flags(history: History) -> dict[str, float]:
     """DPO's flags after the newest row of `history`.
 
-    Likelihood displacement (Razin et al. 2024, arXiv:2410.08847): the chosen responses, too, grow less likely, while the
-    margin grows.
+    Likelihood displacement (Razin et al. 2024, arXiv:2410.08847): the chosen responses, too, grow less likely, while
+    the margin grows.
     """
     row = history[-1]
     before = history[-2] if len(history) > 1 else row

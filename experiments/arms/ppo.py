@@ -28,7 +28,7 @@ from experiments.arms.rollouts import Microbatch, Rollouts, cut_into_minibatches
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
 from experiments.artifacts.reward_scorer import RewardScorer
-from experiments.errors import Diverged
+from experiments.errors import DivergedError
 from experiments.evaluation.scorers import GoldScorer
 from experiments.inputs.models import decode, load_base, load_tokenizer, precision, reference, with_policy
 from experiments.meter import Meter
@@ -55,7 +55,7 @@ def train(
     Gold is recorded on the rollouts for the reader, never used.
 
     Raises:
-        Diverged: more than `max_skipped_steps` optimizer steps had no finite gradient.
+        DivergedError: more than `max_skipped_steps` optimizer steps had no finite gradient.
     """
     assert isinstance(spec.arm, PPO)
     trainer = PPOTrainer(spec, spec.arm, ranking_folder, reward_folder, cache_dir, Meter())
@@ -137,7 +137,7 @@ class PPOTrainer:
         order = presentation_order(self.seed, "prompts", len(self.prompts), (update - 1) * size, size)
         return [self.prompts[index] for index in order]
 
-    # ------------------------------------------------------------------------------------------------------- rolling out
+    # ------------------------------------------------------------------------------------------------------ rolling out
     def roll_out(self, prompts: Sequence[RankedPrompt], update: int) -> Rollouts:
         """Sample one response per prompt, score it, and estimate advantages."""
         prompt_ids = [prompt.prompt_ids for prompt in prompts]
@@ -203,9 +203,7 @@ class PPOTrainer:
             arm.truncation, arm.truncation_score, score_N, final_value_N, mask, ended_N
         )
         rewards = ppo.token_rewards(paid_N, logp, ref_logp, mask, self.kl_coefficient)
-        advantages, returns = ppo.generalised_advantages(
-            rewards, values, mask, arm.discount, arm.gae_lambda, after_N
-        )
+        advantages, returns = ppo.generalised_advantages(rewards, values, mask, arm.discount, arm.gae_lambda, after_N)
         return Rollouts(
             minibatches=minibatches,
             shared_pass=shared_pass,
@@ -225,7 +223,7 @@ class PPOTrainer:
             texts=texts,
         )
 
-    # ---------------------------------------------------------------------------------------------------------- updating
+    # --------------------------------------------------------------------------------------------------------- updating
     def update(self, rollouts: Rollouts, update: int) -> dict[str, float]:
         """`num_epochs` passes of `num_minibatches` optimizer steps; each rollout once a pass. Means over steps."""
         arm, steps = self.arm, []
@@ -308,7 +306,7 @@ class PPOTrainer:
     def _skip_step(self) -> None:
         self.num_skipped_steps += 1
         if self.num_skipped_steps > self.arm.max_skipped_steps:
-            raise Diverged(
+            raise DivergedError(
                 f"arm {self.arm.name}: {self.num_skipped_steps} optimizer steps had no finite gradient, and "
                 f"arm.max_skipped_steps={self.arm.max_skipped_steps}; a lower arm.learning_rate is the usual remedy"
             )

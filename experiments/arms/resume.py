@@ -49,7 +49,9 @@ class Checkpoints:
         unfinished = self._folder / f".{RESUME_FOLDER}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
-        save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, unfinished / "state.safetensors")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in state.tensors.items()}, unfinished / "state.safetensors"
+        )
         digest = _digest(unfinished / "state.safetensors")
         numbers = {"identity": self._identity, "tensors": digest, "numbers": state.numbers}
         (unfinished / "state.json").write_text(json.dumps(numbers))
@@ -62,7 +64,9 @@ class Checkpoints:
         for folder in (self._folder / RESUME_FOLDER, self._folder / f".{RESUME_FOLDER}.old"):
             try:
                 content = json.loads((folder / "state.json").read_text())
-                if content["identity"] == self._identity and content["tensors"] == _digest(folder / "state.safetensors"):
+                if content["identity"] == self._identity and content["tensors"] == _digest(
+                    folder / "state.safetensors"
+                ):
                     return State(load_file(folder / "state.safetensors"), content["numbers"])
             except (OSError, ValueError, KeyError, SafetensorError):
                 continue
@@ -116,4 +120,3 @@ def load_training_tensors(
             _, index, name = key.split("/")
             state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-

@@ -81,7 +81,9 @@ def cut_into_minibatches(
     for rows in dealt:
         lengths = [len(prompt_ids[row]) for row in rows], [len(responses[row].token_ids) for row in rows]
         groups = [[int(rows[i]) for i in group] for group in length_groups(*lengths, arm.tokens_per_microbatch)]
-        minibatches.append([Microbatch(group, _batch(group, prompt_ids, responses, pad_id, device)) for group in groups])
+        minibatches.append(
+            [Microbatch(group, _batch(group, prompt_ids, responses, pad_id, device)) for group in groups]
+        )
     return minibatches
 
 
@@ -130,7 +132,7 @@ def describe(rollouts: Rollouts, kl_coefficient: float) -> dict[str, float]:
     """What the rollouts of one update look like, before the update."""
     mask_NT = rollouts.mask_NT
     kl_N = (kl.k1(rollouts.logp_NT, rollouts.ref_logp_NT) * mask_NT).sum(dim=1)
-    figures = {
+    figures: dict[str, Tensor | float] = {
         "ppo/score_mean": rollouts.score_N.mean(),
         "ppo/score_std": rollouts.score_N.std(),
         "ppo/kl": kl_N.mean(),
@@ -138,9 +140,7 @@ def describe(rollouts: Rollouts, kl_coefficient: float) -> dict[str, float]:
         "ppo/kl_coefficient": kl_coefficient,
         "ppo/reward_mean": (rollouts.score_N - kl_coefficient * kl_N).mean(),
         "ppo/entropy": ppo.masked_mean(rollouts.entropy_NT, mask_NT),
-        "ppo/explained_variance": ppo.explained_variance(
-            rollouts.values_NT, rollouts.returns_NT, rollouts.trained_NT
-        ),
+        "ppo/explained_variance": ppo.explained_variance(rollouts.values_NT, rollouts.returns_NT, rollouts.trained_NT),
         "ppo/response_tokens": mask_NT.sum(dim=1).mean(),
         "ppo/eos_fraction": rollouts.ended_N.double().mean(),
         "ppo/sampler_gap": rollouts.sampler_gap,

@@ -34,7 +34,9 @@ class RankedPrompt:
     response_ids: list[list[int]]  # an end-of-sequence token only where the sample ended itself
     ended: list[bool]  # whether the sample ended itself
     gold: list[float]
-    reference_logp: list[float]  # of each response under the base at temperature 1, nats; NaN where DPO has no use for it
+    reference_logp: list[
+        float
+    ]  # of each response under the base at temperature 1, nats; NaN where DPO has no use for it
 
     @property
     def text_ids(self) -> list[list[int]]:

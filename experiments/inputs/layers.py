@@ -40,8 +40,8 @@ def _norm(module: Any, x: Tensor) -> Tensor:
 
 
 def _gated(module: Any, x: Tensor) -> Tensor:
-    result: Tensor = module.down_proj(_SwiGLU.apply(module.gate_proj(x), module.up_proj(x)))
-    return result
+    gated: Tensor = _SwiGLU.apply(module.gate_proj(x), module.up_proj(x))  # type: ignore[no-untyped-call]
+    return module.down_proj(gated)  # type: ignore[no-any-return]
 
 
 class _RMSNorm(torch.autograd.Function):

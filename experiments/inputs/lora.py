@@ -93,8 +93,6 @@ class _Lora(torch.autograd.Function):
         return grad_x, None, None, grad_a_RI, grad_b_OR, None
 
 
-def _lora(
-    x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, a_RI: Tensor, b_OR: Tensor, scale: float
-) -> Tensor:
+def _lora(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, a_RI: Tensor, b_OR: Tensor, scale: float) -> Tensor:
     result: Tensor = _Lora.apply(x, weight_OI, bias_O, a_RI, b_OR, scale)  # type: ignore[no-untyped-call]
     return result

@@ -162,7 +162,7 @@ class LlamaDecoder:
         heads = layer.query_key_value(x_BSH).view(num_rows, num_new, -1, self.head_size)
         num_rotated = heads.shape[2] - self.num_kv_heads
         turned = _rotate(heads[:, :, :num_rotated], cos, sin)
-        query, key = turned.split([num_rotated - self.num_kv_heads, self.num_kv_heads], dim=2)
+        query, key = turned[:, :, : -self.num_kv_heads], turned[:, :, -self.num_kv_heads :]
         for stored, new in zip(cache, (key, heads[:, :, num_rotated:]), strict=True):
             stored.index_copy_(2, self.column, new.transpose(1, 2))
         key_BKCD, value_BKCD = (stored[:, :, :width] for stored in cache)
@@ -173,7 +173,8 @@ class LlamaDecoder:
         weight = (score_BKGSC + mask_BSC[:, None, None]).softmax(dim=-1, dtype=precision(x_BSH.dtype)).to(x_BSH.dtype)
         mixed = weight.view(score_BKNC.shape) @ value_BKCD
         mixed_BSKGD = mixed.view(num_rows, self.num_kv_heads, self.num_groups, num_new, -1).permute(0, 3, 1, 2, 4)
-        return mixed_BSKGD.reshape(num_rows, num_new, -1)
+        attended: Tensor = mixed_BSKGD.reshape(num_rows, num_new, -1)
+        return attended
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,8 @@ class _Projection:
             return cls(torch.cat([_effective_weight(layer).T for layer in layers], dim=1), bias_O, None)
         factors = [low_rank(layer) for layer in layers]
         down = torch.cat([a_RI for a_RI, _ in factors]).T.to(torch.bfloat16, copy=True)
-        up = torch.block_diag(*[b_OR for _, b_OR in factors]).T.to(torch.bfloat16, copy=True)
+        up = torch.block_diag(*[b_OR for _, b_OR in factors])  # type: ignore[no-untyped-call]
+        up = up.T.to(torch.bfloat16, copy=True)
         weight_IO = torch.cat([layer.weight.T for layer in layers], dim=1)
         return cls(weight_IO, bias_O, (down.contiguous(), up.contiguous()))
 

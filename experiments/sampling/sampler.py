@@ -156,7 +156,7 @@ def _captured(advance: Callable[[], None], decoder: LlamaDecoder, running: _Samp
     """
     state = [*decoder.counters(), running.step]
     before = [tensor.clone() for tensor in state]
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         advance()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,22 @@ import pytest
 import torch
 from peft import PeftModel
 
+from experiments.algorithms import kl, ppo
 from experiments.arms.ppo import PPOTrainer
-from experiments.artifacts.reward_scorer import RewardScorer
+from experiments.arms.rollouts import Microbatch, Rollouts, treat_truncation
+from experiments.errors import DivergedError
 from experiments.inputs.models import load_base
 from experiments.meter import Meter
-from experiments.spec import PPO, Model
+from experiments.sampling.batch import make_batch
+from experiments.sampling.logprobs import response_logprobs
+from experiments.sampling.sampler import Response
+from experiments.spec import PPO, AdaptiveKL, Model
 from experiments.stages import run_stage
+
+
+@pytest.fixture(scope="module")
+def tiny64(tiny: Model) -> Model:
+    return tiny.model_copy(update={"dtype": "float64"})
 
 
 @pytest.fixture
@@ -25,86 +36,284 @@ def make_trainer(arm_job: Any, artifacts: dict[str, Path], cache_dir: Path) -> A
     return make
 
 
-def first_rollouts(trainer: PPOTrainer) -> Any:
-    return trainer.roll_out(next(trainer.prompt_batches(1)), 1)
+def changed(arm: PPO, **values: Any) -> PPO:
+    return arm.model_copy(update=values)
+
+
+def rollouts_of(trainer: PPOTrainer, update: int = 1) -> Rollouts:
+    return trainer.roll_out(trainer.prompts_of(update), update)
+
+
+def minibatch(rollouts: Rollouts) -> Any:
+    """All micro-batches as one minibatch."""
+    return list(zip(rollouts.microbatches, rollouts.states, strict=True))
+
+
+def mixed_endings(eos_id: int) -> list[Response]:
+    """Eight responses of which every other one ended itself, all of different lengths."""
+    texts = [list(range(40 + row, 41 + 2 * row)) for row in range(8)]
+    return [
+        Response([*ids, eos_id], [-5.0] * (len(ids) + 1), "eos")
+        if row % 2
+        else Response(ids, [-5.0] * len(ids), "length")
+        for row, ids in enumerate(texts)
+    ]
+
+
+def estimated(
+    trainer: PPOTrainer, responses: list[Response], pad_id: int | None = None, budget: int = 10**6
+) -> Rollouts:
+    """Rollouts with given responses, whose batches are padded with any token, cut to any size."""
+    prompts = trainer.prompts_of(1)
+    size = max(1, budget // 50)
+    groups = [list(range(start, min(start + size, len(responses)))) for start in range(0, len(responses), size)]
+    micro = [
+        Microbatch(
+            rows,
+            make_batch(
+                [prompts[row].prompt_ids for row in rows],
+                [responses[row].token_ids for row in rows],
+                trainer.tokenizer.eos_token_id if pad_id is None else pad_id,
+                trainer.policy.device,
+            ),
+        )
+        for rows in groups
+    ]
+    return trainer.estimate([micro], responses, [""] * len(responses))
+
+
+def perturb(trainer: PPOTrainer) -> None:
+    """Move policy and critic away from where they start, so that no gradient is 0 by symmetry."""
+    generator = torch.Generator().manual_seed(3)
+    for parameter in [*trainer.policy_parameters, *trainer.value.parameters()]:
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+
+
+def gradients(trainer: PPOTrainer, rollouts: Rollouts) -> list[torch.Tensor]:
+    trainer.step(rollouts, minibatch(rollouts), rollouts.shared_pass)
+    return [p.grad for p in [*trainer.policy_parameters, *trainer.value.parameters()] if p.grad is not None]
 
 
 class TestRollOut:
     def test_kl_to_the_base_is_exactly_0_before_training(self, make_trainer: Any, ppo_arm: PPO) -> None:
-        rollouts = first_rollouts(make_trainer(ppo_arm))
+        rollouts = rollouts_of(make_trainer(ppo_arm))
         assert torch.equal(rollouts.logp_NT, rollouts.ref_logp_NT)
 
+    def test_rewards_sum_to_score_minus_beta_kl_and_the_score_is_on_the_last_token(
+        self, make_trainer: Any, ppo_arm: PPO, tiny64: Model
+    ) -> None:
+        trainer = make_trainer(ppo_arm, model=tiny64)
+        perturb(trainer)
+        rollouts = estimated(trainer, mixed_endings(trainer.tokenizer.eos_token_id))
+        kl_NT = kl.k1(rollouts.logp_NT, rollouts.ref_logp_NT) * rollouts.mask_NT
+        assert kl_NT.abs().max() > 1e-3
+        torch.testing.assert_close(
+            rollouts.rewards_NT.sum(dim=1), rollouts.score_N - 0.05 * kl_NT.sum(dim=1), rtol=1e-12, atol=1e-12
+        )
+        last_N = rollouts.mask_NT.sum(dim=1).long() - 1
+        rest = rollouts.rewards_NT + 0.05 * kl_NT
+        rest[torch.arange(8), last_N] -= rollouts.score_N
+        assert rest.abs().max() < 1e-12
+
     def test_the_critic_starts_as_the_reward_models_own_estimate(self, make_trainer: Any, ppo_arm: PPO) -> None:
-        trainer = make_trainer(ppo_arm)
-        rollouts = first_rollouts(trainer)
-        assert torch.equal(rollouts.values_NT, torch.cat(rollouts.prefix_scores))
+        rollouts = rollouts_of(make_trainer(ppo_arm))
+        for micro, (_, prefix_scores) in minibatch(rollouts):
+            assert torch.equal(micro.cut(rollouts.values_NT), prefix_scores)
         assert (rollouts.values_NT[:, 0] == 0).all()
         assert rollouts.values_NT.std() > 0
 
+    def test_returns_are_raw_advantages_plus_values_and_advantages_are_white(
+        self, make_trainer: Any, ppo_arm: PPO, tiny64: Model
+    ) -> None:
+        trainer = make_trainer(ppo_arm, model=tiny64)
+        rollouts = estimated(trainer, mixed_endings(trainer.tokenizer.eos_token_id))
+        raw = (rollouts.returns_NT - rollouts.values_NT) * rollouts.mask_NT
+        torch.testing.assert_close(ppo.whiten(raw, rollouts.mask_NT), rollouts.advantages_NT, rtol=1e-12, atol=1e-12)
+        assert ppo.masked_mean(rollouts.advantages_NT, rollouts.mask_NT).abs() < 1e-12
+
     def test_every_prompt_comes_once_before_any_comes_again(self, make_trainer: Any, ppo_arm: PPO) -> None:
         trainer = make_trainer(ppo_arm)
-        seen = [prompt.prompt_id for batch in trainer.prompt_batches(3) for prompt in batch]
+        seen = [prompt.prompt_id for update in (1, 2, 3) for prompt in trainer.prompts_of(update)]
         assert len(seen) == 24
         assert len(set(seen[:12])) == len(set(seen[12:])) == 12
 
+    def test_each_rollout_is_in_one_minibatch_and_they_differ_from_update_to_update(
+        self, make_trainer: Any, ppo_arm: PPO
+    ) -> None:
+        trainer = make_trainer(ppo_arm)
+        dealt = [
+            [sorted(r for m in mini for r in m.rows) for mini in rollouts_of(trainer, u).minibatches] for u in (1, 2)
+        ]
+        assert all(sorted(row for part in rows for row in part) == list(range(8)) and len(rows) == 2 for rows in dealt)
+        assert dealt[0] != dealt[1]
+
+    def test_the_samplers_log_probs_are_those_of_training(self, make_trainer: Any, ppo_arm: PPO) -> None:
+        trainer = make_trainer(ppo_arm)
+        perturb(trainer)
+        assert rollouts_of(trainer).sampler_gap < 1e-5
+
 
 class TestUpdate:
-    def test_makes_epochs_times_minibatches_steps_in_every_update(self, make_trainer: Any, ppo_arm: PPO) -> None:
-        trainer = make_trainer(ppo_arm)
-        for update, prompts in enumerate(trainer.prompt_batches(3), start=1):
-            trainer.update(trainer.roll_out(prompts, update), update)
+    def test_makes_epochs_times_minibatches_steps_in_every_update_the_last_of_a_pass_included(
+        self, make_trainer: Any, ppo_arm: PPO
+    ) -> None:
+        trainer = make_trainer(changed(ppo_arm, prompts_per_update=4))  # 12 prompts: update 3 ends a pass
+        for update in range(1, 5):
+            trainer.update(rollouts_of(trainer, update), update)
             assert trainer.meter.optimizer_steps == update * ppo_arm.num_epochs * ppo_arm.num_minibatches
 
-    def test_at_learning_rate_0_the_ratio_is_1_in_every_step(self, make_trainer: Any, ppo_arm: PPO) -> None:
-        still = ppo_arm.model_copy(update={"learning_rate": 1e-300})
-        trainer = make_trainer(still)
-        losses = trainer.update(first_rollouts(trainer), 1)
-        assert losses["ppo/approx_kl"] == 0
-        assert losses["ppo/clip_fraction"] == 0
-
-    @pytest.mark.parametrize("rows", [1, 2, 8])
-    def test_the_gradient_does_not_depend_on_the_micro_batches(
-        self, make_trainer: Any, ppo_arm: PPO, rows: int
+    @pytest.mark.parametrize("num_minibatches", [1, 2])
+    def test_at_learning_rate_0_the_ratio_is_exactly_1_in_every_step(
+        self, make_trainer: Any, ppo_arm: PPO, num_minibatches: int
     ) -> None:
-        def gradients(rows_per_microbatch: int) -> list[torch.Tensor]:
-            arm = ppo_arm.model_copy(
-                update={
-                    "num_minibatches": 1,
-                    "num_epochs": 1,
-                    "rows_per_microbatch": rows_per_microbatch,
-                    "max_gradient_norm": 1e9,
-                }
-            )
-            trainer = make_trainer(arm)
-            trainer.policy.double()
-            trainer.value.double()
-            trainer.reward = RewardScorer(
-                trainer.policy, trainer.reward.weight.double(), trainer.reward.bias.double(), trainer.reward.eos_id
-            )
-            rollouts = first_rollouts(trainer)
-            trainer._step(rollouts, list(range(len(rollouts.batches))))
-            return [p.grad for p in trainer.policy_parameters]
+        trainer = make_trainer(changed(ppo_arm, learning_rate=1e-300, num_minibatches=num_minibatches))
+        rollouts = rollouts_of(trainer)
+        seen: list[float] = []
+        original = trainer._backward
 
-        for mine, whole in zip(gradients(rows), gradients(4), strict=True):
-            torch.testing.assert_close(mine, whole, rtol=1e-6, atol=1e-9)
+        def spy(rollouts: Rollouts, micro: Microbatch, *rest: Any) -> Any:
+            new = response_logprobs(trainer.policy, micro.batch, 1.0).logp_BT
+            seen.append(float((ppo.log_ratio(new, micro.cut(rollouts.logp_NT)).exp() - 1).abs().max()))
+            return original(rollouts, micro, *rest)
+
+        trainer._backward = spy  # type: ignore[method-assign]
+        losses = trainer.update(rollouts, 1)
+        assert len(seen) >= 2 * num_minibatches
+        assert set(seen) == {0.0}
+        assert losses["ppo/approx_kl"] == losses["ppo/clip_fraction"] == 0
+
+    @pytest.mark.parametrize("budget", [50, 150, 10**6])
+    def test_the_gradient_does_not_depend_on_micro_batches_or_padding(
+        self, make_trainer: Any, ppo_arm: PPO, tiny64: Model, budget: int
+    ) -> None:
+        arm = changed(ppo_arm, max_gradient_norm=1e9)
+        found = []
+        for size, pad_id in ((10**6, 7), (budget, None)):  # any pad token, and pad = eos
+            trainer = make_trainer(arm, model=tiny64)
+            perturb(trainer)
+            responses = mixed_endings(trainer.tokenizer.eos_token_id)
+            found.append(gradients(trainer, estimated(trainer, responses, pad_id, size)))
+        assert max(float(g.abs().max()) for g in found[0]) > 1e-6
+        for whole, cut in zip(*found, strict=True):
+            torch.testing.assert_close(cut, whole, rtol=1e-12, atol=1e-12 * float(whole.abs().max()))
+
+    def test_the_shared_pass_gives_the_gradient_of_a_pass_of_its_own(
+        self, make_trainer: Any, ppo_arm: PPO, tiny64: Model
+    ) -> None:
+        trainer = make_trainer(changed(ppo_arm, max_gradient_norm=1e9), model=tiny64)
+        perturb(trainer)
+        state = deepcopy(trainer.optimizer.state_dict()), [p.detach().clone() for p in trainer.policy_parameters]
+        rollouts = estimated(trainer, mixed_endings(trainer.tokenizer.eos_token_id))
+        assert rollouts.shared_pass is not None
+        shared = [g.clone() for g in gradients(trainer, rollouts)]
+        trainer.optimizer.load_state_dict(state[0])
+        for parameter, value in zip(trainer.policy_parameters, state[1], strict=True):
+            parameter.data.copy_(value)
+        trainer.step(rollouts, minibatch(rollouts), None)
+        own = [p.grad for p in trainer.policy_parameters]
+        assert all(torch.equal(a, b) for a, b in zip(shared, own, strict=False))
+
+    def test_nothing_after_the_end_of_sequence_has_any_gradient(
+        self, make_trainer: Any, ppo_arm: PPO, tiny64: Model
+    ) -> None:
+        trainer = make_trainer(ppo_arm, model=tiny64)
+        perturb(trainer)
+        rollouts = estimated(trainer, mixed_endings(trainer.tokenizer.eos_token_id))
+        embeddings: list[torch.Tensor] = []
+        decoder = trainer.policy.get_base_model().base_model
+
+        def keep(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
+            embeddings.append(output.detach().requires_grad_())
+            return embeddings[-1]
+
+        handle = decoder.embed_tokens.register_forward_hook(keep)
+        trainer._backward(rollouts, *minibatch(rollouts)[0], None, torch.tensor(1.0))
+        handle.remove()
+        gradient = embeddings[-1].grad
+        assert gradient is not None
+        mask = minibatch(rollouts)[0][0].batch.attention_mask.bool()
+        assert (gradient[~mask] == 0).all()
+        assert (gradient[mask] != 0).any()
 
     def test_changes_the_policy_and_nothing_else(self, make_trainer: Any, ppo_arm: PPO) -> None:
         trainer = make_trainer(ppo_arm)
         before = {name: p.detach().clone() for name, p in trainer.policy.named_parameters()}
-        for update, prompts in enumerate(trainer.prompt_batches(2), start=1):
-            trainer.update(trainer.roll_out(prompts, update), update)
-        changed = {name for name, p in trainer.policy.named_parameters() if not torch.equal(p, before[name])}
-        assert all("lora_" in name and ".default." in name for name in changed)
-        trained = [name for name in before if ".default." in name]
-        assert len(changed) > 0.99 * len(trained)
+        for update in (1, 2):
+            trainer.update(rollouts_of(trainer, update), update)
+        moved = {name for name, p in trainer.policy.named_parameters() if not torch.equal(p, before[name])}
+        assert all("lora_" in name and ".default." in name for name in moved)
+        assert len(moved) > 0.99 * len([name for name in before if ".default." in name])
 
     def test_the_gradient_is_clipped(self, make_trainer: Any, ppo_arm: PPO) -> None:
-        trainer = make_trainer(ppo_arm.model_copy(update={"max_gradient_norm": 1e-6}))
-        rollouts = first_rollouts(trainer)
-        reported = trainer._step(rollouts, [0])["train/gradient_norm"]
+        trainer = make_trainer(changed(ppo_arm, max_gradient_norm=1e-6))
+        rollouts = rollouts_of(trainer)
+        reported = trainer.step(rollouts, minibatch(rollouts))["train/gradient_norm"]
         norm = math.sqrt(sum(float((p.grad**2).sum()) for p in trainer.policy_parameters))
         assert reported > 1e-6
         assert norm == pytest.approx(1e-6, rel=1e-2)
+
+    def test_a_step_without_a_finite_gradient_changes_nothing_and_is_counted(
+        self, make_trainer: Any, ppo_arm: PPO
+    ) -> None:
+        trainer = make_trainer(changed(ppo_arm, max_skipped_steps=1))
+        rollouts = rollouts_of(trainer)
+        before = [p.detach().clone() for p in trainer.policy_parameters]
+        rollouts.advantages_NT.fill_(math.nan)
+        trainer.step(rollouts, minibatch(rollouts))
+        assert trainer.num_skipped_steps == 1
+        assert all(torch.equal(p, old) for p, old in zip(trainer.policy_parameters, before, strict=True))
+        with pytest.raises(DivergedError, match=r"arm ppo: 2 optimizer steps .*max_skipped_steps=1"):
+            trainer.step(rollouts, minibatch(rollouts))
+
+
+class TestAdaptiveKL:
+    def test_arithmetic(self) -> None:
+        assert kl.adapted_coefficient(0.1, kl=6.0, target=6.0, num_prompts=64, horizon_prompts=6400) == 0.1
+        assert kl.adapted_coefficient(0.1, 6.6, 6.0, 64, 6400) == pytest.approx(0.1 * (1 + 0.1 * 0.01))
+        assert kl.adapted_coefficient(0.1, 600.0, 6.0, 64, 6400) == pytest.approx(0.1 * (1 + 0.2 * 0.01))
+        assert kl.adapted_coefficient(0.1, 0.0, 6.0, 64, 6400) == pytest.approx(0.1 * (1 - 0.2 * 0.01))
+
+    def test_the_coefficient_moves_after_the_update_it_was_used_in(self, make_trainer: Any, ppo_arm: PPO) -> None:
+        trainer = make_trainer(changed(ppo_arm, adaptive_kl=AdaptiveKL(target=1.0, horizon_prompts=8)))
+        rollouts = rollouts_of(trainer)
+        trainer.update(rollouts, 1)  # KL is 0, far below the target
+        assert trainer.kl_coefficient == pytest.approx(0.05 * 0.8)
+
+
+class TestTruncation:
+    score, value = torch.tensor([1.0, 2.0]), torch.tensor([5.0, 6.0])
+    mask = torch.ones(2, 3)
+    ended = torch.tensor([True, False])
+
+    def treated(self, how: Any) -> list[list[Any]]:
+        return [x.tolist() for x in treat_truncation(how, -1.0, self.score, self.value, self.mask, self.ended)]
+
+    def test_terminal_takes_the_score_as_it_is(self) -> None:
+        assert self.treated("terminal") == [[1, 2], [0, 0], [[1, 1, 1]] * 2]
+
+    def test_a_penalty_replaces_the_score_of_truncated_rows_only(self) -> None:
+        assert self.treated("penalty") == [[1, -1], [0, 0], [[1, 1, 1]] * 2]
+
+    def test_bootstrap_puts_the_critics_value_in_place_of_the_score(self) -> None:
+        assert self.treated("bootstrap") == [[1, 0], [0, 6], [[1, 1, 1]] * 2]
+
+    def test_mask_takes_truncated_rows_out_of_the_losses(self) -> None:
+        assert self.treated("mask") == [[1, 2], [0, 0], [[1, 1, 1], [0, 0, 0]]]
+
+    def test_with_bootstrap_a_constant_value_and_no_reward_give_no_advantage(self) -> None:
+        constant, mask = torch.full((1, 4), 3.0), torch.tensor([[1.0, 1, 1, 0]])
+        advantages, _ = ppo.generalised_advantages(torch.zeros(1, 4), constant, mask, 1.0, 0.95, torch.tensor([3.0]))
+        assert (advantages == 0).all()
+        terminal, _ = ppo.generalised_advantages(torch.zeros(1, 4), constant, mask, 1.0, 0.95)
+        assert (terminal[0, :3] < 0).all()
+
+    @pytest.mark.parametrize("how", ["terminal", "penalty", "bootstrap", "mask"])
+    def test_trains_on_rollouts_that_are_all_truncated(self, make_trainer: Any, ppo_arm: PPO, how: Any) -> None:
+        trainer = make_trainer(changed(ppo_arm, truncation=how))
+        responses = [Response([40, 41, 42], [-5.0] * 3, "length") for _ in range(8)]
+        losses = trainer.step(rollouts := estimated(trainer, responses), minibatch(rollouts))
+        assert math.isfinite(losses["train/loss"])
+        assert (losses["train/gradient_norm"] == 0) is (how == "mask")
 
 
 class TestTrain:
@@ -138,8 +347,6 @@ class TestTrain:
     def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(
         self, ppo_arm: PPO, arm_job: Any, artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path
     ) -> None:
-        from copy import deepcopy
-
         class Keep:
             def __init__(self) -> None:
                 self.values: list[Any] = []
@@ -148,6 +355,9 @@ class TestTrain:
                 self.values.append(deepcopy(dict(values)))
 
             def progress(self, *_: Any) -> None: ...
+
+            def rewind(self, num_rows: int) -> None:
+                assert num_rows == 0
 
         runs = [Keep() for _ in range(3)]
         for recorder, (name, seed) in zip(runs, [("a", 0), ("b", 0), ("c", 1)], strict=True):
@@ -179,7 +389,7 @@ class TestTrain:
         self, ppo_arm: PPO, arm_job: Any, artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path, recorder: Any
     ) -> None:
         eager = ppo_arm.model_copy(update={"learning_rate": 1e-2, "kl_coefficient": 0.0, "num_epochs": 4})
-        self.run(eager, arm_job, artifacts, cache_dir, tmp_path, recorder, num_prompts=320)
+        self.run(eager, arm_job, artifacts, cache_dir, tmp_path, recorder, num_prompts=640)
         scores = recorder.values("ppo/score_mean")
         assert sum(scores[-5:]) / 5 > sum(scores[:5]) / 5 + 0.5
         assert sum(recorder.values("ppo/kl")[-5:]) > 0
