@@ -67,6 +67,7 @@ class Checkpoints:
                 if content["identity"] == self._identity and content["tensors"] == _digest(
                     folder / "state.safetensors"
                 ):
+                    print(f"goes on from the checkpoint in {folder}", flush=True)
                     return State(load_file(folder / "state.safetensors"), content["numbers"])
             except (OSError, ValueError, KeyError, SafetensorError):
                 continue
