@@ -30,6 +30,33 @@ def synthetic() -> ModuleType:
     return load_synthetic()
 
 
+@pytest.fixture(scope="session")
+def alpaca_eval() -> Path:
+    """Real annotation files. They lie beside the checkout and are not part of it (their licence is non-commercial)."""
+    folder = Path(__file__).parents[3].parent / "shared" / "data" / "alpaca_eval"
+    if not folder.is_dir():
+        pytest.skip(f"real annotations are absent: {folder}")
+    return folder
+
+
+@pytest.fixture
+def annotation_row() -> Callable[..., dict[str, Any]]:
+    """One comparison in AlpacaEval's form; keywords replace what it says."""
+
+    def make(number: int = 0, **changes: Any) -> dict[str, Any]:
+        row = {
+            "instruction": f"prompt {number}",
+            "generator_1": "baseline",
+            "generator_2": "model",
+            "output_1": f"{number} baseline " + "b" * (20 + 7 * number % 90),
+            "output_2": f"{number} model " + "m" * (20 + 11 * number % 90),
+            "preference": 1.0 + (number % 3) / 2,
+        }
+        return {**row, **changes}
+
+    return make
+
+
 @pytest.fixture
 def make_sweep(tmp_path: Path, synthetic: ModuleType) -> Callable[..., Any]:
     """make_sweep({name: Arm}, num_prompts=…, seeds=…) -> a written Sweep; one PPO and one DPO arm if none are given."""

@@ -51,6 +51,46 @@ def test_mismatch_is_told_and_nothing_is_written(make_sweep, capsys):
     assert not (sweep.folder / "report").exists()
 
 
+WIN_RATE_KEYS = {
+    *("generator", "n", "win_rate", "win_rate_ci95", "lc_win_rate", "lc_win_rate_ci95", "identified"),
+    *("style_premium", "length_ratio", "mde", "num_missing", "num_malformed", "flags"),
+}
+
+
+def test_winrate_prints_a_list_in_the_order_of_the_files(tmp_path, annotation_row, capsys):
+    for name in ("b", "a"):
+        rows = [annotation_row(number, generator_2=name) for number in range(30)]
+        (tmp_path / name).write_text(json.dumps(rows))
+    command = ["winrate", str(tmp_path / "b"), str(tmp_path / "a"), "--format", "alpaca_eval"]
+    assert main([*command, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [entry["generator"] for entry in printed] == ["b", "a"]
+    assert all(entry.keys() >= WIN_RATE_KEYS for entry in printed)
+    assert main(command) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["generator", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "format_name", "message"),
+    [
+        ("[]", "arena", "unknown format 'arena'; known: alpaca_eval"),
+        (None, "alpaca_eval", "No such file"),
+        ("not json\x1b[2J", "alpaca_eval", "not JSON"),
+        ('[{"instruction": "x"}]', "alpaca_eval", "no comparison has generator_1"),
+    ],
+)
+def test_winrate_of_a_bad_file_is_one_line_and_exit_code_2(tmp_path, capsys, content, format_name, message):
+    path = tmp_path / "file.json"
+    if content is not None:
+        path.write_text(content)
+    assert main(["winrate", str(path), "--format", format_name, "--json"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
+
+
 def test_analysis_loads_neither_torch_nor_transformers_nor_hydra():
     heavy = ("torch", "transformers", "hydra", "wandb", "experiments")
     code = f"import sys, analysis.__main__; print([name for name in {heavy} if name in sys.modules])"
