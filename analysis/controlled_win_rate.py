@@ -45,7 +45,7 @@ OVERLAP_SD = 0.5  # rows whose style differs by at most this many SD are near pa
 MIN_OVERLAP = 0.2  # with fewer rows near parity the controlled rate is an extrapolation,
 MIN_EACH_SIDE = 0.05  # and so it is where nearly all rows differ in the same direction
 MAX_STEP = 2.0  # logits; keeps Newton's method from overshooting where nearly every row is won or lost
-MAX_ITERATIONS = 100
+MAX_ITERATIONS = 100  # a dozen are the most seen
 TOLERANCE = 1e-7  # logits
 MAX_CELLS = 2_000_000  # resamples x rows in memory at a time
 
@@ -211,8 +211,8 @@ def fit(design: Design, weight_BN: FloatArray, penalty_B: FloatArray, centre_BF:
         longest_B1 = np.abs(step_BK).max(axis=1, keepdims=True)
         beta_BK += step_BK * np.minimum(1, MAX_STEP / np.maximum(longest_B1, MAX_STEP))
         if longest_B1.max() < TOLERANCE:
-            break
-    return beta_BK
+            return beta_BK
+    raise ArithmeticError(f"Newton's method did not settle in {MAX_ITERATIONS} iterations")
 
 
 def penalty_shares(design: Design, beta_LK: FloatArray) -> FloatArray:

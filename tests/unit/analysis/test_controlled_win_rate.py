@@ -57,6 +57,12 @@ def test_fit_agrees_with_a_general_optimiser(small_design):
         assert beta == pytest.approx(slow_fit(small_design, weight, penalty, centre), abs=2e-4)
 
 
+def test_fit_that_does_not_settle_is_an_error(small_design, monkeypatch):
+    monkeypatch.setattr(controlled, "MAX_ITERATIONS", 2)
+    with pytest.raises(ArithmeticError, match="did not settle"):
+        controlled.fit(small_design, np.ones((1, 40)), np.array([1.0]), np.zeros(1))
+
+
 def test_weights_are_repeated_rows(small_design):
     counts = np.random.default_rng(3).multinomial(40, np.full(40, 1 / 40))
     repeated = np.repeat(np.arange(40), counts)
