@@ -28,6 +28,12 @@ def test_progress_says_stage_speed_numbers_and_time_left() -> None:
     assert text == "updates 5/16 updates, 4.0 updates/min, ppo/kl 1.23, ppo/gold_mean 0.61, 2 min 45 s left"
 
 
+def test_progress_shows_the_flags_that_are_up() -> None:
+    text = progress_text(STATUS | {"flags": ["entropy_collapse", "kl_jump"]}, done=4, seconds=60)
+
+    assert "FLAG entropy collapse, FLAG kl jump" in text
+
+
 def test_progress_makes_no_guess_before_it_has_seen_anything_happen() -> None:
     assert "left" not in progress_text(STATUS, done=0, seconds=0.0)
 

@@ -72,6 +72,14 @@ def test_a_finished_job_explains_itself(gold: Job) -> None:
     assert "hello from the stage" in log(gold)
 
 
+def test_an_attempt_starts_over_unless_there_is_a_checkpoint(gold: Job) -> None:
+    work(gold.folder, stage=f"{RECORD}; raise RuntimeError")
+    work(gold.folder, stage=f"{RECORD}; (folder / 'resume').mkdir(); raise RuntimeError")
+    assert len(read_metrics(gold.folder)) == 1
+    work(gold.folder, stage=RECORD)
+    assert len(read_metrics(gold.folder)) == 2
+
+
 def test_a_finished_job_is_left_alone(gold: Job) -> None:
     work(gold.folder)
     assert work(gold.folder, stage="raise RuntimeError('worked twice')")[0] == 0

@@ -51,6 +51,38 @@ def test_every_row_carries_the_axes_and_is_on_disk_at_once(recorder: LedgerRecor
     assert (evaluation["phase"], evaluation["point"]) == ("evaluation", 1)
 
 
+def test_flags_that_are_up_are_in_the_status_until_they_go_down(recorder: LedgerRecorder, tmp_path: Path) -> None:
+    for up, expected in ((1.0, ["kl_jump"]), (0.0, [])):
+        recorder.metrics("train", {"flag/kl_jump": up, "flag/clip_fraction": 0.0}, Axes())
+        recorder.progress("PPO", 2, 2, "updates")  # written at once
+        status = read_status(tmp_path)
+        assert status is not None
+        assert status["flags"] == expected
+
+
+def test_rewinding_forgets_later_rows_and_tells_a_new_tracker_the_earlier_ones(tmp_path: Path) -> None:
+    class Kept(Tracker):
+        def __init__(self) -> None:
+            self.rows: list[tuple[dict[str, float], int]] = []
+
+        def metrics(self, values: Mapping[str, float], axes: Axes, point: int | None) -> None:
+            self.rows.append((dict(values), axes.prompts_seen))
+
+    first = LedgerRecorder(tmp_path, StatusFile(tmp_path, "abc"), Tracker())
+    for step in range(3):
+        first.metrics("train", {"train/loss": math.nan if step == 1 else float(step)}, Axes(prompts_seen=8 * step))
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"phase": "train", "torn')
+    tracker = Kept()
+    second = LedgerRecorder(tmp_path, StatusFile(tmp_path, "abc"), tracker)
+    second.rewind(2)
+    second.metrics("train", {"train/loss": 9.0}, Axes(prompts_seen=16))
+
+    assert [row["train/loss"] for row in read_metrics(tmp_path)] == [0.0, None, 9.0]
+    assert [seen for _, seen in tracker.rows] == [0, 8, 16]
+    assert math.isnan(tracker.rows[1][0]["train/loss"])
+
+
 def test_a_number_that_is_not_finite_leaves_the_file_valid_json(recorder: LedgerRecorder, tmp_path: Path) -> None:
     recorder.metrics("train", {"train/loss": math.nan, "ppo/kl": math.inf}, Axes())
 
