@@ -1,4 +1,8 @@
-"""Norms and gates of the Llama family as one function each: fewer passes over memory, half of what autograd keeps.
+"""The Llama family's layers, arranged to be fast: the same parameters and the same mathematics.
+
+Norms and gates are one function each: fewer passes over memory, half of what autograd keeps. Weights that read the same
+input lie side by side and input-major, so that a decoder can use them as one without a copy, and small products take
+two thirds of the time on the CPU.
 
 The library's norm also computes in float32 on a float64 base; here such a base is float64 throughout, so that tests can
 compare to twelve digits.
@@ -6,6 +10,7 @@ compare to twelve digits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -16,13 +21,39 @@ from torch.nn.functional import silu
 GATED = {"LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP"}
 
 
+SIDE_BY_SIDE = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
+
+
 def fuse_layers(model: nn.Module) -> None:
-    """Give the model's norms and gated layers, where they are of the known kind, the forward passes of this file."""
+    """Rearrange the weights of a frozen model, and replace the forward passes of norms and gates of the known kind."""
     for module in model.modules():
+        for names in SIDE_BY_SIDE:
+            layers = [getattr(module, name, None) for name in names]
+            if all(isinstance(layer, nn.Linear) for layer in layers):
+                _lay_side_by_side(layers)
         if type(module).__name__.endswith("RMSNorm") and _is_plain_norm(module):
             module.forward = partial(_norm, module)
         elif type(module).__name__ in GATED and type(module.act_fn).__name__.startswith("SiLU"):
             module.forward = partial(_gated, module)
+
+
+def joint_weight(layers: Sequence[Any]) -> Tensor:
+    """The weights [I, sum of O] of linear layers with one input: a view where they lie side by side, else a copy."""
+    views_IO = [layer.weight.T for layer in layers]
+    first, step = views_IO[0], views_IO[0].element_size()
+    ends = [view.data_ptr() + view.shape[1] * step for view in views_IO]
+    adjacent = all(end == view.data_ptr() for end, view in zip(ends, views_IO[1:], strict=False))
+    if adjacent and first.stride(1) == 1 and len({view.untyped_storage().data_ptr() for view in views_IO}) == 1:
+        return first.as_strided((first.shape[0], sum(view.shape[1] for view in views_IO)), first.stride())
+    return torch.cat(views_IO, dim=1)
+
+
+def _lay_side_by_side(layers: Sequence[Any]) -> None:
+    joint_IO, start = torch.cat([layer.weight.detach().T for layer in layers], dim=1), 0
+    for layer in layers:
+        stop = start + layer.out_features
+        layer.weight = nn.Parameter(joint_IO[:, start:stop].T, requires_grad=False)
+        start = stop
 
 
 def _is_plain_norm(module: Any) -> bool:

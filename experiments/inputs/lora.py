@@ -49,12 +49,6 @@ class LoraLinear(PeftLinear):  # type: ignore[misc]
             self.scaling[name],
         )
 
-    def merged_weight(self) -> Tensor:
-        """A copy of the weight with the active adapter in it, W + s B A; the base keeps its own to the last bit."""
-        a_RI, b_OR = low_rank(self)
-        weight: Tensor = self.base_layer.weight
-        return torch.addmm(weight, b_OR.to(weight.dtype), a_RI.to(weight.dtype))
-
 
 def low_rank(layer: nn.Module) -> tuple[Tensor, Tensor]:
     """A [R, I] and s B [O, R] of a linear layer's active adapter; of rank 0 where it has none."""

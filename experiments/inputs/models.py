@@ -75,9 +75,9 @@ def load(auto_class: Any, model: Model, cache_dir: Path, **options: Any) -> PreT
         use_safetensors=True,
         **options,
     )
-    loaded = loaded if loaded.dtype == dtype else loaded.to(dtype)
+    loaded = (loaded if loaded.dtype == dtype else loaded.to(dtype)).requires_grad_(False).eval().to(device())
     fuse_layers(loaded)
-    return loaded.requires_grad_(False).eval().to(device())  # type: ignore[no-any-return]
+    return loaded  # type: ignore[no-any-return]
 
 
 def prepare_model(model: Model, cache_dir: Path) -> str:

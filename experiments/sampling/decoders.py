@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import rms_norm, silu
 from transformers import DynamicCache
 
+from experiments.inputs.layers import joint_weight
 from experiments.inputs.lora import LoraLinear, low_rank
 from experiments.inputs.models import decoder_of, precision
 from experiments.sampling.batch import left_pad, positions
@@ -185,7 +186,7 @@ class _Projection:
     vanish, which early in training is all of it.
     """
 
-    weight_IO: Tensor  # in this order small products take two thirds of the time on the CPU
+    weight_IO: Tensor
     bias_O: Tensor | None
     low: tuple[Tensor, Tensor] | None  # A^T [I, R], and s B^T [R, O], block-diagonal over the layers
 
@@ -193,15 +194,15 @@ class _Projection:
     def of(cls, *layers: Any) -> _Projection:
         biases = [layer.bias for layer in layers if layer.bias is not None]
         bias_O = torch.cat(biases) if biases else None
-        adapted = any(isinstance(layer, LoraLinear) and not layer.disable_adapters for layer in layers)
-        if not adapted or layers[0].weight.dtype != torch.bfloat16:
-            return cls(torch.cat([_effective_weight(layer).T for layer in layers], dim=1), bias_O, None)
+        weight_IO = joint_weight([getattr(layer, "base_layer", layer) for layer in layers])
+        if not any(isinstance(layer, LoraLinear) and not layer.disable_adapters for layer in layers):
+            return cls(weight_IO, bias_O, None)
         factors = [low_rank(layer) for layer in layers]
-        down = torch.cat([a_RI for a_RI, _ in factors]).T.to(torch.bfloat16, copy=True)
-        up = torch.block_diag(*[b_OR for _, b_OR in factors])  # type: ignore[no-untyped-call]
-        up = up.T.to(torch.bfloat16, copy=True)
-        weight_IO = torch.cat([layer.weight.T for layer in layers], dim=1)
-        return cls(weight_IO, bias_O, (down.contiguous(), up.contiguous()))
+        down_IR = torch.cat([a_RI for a_RI, _ in factors]).T.to(weight_IO.dtype)
+        up_RO = torch.block_diag(*[b_OR for _, b_OR in factors]).T.to(weight_IO.dtype)  # type: ignore[no-untyped-call]
+        if weight_IO.dtype == torch.bfloat16:
+            return cls(weight_IO, bias_O, (down_IR.contiguous(), up_RO.contiguous()))
+        return cls(torch.addmm(weight_IO, down_IR, up_RO), bias_O, None)
 
     def __call__(self, x: Tensor) -> Tensor:
         x_NI = x.reshape(-1, x.shape[-1])
@@ -247,13 +248,6 @@ class _Layer:
             _Projection.of(mlp.gate_proj, mlp.up_proj),
             _Projection.of(mlp.down_proj),
         )
-
-
-def _effective_weight(layer: Any) -> Tensor:
-    if isinstance(layer, LoraLinear) and not layer.disable_adapters:
-        return layer.merged_weight()
-    weight: Tensor = layer.weight
-    return weight
 
 
 def _rotate(x_BSND: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

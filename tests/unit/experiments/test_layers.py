@@ -12,7 +12,7 @@ from torch.autograd import gradcheck
 from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from experiments.errors import InputError
-from experiments.inputs.layers import _RMSNorm, _SwiGLU, fuse_layers
+from experiments.inputs.layers import _RMSNorm, _SwiGLU, fuse_layers, joint_weight
 from experiments.inputs.lora import LoraLinear, _Lora, lora_config
 from experiments.inputs.models import language_head
 from experiments.spec import Lora
@@ -66,6 +66,18 @@ def test_a_float64_model_is_float64_throughout(llama: Any) -> None:
     assert 0 < gap < 1e-11
 
 
+def test_weights_side_by_side_are_one_without_a_copy(llama: Any) -> None:
+    attention = llama.model.layers[0].self_attn
+    projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+    before = torch.cat([layer.weight for layer in projections])
+    assert torch.equal(joint_weight(projections), before.T)  # a copy still
+    fuse_layers(llama)
+    joint = joint_weight(projections)
+    assert joint.data_ptr() == attention.q_proj.weight.data_ptr()
+    assert torch.equal(joint, before.T)
+    assert torch.equal(torch.cat([layer.weight for layer in projections]), before)
+
+
 def test_a_norm_of_another_kind_is_left_alone() -> None:
     torch.manual_seed(0)
     gemma = GemmaForCausalLM(GemmaConfig(**SIZES, head_dim=8)).eval()
@@ -110,12 +122,6 @@ class TestLora:
         ours, _ = self.pair(llama, torch.float32)
         with ours.disable_adapter():
             assert torch.equal(ours(IDS).logits, llama(IDS).logits)
-
-    def test_a_merged_weight_computes_the_same(self, llama: Any) -> None:
-        ours, _ = self.pair(llama, torch.float32)
-        layer = ours.get_base_model().model.layers[0].mlp.up_proj
-        x = torch.randn(3, 32)
-        torch.testing.assert_close(layer(x), x @ layer.merged_weight().T, rtol=1e-5, atol=1e-6)
 
     def test_an_adapted_head_is_refused(self, llama: Any) -> None:
         config = lora_config(Lora(rank=4, alpha=8, target_modules="lm_head"))
