@@ -193,6 +193,10 @@ DPOLoss = Literal[
 ]  # fmt: skip
 
 
+SMOOTHED = {"robust", "exo_pair", "aot", "aot_unpaired"}  # the losses that read label_smoothing
+WHOLE_STEP = {"aot", "aot_unpaired", "sft"}  # those that sort the pairs, or average over all their tokens
+
+
 class DPO(Strict):
     """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290) and the losses that TRL knows."""
 
@@ -203,7 +207,7 @@ class DPO(Strict):
     )
     loss_weights: tuple[Annotated[float, Field(gt=0)], ...] = Field(description="one for each of the losses")
     beta: float = Field(gt=0, description="strength of the pull to the reference")
-    label_smoothing: float = Field(ge=0, lt=0.5, description="share of labels taken to be wrong: robust, exo_pair, aot")
+    label_smoothing: float = Field(ge=0, lt=0.5, description="share of labels taken to be wrong")
     learning_rate: float = Field(gt=0, description="of the adapter; constant")
     pairs_per_step: int = Field(ge=1, description="pairs in one optimizer step")
     pairs_per_microbatch: int = Field(
@@ -230,9 +234,17 @@ class DPO(Strict):
                 "there must be one weight for each loss, and no loss twice"
             )
         if "exo_pair" in self.losses and not self.label_smoothing:
-            raise ValueError("losses=exo_pair needs label_smoothing > 0 (TRL's own default is 0.001)")
-        if {"aot", "aot_unpaired"} & set(self.losses) and self.pairs_per_microbatch != self.pairs_per_step:
-            raise ValueError("losses=aot sorts a whole step's pairs: set pairs_per_microbatch to pairs_per_step")
+            raise ValueError("losses=[exo_pair] needs label_smoothing > 0 (TRL's own default is 0.001)")
+        if self.label_smoothing and not SMOOTHED & set(self.losses):
+            raise ValueError(
+                f"label_smoothing={self.label_smoothing} has no effect on losses={list(self.losses)}; "
+                f"it is for {', '.join(sorted(SMOOTHED))}"
+            )
+        if WHOLE_STEP & set(self.losses) and self.pairs_per_microbatch != self.pairs_per_step:
+            raise ValueError(
+                f"losses={list(self.losses)}: {', '.join(sorted(WHOLE_STEP & set(self.losses)))} looks at all pairs of "
+                f"a step together: set pairs_per_microbatch to pairs_per_step={self.pairs_per_step}"
+            )
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""DPO's loss as one pure function: what TRL's trainer must agree with (tests/contract/test_trl.py)."""
+"""DPO's loss as one pure function: what TRL's trainer must agree with (tests/contract/test_dpo_trainer.py)."""
 
 from __future__ import annotations
 

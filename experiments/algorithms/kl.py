@@ -11,7 +11,7 @@ def k1(logp: Tensor, ref_logp: Tensor) -> Tensor:
 
 
 def k3(logp: Tensor, ref_logp: Tensor) -> Tensor:
-    """R - 1 - log r with r = pi_ref / pi: unbiased, never negative, for logging only (biased as a reward or a loss)."""
+    """With r = pi_ref / pi, r - 1 - log r: unbiased, never negative; for logging only: biased as a reward or a loss."""
     log_r = ref_logp - logp
     return log_r.exp() - 1 - log_r
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-LOG_RATIO_LIMIT = 20.0  # exp(20) is finite in float32; far beyond any ratio that clipping lets through
+LOG_RATIO_LIMIT = 20.0  # exp(20) is finite in float32, and no ratio that a policy should ever come to
 
 
 def masked_mean(x_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -108,6 +108,12 @@ def value_loss_sum(
     clipped_BT = old_values_BT + (values_BT - old_values_BT).clamp(-clip_range, clip_range)
     error_BT = torch.maximum((values_BT - returns_BT) ** 2, (clipped_BT - returns_BT) ** 2)
     return 0.5 * (error_BT * mask_BT).sum()
+
+
+def approximate_kl(logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """KL(pi_old || pi) per token from samples of pi_old: mean of ratio - 1 - log ratio (Schulman 2020), nats."""
+    log_ratio_BT = log_ratio(logp_BT, old_logp_BT)
+    return masked_mean(log_ratio_BT.exp() - 1 - log_ratio_BT, mask_BT)
 
 
 def clip_fraction(logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor, clip_range: float) -> Tensor:

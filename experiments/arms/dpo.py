@@ -61,6 +61,7 @@ def train(spec: ArmJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path,
         DivergedError: more than `max_skipped_steps` optimizer steps had no finite gradient.
     """
     assert isinstance(spec.arm, DPO)
+    meter = Meter()  # first: loading the model counts, as it does for PPO
     resume = Checkpoints(folder, spec)
     state = resume.load()
     done = int(state.numbers["step"]) if state else 0
@@ -68,7 +69,7 @@ def train(spec: ArmJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path,
     if done * spec.arm.pairs_per_step < spec.num_prompts:
         with tempfile.TemporaryDirectory() as scratch:
             trainer = make_trainer(spec, load_ranking(ranking_folder), cache_dir, Path(scratch), done)
-            trainer.add_callback(_Ledger(trainer, spec, folder, recorder, resume, state))
+            trainer.add_callback(_Ledger(spec, folder, recorder, meter, resume, state))
             trainer.train()
     resume.remove()
 
@@ -198,6 +199,7 @@ def _arguments(spec: ArmJobSpec, arm: DPO, scratch: Path, steps_done: int) -> DP
         router_aux_loss_coef=0.0,
         save_strategy="no",
         logging_steps=1,
+        logging_nan_inf_filter=False,  # a loss that is not finite must not be logged as 0
         report_to="none",
         disable_tqdm=True,
     )
@@ -244,18 +246,18 @@ class _Ledger(TrainerCallback):
 
     def __init__(
         self,
-        trainer: FastDPOTrainer,
         spec: ArmJobSpec,
         folder: Path,
         recorder: Recorder,
+        meter: Meter,
         resume: Checkpoints,
         state: State | None,
     ) -> None:
         assert isinstance(spec.arm, DPO)
-        self.trainer, self.arm, self.folder, self.recorder, self.resume = trainer, spec.arm, folder, recorder, resume
+        self.arm, self.folder, self.recorder, self.meter, self.resume = spec.arm, folder, recorder, meter, resume
         self.num_steps = spec.num_prompts // spec.arm.pairs_per_step
         self.points = evaluation_updates(self.num_steps, spec.num_points)
-        self.meter, self.watch, self.state = Meter(), Watch(dpo_flags), state
+        self.watch, self.state = Watch(dpo_flags), state
         self.steps_done = self.tokens_done = self.num_skipped_steps = 0
         if state is not None:
             self.meter.go_on_from(Axes(**state.numbers["axes"]))

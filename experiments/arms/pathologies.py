@@ -1,7 +1,7 @@
 """What goes wrong in training, seen while it happens: a flag is a ledger column, 1 where it is up.
 
-The thresholds are this project's judgement, wide enough that a healthy arm stays silent; a flag asks for a look at the
-curve, it decides nothing.
+The thresholds are this project's judgement, wide enough that a healthy arm stays silent (`all_truncated` apart, where a
+task asks for just so many tokens); a flag asks for a look at the curve, it decides nothing.
 """
 
 from __future__ import annotations

@@ -300,7 +300,7 @@ class PPOTrainer:
                 "ppo/policy_loss": policy_loss.detach() / num_tokens,
                 "ppo/value_loss": value_loss.detach() / num_tokens,
                 "ppo/clip_fraction": share * ppo.clip_fraction(new.logp_BT, old_logp_BT, mask_BT, arm.clip_range),
-                "ppo/approx_kl": share * ppo.masked_mean(kl.k3(new.logp_BT, old_logp_BT), mask_BT),
+                "ppo/approx_kl": share * ppo.approximate_kl(new.logp_BT, old_logp_BT, mask_BT),
             }
 
     def _skip_step(self) -> None:

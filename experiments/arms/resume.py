@@ -81,8 +81,8 @@ class Checkpoints:
 def _replace(new: Path, place: Path) -> None:
     """A folder cannot be replaced in one step; killed in between, the old one is still there under another name."""
     old = place.with_name(f".{place.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
     if place.exists():
+        shutil.rmtree(old, ignore_errors=True)
         place.rename(old)
     new.rename(place)
     shutil.rmtree(old, ignore_errors=True)

@@ -138,7 +138,7 @@ def describe(rollouts: Rollouts, kl_coefficient: float) -> dict[str, float]:
         "ppo/kl": kl_N.mean(),
         "ppo/kl_per_token": kl_N.sum() / mask_NT.sum(),
         "ppo/kl_coefficient": kl_coefficient,
-        "ppo/reward_mean": (rollouts.score_N - kl_coefficient * kl_N).mean(),
+        "ppo/reward_mean": rollouts.rewards_NT.sum(dim=1).mean(),
         "ppo/entropy": ppo.masked_mean(rollouts.entropy_NT, mask_NT),
         "ppo/explained_variance": ppo.explained_variance(rollouts.values_NT, rollouts.returns_NT, rollouts.trained_NT),
         "ppo/response_tokens": mask_NT.sum(dim=1).mean(),

@@ -1,8 +1,8 @@
 """What computes the next hidden states while responses are sampled: prompts first, then one token per row and step.
 
 `LlamaDecoder` knows the layers of the Llama family: products that read the same input are one product, the adapter is
-merged where that is exact, keys and values are written into a cache that never moves, and a step makes a third of the
-library's calls. On CUDA its step has fixed shapes and addresses, so that it can be captured as a graph.
+merged where the base is not bfloat16, keys and values are written into a cache that never moves, and a step makes a
+third of the library's calls. On CUDA its step has fixed shapes and addresses, so that it can be captured as a graph.
 `LibraryDecoder` runs any causal language model of transformers, slower.
 """
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from torch.utils.data import SequentialSampler
 from trl import DPOConfig, DPOTrainer
 
@@ -16,7 +17,7 @@ from experiments.algorithms.dpo import dpo_loss
 from experiments.arms import dpo
 from experiments.artifacts import ranking
 from experiments.artifacts.ranking import RankedPrompt
-from experiments.errors import InputError
+from experiments.errors import DivergedError, InputError
 from experiments.inputs.lora import lora_config
 from experiments.inputs.models import load_base, load_tokenizer, reference, with_policy
 from experiments.sampling.logprobs import total_logprobs
@@ -104,6 +105,52 @@ class TestAgainstTheStockTrainer:
         assert len(mine) == 6
         assert mine == pytest.approx(theirs, rel=1e-5)  # TRL's collator keeps the given reference in float32
         assert abs(mine[-1] - mine[0]) > 1e-3
+
+
+class TestStep:
+    def gradients(self, trainer: Any, batches: list[Any]) -> list[torch.Tensor]:
+        for batch in batches:
+            (trainer.compute_loss(trainer.model, batch) / len(batches)).backward()
+        return [p.grad for p in trainer.model.parameters() if p.grad is not None]
+
+    @pytest.mark.parametrize(("pairs", "tokens"), [(4, 10**6), (2, 10**6), (8, 60)])
+    def test_the_gradient_does_not_depend_on_micro_batches_or_length_groups(
+        self, make_trainer: Any, dpo_arm: DPO, tiny: Model, monkeypatch: pytest.MonkeyPatch, pairs: int, tokens: int
+    ) -> None:
+        model = tiny.model_copy(update={"dtype": "float64"})
+        found = []
+        for size, budget in ((8, 10**6), (pairs, tokens)):
+            monkeypatch.setattr(dpo, "tokens_per_pass", lambda device, budget=budget: budget)
+            trainer = make_trainer(
+                dpo_arm.model_copy(update={"pairs_per_microbatch": size}), model=model, num_prompts=8
+            )
+            generator = torch.Generator().manual_seed(0)
+            for parameter in trainer.model.parameters():
+                if parameter.requires_grad:
+                    parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            found.append(self.gradients(trainer, list(trainer.get_train_dataloader())))
+        for whole, cut in zip(*found, strict=True):
+            torch.testing.assert_close(cut, whole, rtol=1e-12, atol=1e-12 * float(whole.abs().max()))
+
+    def test_a_step_without_a_finite_gradient_changes_nothing_is_counted_and_ends_the_arm_in_time(
+        self, arm_job: Any, dpo_arm: DPO, artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path, recorder: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        original, calls = dpo.FastDPOTrainer.compute_loss, iter(range(1000))
+
+        def sick(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+            loss: torch.Tensor = original(self, *args, **kwargs)
+            return loss * math.nan if next(calls) >= 2 else loss  # two micro-batches a step: the first step is well
+
+        monkeypatch.setattr(dpo.FastDPOTrainer, "compute_loss", sick)
+        arm = dpo_arm.model_copy(update={"max_skipped_steps": 1})
+        with pytest.raises(DivergedError, match=r"arm dpo: 2 optimizer steps .*max_skipped_steps=1"):
+            run_stage("arm", arm_job(arm, num_prompts=32, num_points=3), artifacts, tmp_path, cache_dir, recorder)
+        assert recorder.values("train/skipped_steps") == [0.0, 1.0]
+        assert recorder.values("flag/non_finite_gradient") == [0.0, 1.0]
+        assert math.isnan(recorder.values("train/loss")[1])
+        weights = load_file(tmp_path / "adapters" / "point_1" / "adapter_model.safetensors")
+        assert all(bool(tensor.isfinite().all()) for tensor in weights.values())
 
 
 class TestStart:

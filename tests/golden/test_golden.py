@@ -32,3 +32,6 @@ def test_the_trace_is_of_a_policy_that_learns(algorithm: str) -> None:
     name = {"ppo": "ppo/kl", "dpo": "dpo/reward_margin"}[algorithm]
     assert rows[0][name] == pytest.approx(0, abs=1e-6)
     assert rows[-1][name] > 0.05
+    assert any(row["train/gradient_norm"] > traces.ARMS[algorithm].max_gradient_norm for row in rows)
+    if algorithm == "ppo":
+        assert any(row["ppo/clip_fraction"] > 0 for row in rows)

@@ -36,3 +36,18 @@ def test_choices_of_a_group_exist(choice: str) -> None:
         assert (ROOT / "conf" / group / f"{name}.yaml").exists()
     else:
         assert group in (ROOT / "conf" / "config.yaml").read_text()
+
+
+ALGORITHMS = ROOT / "experiments" / "algorithms" / "README.md"
+NAMED_TESTS = sorted(set(re.findall(r"`(test_\w+\.py)::(\w+)`", ALGORITHMS.read_text(encoding="utf-8"))))
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED_TESTS, ids="::".join)
+def test_the_tests_that_guard_the_algorithms_exist(file: str, name: str) -> None:
+    (path,) = (ROOT / "tests").rglob(file)
+    assert f"def {name}(" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", ALGORITHMS.read_text(encoding="utf-8")))))
+def test_links_of_the_algorithms_page_lead_to_files(link: str) -> None:
+    assert (ALGORITHMS.parent / link).exists()

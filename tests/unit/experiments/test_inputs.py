@@ -7,10 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from experiments.errors import InputError
-from experiments.inputs import fingerprint
-from experiments.inputs.models import load_base, load_tokenizer, prepare_model, reference, with_policy
+from experiments.inputs import fingerprint, models
+from experiments.inputs.models import arithmetic, load_base, load_tokenizer, prepare_model, reference, with_policy
 from experiments.inputs.texts import labelled_texts, prompts
 from experiments.spec import Data, Model
 
@@ -156,7 +157,51 @@ class TestModels:
         assert len(ids) == len(text.encode())
         assert tokenizer.decode(ids) == text
 
-    def test_a_fresh_policy_is_the_base_exactly_and_trains_in_float32(self, tiny: Model, cache_dir: Path) -> None:
+    @pytest.mark.parametrize(
+        ("processor", "expected"),
+        [
+            ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
+            ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+            ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, torch.float32),
+            ({"cpu_name": "Intel Core", "avx2": True}, torch.float32),
+            ({}, torch.float32),
+        ],
+    )
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="the rule is for the CPU; a GPU multiplies in bfloat16")
+    def test_a_bfloat16_base_is_multiplied_in_what_the_processor_is_fast_in(
+        self, tiny: Model, monkeypatch: pytest.MonkeyPatch, processor: dict[str, object], expected: torch.dtype
+    ) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+        assert arithmetic(tiny.model_copy(update={"dtype": "bfloat16"})) == expected
+        assert arithmetic(tiny) == torch.float32
+        assert arithmetic(tiny.model_copy(update={"dtype": "float64"})) == torch.float64
+
+    def test_in_float32_arithmetic_the_weights_are_still_bfloat16s_values(
+        self, tiny: Model, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(models, "arithmetic", lambda model: torch.float32)
+        base = load_base(tiny.model_copy(update={"dtype": "bfloat16"}), cache_dir)
+        assert all(p.dtype == torch.float32 and torch.equal(p, p.bfloat16().float()) for p in base.parameters())
+
+    def test_a_model_whose_logits_are_not_its_heads_is_refused(
+        self, tiny: Model, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As of families that scale or bend their logits in a way that is not known here."""
+        original = LlamaForCausalLM.forward
+
+        def shifted(self: LlamaForCausalLM, *args: object, **kwargs: object) -> object:
+            output = original(self, *args, **kwargs)
+            output.logits = output.logits * 2
+            return output
+
+        monkeypatch.setattr(LlamaForCausalLM, "forward", shifted)
+        with pytest.raises(InputError, match=r"model\.path=tiny:llama: LlamaForCausalLM does more to its logits"):
+            load_base(tiny, cache_dir)
+
+    def test_a_fresh_policy_is_the_base_exactly_and_trains_in_float32(
+        self, tiny: Model, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(models, "arithmetic", lambda model: torch.bfloat16)
         model = at(tiny, tiny.path).model_copy(update={"dtype": "bfloat16"})
         policy = with_policy(load_base(model, cache_dir), model.lora, seed=3)
         ids = torch.tensor([[1, 2, 3]])

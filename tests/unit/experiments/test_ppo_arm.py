@@ -13,6 +13,7 @@ from experiments.algorithms import kl, ppo
 from experiments.arms.ppo import PPOTrainer
 from experiments.arms.rollouts import Microbatch, Rollouts, treat_truncation
 from experiments.errors import DivergedError
+from experiments.inputs import models
 from experiments.inputs.models import load_base
 from experiments.meter import Meter
 from experiments.sampling.batch import make_batch
@@ -182,6 +183,20 @@ class TestUpdate:
         assert set(seen) == {0.0}
         assert losses["ppo/approx_kl"] == losses["ppo/clip_fraction"] == 0
 
+    def test_in_bfloat16_the_ratio_starts_at_1_and_the_kl_at_0_all_the_same(
+        self, make_trainer: Any, ppo_arm: PPO, tiny: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(models, "arithmetic", lambda model: torch.bfloat16)
+        arm = changed(ppo_arm, learning_rate=1e-300)
+        trainer = make_trainer(arm, model=tiny.model_copy(update={"dtype": "bfloat16"}))
+        rollouts = rollouts_of(trainer)
+        assert trainer.policy.dtype == torch.bfloat16
+        assert torch.equal(rollouts.logp_NT, rollouts.ref_logp_NT)
+        assert rollouts.sampler_gap < 0.05
+        losses = trainer.update(rollouts, 1)
+        assert losses["ppo/approx_kl"] == losses["ppo/clip_fraction"] == 0
+        assert losses["train/gradient_norm"] > 0
+
     @pytest.mark.parametrize("budget", [50, 150, 10**6])
     def test_the_gradient_does_not_depend_on_micro_batches_or_padding(
         self, make_trainer: Any, ppo_arm: PPO, tiny64: Model, budget: int
@@ -252,6 +267,37 @@ class TestUpdate:
         assert reported > 1e-6
         assert norm == pytest.approx(1e-6, rel=1e-2)
 
+    def test_policy_and_critic_have_their_own_rates_and_clipping(self, make_trainer: Any, ppo_arm: PPO) -> None:
+        trainer = make_trainer(changed(ppo_arm, value_learning_rate=7e-3, max_gradient_norm=1e-6))
+        policy, critic = trainer.optimizer.param_groups
+        assert (policy["lr"], critic["lr"]) == (ppo_arm.learning_rate, 7e-3)
+        assert {id(p) for p in policy["params"]} == {id(p) for p in trainer.policy_parameters}
+        assert {id(p) for p in critic["params"]} == {id(p) for p in trainer.value.parameters()}
+        rollouts = rollouts_of(trainer)
+        rollouts.returns_NT.add_(100.0)  # a wild critic must not shrink the policy's step
+        trainer.step(rollouts, minibatch(rollouts))
+        norms = [
+            math.sqrt(sum(float((p.grad**2).sum()) for p in group["params"] if p.grad is not None))
+            for group in (policy, critic)
+        ]
+        assert norms == pytest.approx([1e-6, 1e-6], rel=1e-2)
+
+    def test_the_shared_pass_serves_the_first_epoch_only(self, make_trainer: Any, ppo_arm: PPO) -> None:
+        trainer = make_trainer(changed(ppo_arm, num_minibatches=1, num_epochs=3, tokens_per_microbatch=10**6))
+        rollouts = rollouts_of(trainer)
+        assert rollouts.shared_pass is not None
+        passes: list[Any] = []
+        original = trainer.step
+
+        def spy(rollouts: Rollouts, minibatch: Any, shared_pass: Any = None) -> Any:
+            passes.append(shared_pass)
+            return original(rollouts, minibatch, shared_pass)
+
+        trainer.step = spy
+        losses = trainer.update(rollouts, 1)
+        assert passes == [rollouts.shared_pass, None, None]
+        assert losses["ppo/approx_kl"] > 0  # the second epoch sees the policy that the first has moved
+
     def test_a_step_without_a_finite_gradient_changes_nothing_and_is_counted(
         self, make_trainer: Any, ppo_arm: PPO
     ) -> None:
@@ -306,6 +352,31 @@ class TestTruncation:
         assert (advantages == 0).all()
         terminal, _ = ppo.generalised_advantages(torch.zeros(1, 4), constant, mask, 1.0, 0.95)
         assert (terminal[0, :3] < 0).all()
+
+    def test_the_value_after_the_last_token_is_what_bootstraps(
+        self, make_trainer: Any, ppo_arm: PPO, tiny64: Model
+    ) -> None:
+        """A cut row's last TD error is the critic's change from the state before its last token to the one after."""
+        arm = changed(ppo_arm, truncation="bootstrap", gae_lambda=0.0, kl_coefficient=0.0)
+        trainer = make_trainer(arm, model=tiny64)
+        perturb(trainer)
+        rollouts = estimated(trainer, mixed_endings(trainer.tokenizer.eos_token_id))
+        (micro,) = rollouts.microbatches
+        features = trainer.reward.features(micro.batch)
+        with torch.no_grad():
+            values = trainer.value(features, trainer.reward.prefix_scores(micro.batch, features))
+        raw = rollouts.returns_NT - rollouts.values_NT
+        for row, cut in enumerate((~rollouts.ended_N).tolist()):
+            last = int(rollouts.mask_NT[row].sum()) - 1
+            after = values[row, last + 1] if cut else rollouts.score_N[row]
+            assert raw[row, last].item() == pytest.approx(float(after - values[row, last]), abs=1e-12)
+
+    def test_masked_rows_take_no_part_in_whitening(self, make_trainer: Any, ppo_arm: PPO, tiny64: Model) -> None:
+        trainer = make_trainer(changed(ppo_arm, truncation="mask"), model=tiny64)
+        rollouts = estimated(trainer, mixed_endings(trainer.tokenizer.eos_token_id))
+        assert 0 < rollouts.trained_NT.sum() < rollouts.mask_NT.sum()
+        assert (rollouts.advantages_NT[~rollouts.ended_N] == 0).all()
+        assert ppo.masked_mean(rollouts.advantages_NT**2, rollouts.trained_NT).item() == pytest.approx(1, abs=1e-6)
 
     @pytest.mark.parametrize("how", ["terminal", "penalty", "bootstrap", "mask"])
     def test_trains_on_rollouts_that_are_all_truncated(self, make_trainer: Any, ppo_arm: PPO, how: Any) -> None:
