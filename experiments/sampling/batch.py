@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,18 +93,20 @@ def length_groups(prompt_lengths: Sequence[int], response_lengths: Sequence[int]
     Args:
         prompt_lengths: tokens of N prompts.
         response_lengths: tokens of N responses, which are padded apart from the prompts.
-        max_tokens: the most that a group has, padding included; a longer row is a group of its own.
+        max_tokens: the most that a group has, padding included; where a row alone is longer, groups of one row.
 
     Returns:
         Indices of the rows of each group, every row once.
     """
     order = sorted(range(len(response_lengths)), key=lambda i: (response_lengths[i], prompt_lengths[i], i))
-    groups: list[list[int]] = []
-    for row in order:
-        wider = [*groups[-1], row] if groups else [row]
-        width = max(prompt_lengths[i] for i in wider) + max(response_lengths[i] for i in wider)
-        if groups and width * len(wider) <= max_tokens:
-            groups[-1].append(row)
-        else:
-            groups.append([row])
+    for count in range(1, len(order) + 1):
+        groups = [
+            chunk.tolist() for chunk in np.array_split(order, count)
+        ]  # of equal size: the largest sets the memory
+        if all(_padded_tokens(rows, prompt_lengths, response_lengths) <= max_tokens for rows in groups):
+            break
     return groups
+
+
+def _padded_tokens(rows: Sequence[int], prompt_lengths: Sequence[int], response_lengths: Sequence[int]) -> int:
+    return len(rows) * (max(prompt_lengths[row] for row in rows) + max(response_lengths[row] for row in rows))

@@ -222,6 +222,10 @@ class TestLengthGroups:
     def test_a_row_longer_than_the_budget_is_a_group_of_its_own(self) -> None:
         assert length_groups([1, 1], [100, 1], 10) == [[1], [0]]
 
+    def test_groups_are_of_equal_size(self) -> None:
+        groups = length_groups([8] * 32, [28] * 32, 1024)
+        assert [len(group) for group in groups] == [16, 16]
+
 
 def tiny_model(name: str, **settings: Any) -> Any:
     base_class = getattr(transformers, name)
