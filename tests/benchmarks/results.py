@@ -1,0 +1,126 @@
+"""From measurements to rows with a verdict, the table, and the exit code. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from rich.table import Table
+
+from tests.benchmarks.settings import Comparison
+
+Measurement = Mapping[str, Any]  # what `probe.emit` printed
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `met` is None where no target was set."""
+
+    setting: str
+    ours: str
+    peer: str
+    ratio: str
+    target: str = ""
+    met: bool | None = None
+
+
+def seconds_of(measurements: Sequence[Measurement]) -> float:
+    """Median over all repeats of all rounds."""
+    return median(seconds for one in measurements for seconds in one["seconds"])
+
+
+def items_per_second(measurements: Sequence[Measurement]) -> float:
+    """Items of one repeat over the median seconds."""
+    return float(median(one["items"] for one in measurements) / seconds_of(measurements))
+
+
+def peak_gb(measurements: Sequence[Measurement]) -> float:
+    """Median over the rounds, in 10⁹ bytes."""
+    return float(median(one["peak_bytes"] for one in measurements)) / 1e9
+
+
+def trace_difference(ours: Sequence[float], peer: Sequence[float]) -> float:
+    """Largest absolute difference of two loss traces of the same length, nats."""
+    return max(abs(a - b) for a, b in zip(ours, peer, strict=True))
+
+
+def rows_of(comparison: Comparison, ours: Sequence[Measurement], peer: Sequence[Measurement]) -> list[Row]:
+    """Speed, memory and loss trace of one comparison, as far as it compares them."""
+    rows = []
+    if comparison.compares_speed:
+        rows.append(
+            _speed(comparison, items_per_second(ours), items_per_second(peer), seconds_of(ours), seconds_of(peer))
+        )
+    rows.append(_memory(comparison, peak_gb(ours), peak_gb(peer)))
+    if "losses" in ours[0] and "losses" in peer[0]:
+        rows.append(_trace(comparison, trace_difference(ours[0]["losses"], peer[0]["losses"])))
+    return rows
+
+
+def _speed(comparison: Comparison, ours: float, peer: float, ours_seconds: float, peer_seconds: float) -> Row:
+    return Row(
+        f"{comparison.name}: {comparison.unit}/s",
+        f"{ours:.3g} ({ours_seconds:.1f} s)",
+        f"{comparison.peer.label} {peer:.3g} ({peer_seconds:.1f} s)",
+        f"{ours / peer:.2f}×",
+        f"≥ {comparison.speed}×" if comparison.speed else "",
+        ours / peer >= comparison.speed if comparison.speed else None,
+    )
+
+
+def _memory(comparison: Comparison, ours: float, peer: float) -> Row:
+    return Row(
+        f"{comparison.name}: peak memory",
+        f"{comparison.ours.label} {ours:.2f} GB",
+        f"{comparison.peer.label} {peer:.2f} GB",
+        f"{ours / peer:.2f}×",
+        f"≤ {comparison.memory}×" if comparison.memory else "",
+        ours / peer <= comparison.memory if comparison.memory else None,
+    )
+
+
+def _trace(comparison: Comparison, difference: float) -> Row:
+    within = comparison.traces_within
+    return Row(
+        f"{comparison.name}: loss trace",
+        "",
+        "",
+        f"Δ {difference:.1e}",
+        f"≤ {within:.0e}" if within else "",
+        difference <= within if within else None,
+    )
+
+
+def floor_row(name: str, seconds: float, floors: Mapping[str, float], flops: float) -> Row:
+    """How far an update of ours is from what the machine's matrix products and memory allow."""
+    floor = sum(floors.values())
+    parts = ", ".join(f"{stage} {value:.2g}" for stage, value in floors.items())
+    return Row(
+        f"{name}: floor",
+        f"{seconds:.1f} s",
+        f"{floor:.2f} s = {flops / 1e12:.2f} TFLOP at {flops / floor / 1e9:.0f} GFLOP/s ({parts})",
+        f"{seconds / floor:.1f}× the floor",
+    )
+
+
+def failed_row(name: str, reason: str) -> Row:
+    """A comparison that did not finish counts as missed."""
+    return Row(name, "failed", reason, "", "", met=False)
+
+
+def table(rows: Sequence[Row], title: str) -> Table:
+    """For a terminal."""
+    drawn = Table(title=title, title_justify="left")
+    for column in ("setting", "ours", "peer", "ratio", "target", "met"):
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        met = {True: "yes", False: "NO", None: ""}[row.met]
+        drawn.add_row(row.setting, row.ours, row.peer, row.ratio, row.target, met)
+    return drawn
+
+
+def exit_code(rows: Sequence[Row]) -> int:
+    """0 if every target that was measured is met."""
+    return int(any(row.met is False for row in rows))

