@@ -96,6 +96,9 @@ class Bench:
                         f"{results.seconds_of([done]):.1f} s, {results.peak_gb([done]):.2f} GB"
                     )
             rows = results.rows_of(comparison, sides["ours"], sides["peer"])
+            if comparison.twin and comparison.twin + suffix in self.raw:
+                peers = [sides["peer"], self.raw[comparison.twin + suffix]["peer"]]
+                rows.append(results.faster_precision_row(comparison, sides["ours"], peers))
             if comparison.floor:
                 rows.append(self._floor(comparison, inputs, suffix, results.seconds_of(sides["ours"])))
         except MeasurementError as failure:
@@ -135,21 +138,28 @@ class Bench:
             new_tokens=a["new_tokens"],
             num_epochs=a["num_epochs"],
             rank=settings.conf("model/smollm2_135m.yaml")["lora"]["rank"],
-            rows=arm["rows_per_microbatch"],
+            pass_tokens=arm["tokens_per_microbatch"],
         )
-        stages = flops.update_stages(llama, update, bytes_per_weight=2 if a["dtype"] == "bfloat16" else 4)
+        dtypes = ["float32", "bfloat16"] if a["dtype"] == "bfloat16" else ["float32"]  # bf16 weights fit both
+        candidates = {dtype: self._floor_in(dtype, llama, update) for dtype in dtypes}
+        self.raw[f"{comparison.name}{suffix}: floor"] = candidates
+        dtype = min(candidates, key=lambda name: sum(candidates[name]["stage_seconds"].values()))
+        best = candidates[dtype]
+        return results.floor_row(
+            comparison.name, seconds, best["stage_seconds"], sum(best["stage_flops"].values()), dtype
+        )
+
+    def _floor_in(self, dtype: str, llama: flops.Llama, update: flops.Update) -> dict[str, Any]:
+        stages = flops.update_stages(llama, update, bytes_per_weight=2 if dtype == "bfloat16" else 4)
         shapes = flops.distinct_shapes(stages)
-        measured = self.run("rates", {"dtype": a["dtype"], "products": shapes})
-        floors = flops.floor_seconds(
-            stages, dict(zip(shapes, measured["seconds"], strict=True)), measured["bytes_per_second"]
-        )
-        self.raw[f"{comparison.name}{suffix}: floor"] = {
+        measured = self.run("rates", {"dtype": dtype, "products": shapes})
+        seconds = dict(zip(shapes, measured["seconds"], strict=True))
+        return {
             "stage_flops": {name: stage.flops for name, stage in stages.items()},
-            "stage_floor_seconds": floors,
+            "stage_seconds": flops.floor_seconds(stages, seconds, measured["bytes_per_second"]),
             "bytes_per_second": measured["bytes_per_second"],
-            "product_seconds": [[*shape, taken] for shape, taken in zip(shapes, measured["seconds"], strict=True)],
+            "product_seconds": [[*shape, taken] for shape, taken in seconds.items()],
         }
-        return results.floor_row(comparison.name, seconds, floors, sum(stage.flops for stage in stages.values()))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -85,7 +85,7 @@ class Update:
     new_tokens: int
     num_epochs: int
     rank: int
-    rows: int  # in one forward and backward pass
+    pass_tokens: int  # at most so many in one forward and backward pass
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,8 @@ def update_stages(llama: Llama, update: Update, bytes_per_weight: int) -> dict[s
 
 
 def _sizes(update: Update) -> tuple[int, int, int, int, float]:
-    rows = min(update.rows, update.num_prompts)
+    length = update.prompt_tokens + update.new_tokens
+    rows = min(max(1, update.pass_tokens // length), update.num_prompts)
     return update.num_prompts, update.prompt_tokens, update.new_tokens, rows, update.num_prompts / rows
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from experiments.artifacts import ranking
+from experiments.artifacts.ranking import RankedPrompt
 from experiments.inputs.models import load_base, load_tokenizer, with_policy
 from experiments.meter import Meter
+from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import common_uniforms, sample
 from experiments.spec import DPO, PPO, ArmJobSpec, Model
 from experiments.stages import run_stage
@@ -46,9 +49,9 @@ def ppo(folder: Path, cache_dir: Path, a: dict[str, Any]) -> None:
     spec = arm_job(folder, arm, a["dtype"], a["new_tokens"], a["num_prompts"])
     trainer = PPOTrainer(spec, arm, folder / "ranking", folder / "reward", cache_dir, Meter())
     roll_outs, updates = [], []
-    for update, prompts in enumerate(trainer.prompt_batches(1 + a["repeats"]), start=1):
+    for update in range(1, 2 + a["repeats"]):
         start = probe.now()
-        rollouts = trainer.roll_out(prompts, update)
+        rollouts = trainer.roll_out(trainer.prompts_of(update), update)
         middle = probe.now()
         trainer.update(rollouts, update)
         roll_outs.append(middle - start)
@@ -65,14 +68,21 @@ def ppo(folder: Path, cache_dir: Path, a: dict[str, Any]) -> None:
 
 
 def dpo(folder: Path, cache_dir: Path, a: dict[str, Any]) -> None:
-    """All steps, set-up included (it may compute what training then saves)."""
+    """All steps, the reference's log-probs and the set-up included.
+
+    The reference is scored with the ranking data and serves every arm after that; here one arm pays for all of it.
+    """
     from experiments.arms import dpo as arms_dpo
 
     arm = DPO(**{**conf("arm/dpo.yaml"), "learning_rate": a["learning_rate"], "pairs_per_step": a["pairs_per_step"]})
     num_pairs = a["num_steps"] * a["pairs_per_step"]
     spec = arm_job(folder, arm, a["dtype"], 32, num_pairs)
     ranked = ranking.load(folder / "ranking")[: a["num_distinct_pairs"]]
-    load_base(spec.model, cache_dir)  # into the file cache
+    base = load_base(spec.model, cache_dir)
+    start = probe.now()
+    ranked = with_reference(ranked, base, load_tokenizer(spec.model, cache_dir).pad_token_id)
+    reference_seconds = probe.now() - start
+    del base
     with tempfile.TemporaryDirectory() as scratch:
         start = probe.now()
         trainer = arms_dpo.make_trainer(spec, ranked, cache_dir, Path(scratch))
@@ -80,8 +90,17 @@ def dpo(folder: Path, cache_dir: Path, a: dict[str, Any]) -> None:
         trainer.train()
         end = probe.now()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    stages = {"set up": [middle - start], "train": [end - middle]}
-    probe.emit([end - start], num_pairs, stages, losses=losses, policy_dtypes=probe.dtypes(trainer.model))
+    stages = {"reference": [reference_seconds], "set up": [middle - start], "train": [end - middle]}
+    seconds = [reference_seconds + end - start]
+    probe.emit(seconds, num_pairs, stages, losses=losses, policy_dtypes=probe.dtypes(trainer.model))
+
+
+def with_reference(ranked: list[RankedPrompt], base: Any, pad_id: int) -> list[RankedPrompt]:
+    """The log-probs of both responses under the base, as `ranking.build` computes them."""
+    prompt_ids = [prompt.prompt_ids for prompt in ranked for _ in prompt.response_ids]
+    response_ids = [ids for prompt in ranked for ids in prompt.response_ids]
+    logps = total_logprobs(base, prompt_ids, response_ids, temperature=1.0, pad_id=pad_id)
+    return [replace(p, reference_logp=logps[2 * index : 2 * index + 2]) for index, p in enumerate(ranked)]
 
 
 def sampler(folder: Path, cache_dir: Path, a: dict[str, Any]) -> None:

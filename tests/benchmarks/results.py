@@ -54,9 +54,29 @@ def rows_of(comparison: Comparison, ours: Sequence[Measurement], peer: Sequence[
             _speed(comparison, items_per_second(ours), items_per_second(peer), seconds_of(ours), seconds_of(peer))
         )
     rows.append(_memory(comparison, peak_gb(ours), peak_gb(peer)))
+    if ours[0].get("policy_dtypes") != peer[0].get("policy_dtypes"):
+        rows.append(Row(f"{comparison.name}: policy weights", _dtypes(ours[0]), _dtypes(peer[0]), "differ"))
     if "losses" in ours[0] and "losses" in peer[0]:
         rows.append(_trace(comparison, trace_difference(ours[0]["losses"], peer[0]["losses"])))
     return rows
+
+
+def faster_precision_row(
+    comparison: Comparison, ours: Sequence[Measurement], peers: Sequence[Sequence[Measurement]]
+) -> Row:
+    """Our speed against the peer in whichever precision the peer is faster; for the reader, without a target."""
+    fastest = max(peers, key=items_per_second)
+    ratio = items_per_second(ours) / items_per_second(fastest)
+    return Row(
+        f"{comparison.name}: against the peer's faster precision",
+        f"{items_per_second(ours):.3g}",
+        f"{comparison.peer.label} {items_per_second(fastest):.3g} ({_dtypes(fastest[0])})",
+        f"{ratio:.2f}×",
+    )
+
+
+def _dtypes(measurement: Measurement) -> str:
+    return ", ".join(f"{kind} {dtype}" for kind, dtype in measurement.get("policy_dtypes", {}).items())
 
 
 def _speed(comparison: Comparison, ours: float, peer: float, ours_seconds: float, peer_seconds: float) -> Row:
@@ -93,14 +113,14 @@ def _trace(comparison: Comparison, difference: float) -> Row:
     )
 
 
-def floor_row(name: str, seconds: float, floors: Mapping[str, float], flops: float) -> Row:
+def floor_row(name: str, seconds: float, floors: Mapping[str, float], flops: float, dtype: str) -> Row:
     """How far an update of ours is from what the machine's matrix products and memory allow."""
     floor = sum(floors.values())
     parts = ", ".join(f"{stage} {value:.2g}" for stage, value in floors.items())
     return Row(
         f"{name}: floor",
         f"{seconds:.1f} s",
-        f"{floor:.2f} s = {flops / 1e12:.2f} TFLOP at {flops / floor / 1e9:.0f} GFLOP/s ({parts})",
+        f"{floor:.2f} s = {flops / 1e12:.2f} TFLOP at {flops / floor / 1e9:.0f} GFLOP/s, {dtype} ({parts})",
         f"{seconds / floor:.1f}× the floor",
     )
 

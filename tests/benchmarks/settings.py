@@ -46,6 +46,7 @@ class Comparison:
     memory: float | None = None  # target: ours / peer in peak bytes, at most
     compares_speed: bool = True
     traces_within: float | None = None  # target: largest difference of the two loss traces
+    twin: str | None = None  # the same in float32, run before: the peer may be faster in that
     floor: bool = False  # whether the floor of a PPO update is worked out beside it
 
 
@@ -91,11 +92,11 @@ def dpo(name: str, dtype: str, rounds: int, *, pairs_per_step: int, steps: int, 
     return Comparison(name, "pairs", Task("ours", "dpo", arguments), Task("trl-1.16", "stock_dpo", arguments), rounds)
 
 
-def sampler(rows: int, tokens: int, rounds: int) -> Comparison:
+def sampler(rows: int, tokens: int, rounds: int, dtype: str = "bfloat16") -> Comparison:
     """Our sampler against `generate`."""
-    arguments = {"dtype": "bfloat16", "rows": rows, "new_tokens": tokens, "repeats": 1, "attention": "sdpa"}
+    arguments = {"dtype": dtype, "rows": rows, "new_tokens": tokens, "repeats": 1, "attention": "sdpa"}
     return Comparison(
-        f"sample_{rows}x{tokens}",
+        f"sample_{rows}x{tokens}" + ("_fp32" if dtype == "float32" else ""),
         "tokens",
         Task("ours", "sampler", arguments),
         Task("generate", "generate", arguments),
@@ -122,13 +123,23 @@ def comparisons(model: str, device: str, *, long: bool) -> list[Comparison]:
     rounds = 5 if long else 3
     small, on_cpu = model != "random:1b", device == "cpu"
     listed = [
-        replace(ppo("ppo_bf16", "bfloat16", rounds), speed=2.5 if on_cpu else 8.0 if small else None, memory=0.5),
         ppo("ppo_fp32", "float32", rounds),
+        replace(
+            ppo("ppo_bf16", "bfloat16", rounds),
+            speed=2.5 if on_cpu else 8.0 if small else None,
+            memory=0.5,
+            twin="ppo_fp32",
+        ),
         ppo("ppo_bf16_2_epochs", "bfloat16", rounds, epochs=2),
-        replace(dpo("dpo_bf16", "bfloat16", rounds, pairs_per_step=16, steps=3, distinct_pairs=48), speed=2.0),
         replace(dpo("dpo_fp32", "float32", 1, pairs_per_step=16, steps=3, distinct_pairs=16), traces_within=1e-5),
+        replace(
+            dpo("dpo_bf16", "bfloat16", rounds, pairs_per_step=16, steps=3, distinct_pairs=48),
+            speed=2.0,
+            twin="dpo_fp32",
+        ),
         sampler(8, 32, rounds),
-        replace(sampler(32, 32, rounds), speed=3.0),
+        sampler(32, 32, rounds, "float32"),
+        replace(sampler(32, 32, rounds), speed=3.0, twin="sample_32x32_fp32"),
         replace(sampler(32, 128, rounds), speed=3.0),
         arm_memory(),
     ]

@@ -66,17 +66,19 @@ def test_backward_costs_what_forward_does_and_once_more_for_adapters() -> None:
 
 
 def test_micro_batches_and_epochs() -> None:
-    update = Update(num_prompts=8, prompt_tokens=3, new_tokens=4, num_epochs=1, rank=2, rows=8)
+    update = Update(num_prompts=8, prompt_tokens=3, new_tokens=4, num_epochs=1, rank=2, pass_tokens=56)
     whole = update_stages(TINY, update, 2)
-    halves = update_stages(TINY, Update(8, 3, 4, 1, 2, rows=4), 2)
-    twice = update_stages(TINY, Update(8, 3, 4, 2, 2, rows=8), 2)
+    halves = update_stages(TINY, Update(8, 3, 4, 1, 2, pass_tokens=30), 2)
+    twice = update_stages(TINY, Update(8, 3, 4, 2, 2, pass_tokens=99), 2)
     for name, stage in whole.items():
         assert halves[name].flops == stage.flops
         assert twice[name].flops == stage.flops * (2 if name == "train" else 1)
 
 
 def test_decoding_one_token_is_the_prompt_and_one_reading_of_the_weights() -> None:
-    decode = update_stages(TINY, Update(1, prompt_tokens=1, new_tokens=1, num_epochs=1, rank=2, rows=1), 2)["decode"]
+    decode = update_stages(TINY, Update(1, prompt_tokens=1, new_tokens=1, num_epochs=1, rank=2, pass_tokens=1), 2)[
+        "decode"
+    ]
     cache = 2 * 2 * 4 * 2  # layers · (key and value) · size · bytes
     assert decode.read_bytes == 2 * TINY.weights + cache
     assert decode.flops == 2 * TINY.weights + causal_attention_flops(TINY, 1, 1)

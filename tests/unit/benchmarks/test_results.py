@@ -52,13 +52,26 @@ def test_traces_of_different_lengths_are_an_error(comparison: Comparison) -> Non
         results.rows_of(comparison, [measured(1, losses=[1.0])], [measured(1, losses=[1.0, 2.0])])
 
 
+def test_a_difference_in_precision_and_a_faster_one_of_the_peer_are_shown(comparison: Comparison) -> None:
+    ours, slow, fast = (
+        measured(seconds, policy_dtypes={"frozen": dtype})
+        for seconds, dtype in ((1, "float32"), (9, "bfloat16"), (3, "float32"))
+    )
+    rows = results.rows_of(comparison, [ours], [slow])
+    assert rows[-1] == Row("ppo: policy weights", "frozen float32", "frozen bfloat16", "differ")
+    assert len(results.rows_of(comparison, [ours], [fast])) == len(rows) - 1
+    row = results.faster_precision_row(comparison, [ours], [[slow], [fast]])
+    assert (row.ratio, row.met) == ("3.00×", None)
+    assert "frozen float32" in row.peer
+
+
 def test_a_comparison_that_failed_counts_as_missed() -> None:
     assert results.exit_code([Row("a", "", "", "", met=True), results.failed_row("b", "out of memory")]) == 1
 
 
 def test_the_table_shows_every_column(comparison: Comparison) -> None:
     rows = results.rows_of(comparison, [measured(2, gigabytes=2)], [measured(10)])
-    rows.append(results.floor_row("ppo", 2.0, {"decode": 0.3, "train": 0.7}, 1e12))
+    rows.append(results.floor_row("ppo", 2.0, {"decode": 0.3, "train": 0.7}, 1e12, "float32"))
     text = io.StringIO()
     Console(width=200, file=text).print(results.table(rows, "here"))
     speed, memory, floor = [line for line in text.getvalue().splitlines() if "ppo" in line]
