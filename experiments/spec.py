@@ -167,7 +167,7 @@ class PPO(Strict):
         description="a response cut at the length limit counts as finished, has truncation_score for its score, is "
         "continued by the critic's value in place of a score, or is left out of the losses"
     )
-    truncation_score: float = Field(description="reward units; for truncation=penalty")
+    truncation_score: float | None = Field(description="reward units; for truncation=penalty, null otherwise")
     max_gradient_norm: float = Field(gt=0)
     max_skipped_steps: int = Field(
         ge=0, description="optimizer steps without a finite gradient before the arm gives up"
@@ -178,6 +178,28 @@ class PPO(Strict):
         if self.num_minibatches > self.prompts_per_update:
             raise ValueError(
                 f"num_minibatches={self.num_minibatches} exceeds prompts_per_update={self.prompts_per_update}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _truncation_score_is_used(self) -> PPO:
+        if (self.truncation == "penalty") != (self.truncation_score is not None):
+            raise ValueError(
+                f"truncation={self.truncation} with truncation_score={self.truncation_score}: "
+                "penalty needs a score, and the others have no use for one (null)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _controller_can_work(self) -> PPO:
+        if self.adaptive_kl is None:
+            return self
+        if not self.kl_coefficient:
+            raise ValueError("adaptive_kl multiplies kl_coefficient, which must be above 0 to begin with")
+        if self.adaptive_kl.horizon_prompts < self.prompts_per_update:
+            raise ValueError(
+                f"adaptive_kl.horizon_prompts={self.adaptive_kl.horizon_prompts} must be at least "
+                f"prompts_per_update={self.prompts_per_update}, or one update could change the coefficient's sign"
             )
         return self
 

@@ -139,7 +139,7 @@ def progress_text(status: Mapping[str, Any], done: int, seconds: float) -> str:
     if rate:
         parts.append(f"{rate:.1f} {unit}/s" if rate >= 1 else f"{60 * rate:.1f} {unit}/min")
     parts += [f"{name} {value:.3g}" for name, value in status.get("latest", {}).items() if value is not None]
-    parts += [f"FLAG {flag.replace('_', ' ')}" for flag in status.get("flags", [])]
+    parts += [f"FLAG {name.replace('_', ' ')} ({rows}x)" for name, rows in status.get("flags", {}).items()]
     left = total - int(status.get("done") or 0)
     if rate and left > 0:
         parts.append(f"{duration(left / rate)} left")

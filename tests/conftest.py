@@ -133,7 +133,7 @@ def ppo_arm() -> PPO:
         discount=1.0,
         gae_lambda=0.95,
         truncation="terminal",
-        truncation_score=-1.0,
+        truncation_score=None,
         max_gradient_norm=1.0,
         max_skipped_steps=3,
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from experiments.algorithms import kl
+
 LOG_RATIO_LIMIT = 20.0  # exp(20) is finite in float32, and no ratio that a policy should ever come to
 
 
@@ -112,8 +114,7 @@ def value_loss_sum(
 
 def approximate_kl(logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """KL(pi_old || pi) per token from samples of pi_old: mean of ratio - 1 - log ratio (Schulman 2020), nats."""
-    log_ratio_BT = log_ratio(logp_BT, old_logp_BT)
-    return masked_mean(log_ratio_BT.exp() - 1 - log_ratio_BT, mask_BT)
+    return masked_mean(kl.k3(old_logp_BT, old_logp_BT + log_ratio(logp_BT, old_logp_BT)), mask_BT)
 
 
 def clip_fraction(logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor, clip_range: float) -> Tensor:

@@ -38,21 +38,17 @@ class Head:
     softcap: float | None = None  # c * tanh(logit / c): Gemma 2 (arXiv:2408.00118, section 2)
 
     def logits(self, hidden_RH: Tensor, tokens: slice = slice(None)) -> tuple[Tensor, Tensor | None]:
-        """Logits [R, T] of some of the vocabulary in float32 (or more), and the softcap's slopes, if there is one."""
+        """Logits [R, T] of some of the vocabulary, and the softcap's slopes, if there is one.
+
+        The product rounds to the weights' precision; everything after it is float32 or more.
+        """
         bias_T = None if self.bias_V is None else self.bias_V[tokens]
-        return self._finish(_at_least_float32(linear(hidden_RH, self.weight_VH[tokens], bias_T)))
-
-    def own_logits(self, hidden_NH: Tensor, token_N: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logit [N] of one token per hidden state, and its slope."""
-        raw_N = torch.linalg.vecdot(_at_least_float32(hidden_NH), _at_least_float32(self.weight_VH[token_N]))
-        return self._finish(raw_N if self.bias_V is None else raw_N + self.bias_V[token_N])
-
-    def _finish(self, raw: Tensor) -> tuple[Tensor, Tensor | None]:
-        scaled = raw if self.scale == 1 else raw * self.scale
+        logits_RT = _at_least_float32(linear(hidden_RH, self.weight_VH[tokens], bias_T))
+        logits_RT = logits_RT if self.scale == 1 else logits_RT * self.scale
         if self.softcap is None:
-            return scaled, None
-        bent = torch.tanh(scaled / self.softcap)
-        return self.softcap * bent, 1 - bent**2
+            return logits_RT, None
+        bent_RT = torch.tanh(logits_RT / self.softcap)
+        return self.softcap * bent_RT, 1 - bent_RT**2
 
 
 def token_logprobs(hidden_NH: Tensor, token_N: Tensor, head: Head, temperature: float) -> TokenLogprobs:
@@ -89,14 +85,16 @@ def _of_rows(
     hidden_RH: Tensor, token_R: Tensor, head: Head, temperature: float, with_gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-prob [R], entropy [R] and d log-prob / d hidden [R, H] (empty where no gradient is wanted)."""
-    own_R, own_slope_R = head.own_logits(hidden_RH, token_R)
+    own_R, own_slope_R, mass_R, weighted_R = (_at_least_float32(hidden_RH.new_zeros(len(token_R))) for _ in range(4))
     peak_R = torch.full_like(own_R, -torch.inf)
-    mass_R, weighted_R = torch.zeros_like(own_R), torch.zeros_like(own_R)
     pull_RH = hidden_RH.new_zeros(hidden_RH.shape if with_gradient else (0, hidden_RH.shape[1]), dtype=own_R.dtype)
     for start in range(0, len(head.weight_VH), TOKENS_PER_TILE):
         tokens = slice(start, start + TOKENS_PER_TILE)
         logits_RT, slope_RT = head.logits(hidden_RH, tokens)
         logits_RT = logits_RT if temperature == 1 else logits_RT / temperature
+        own_R = _entry(logits_RT, token_R - start, own_R)  # from the same rounded logits as the normaliser
+        if slope_RT is not None:
+            own_slope_R = _entry(slope_RT, token_R - start, own_slope_R)
         before_R, peak_R = peak_R, torch.maximum(peak_R, logits_RT.amax(dim=1))
         shrink_R = (before_R - peak_R).exp()
         mass_RT = (logits_RT - peak_R[:, None]).exp_()
@@ -109,9 +107,16 @@ def _of_rows(
     normaliser_R = peak_R + mass_R.log()
     if with_gradient:
         own_RH = _at_least_float32(head.weight_VH[token_R])
-        own_RH = own_RH if own_slope_R is None else own_RH * own_slope_R[:, None]
+        own_RH = own_RH if head.softcap is None else own_RH * own_slope_R[:, None]
         pull_RH = (own_RH - pull_RH / mass_R[:, None]).mul_(head.scale / temperature)
-    return own_R / temperature - normaliser_R, normaliser_R - weighted_R / mass_R, pull_RH.to(hidden_RH.dtype)
+    return own_R - normaliser_R, normaliser_R - weighted_R / mass_R, pull_RH.to(hidden_RH.dtype)
+
+
+def _entry(x_RT: Tensor, column_R: Tensor, otherwise_R: Tensor) -> Tensor:
+    """Each row's entry in its column, or what it has where the column lies outside of this tile."""
+    inside_R = (column_R >= 0) & (column_R < x_RT.shape[1])
+    found_R1 = x_RT.gather(1, column_R.clamp(0, x_RT.shape[1] - 1)[:, None])
+    return torch.where(inside_R, found_R1[:, 0], otherwise_R)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -30,12 +30,12 @@ from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
 from experiments.errors import DivergedError, InputError
 from experiments.inputs.lora import lora_config
-from experiments.inputs.models import decoder_of, device, language_head, load_base, load_tokenizer
+from experiments.inputs.models import adapter_seed, decoder_of, device, language_head, load_base, load_tokenizer
 from experiments.meter import Meter
 from experiments.records import Axes, Recorder
 from experiments.sampling.batch import length_groups, tokens_per_pass
 from experiments.sampling.logprobs import total_logprobs
-from experiments.seeding import derive_seed, presentation_order
+from experiments.seeding import presentation_order
 from experiments.spec import DPO, ArmJobSpec, evaluation_updates
 
 # TRL's names of what it logs, and ours
@@ -97,7 +97,6 @@ def make_trainer(
     """
     arm = spec.arm
     assert isinstance(arm, DPO)
-    torch.manual_seed(derive_seed(spec.seed, "adapter"))  # PEFT initialises the adapter from the global stream
     trainer = FastDPOTrainer(
         model=load_base(spec.model, cache_dir),
         ref_model=None,
@@ -131,6 +130,11 @@ class FastDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log as TRL does; a loss that was not finite must not stay in the running sum, where NaN - NaN is NaN."""
+        super().log(logs, start_time)
+        self._tr_loss.nan_to_num_(0.0, 0.0, 0.0)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool) -> Any:
         return super()._compute_loss(_Forward(model), inputs, return_outputs)
@@ -190,7 +194,7 @@ def _arguments(spec: ArmJobSpec, arm: DPO, scratch: Path, steps_done: int) -> DP
         gradient_accumulation_steps=arm.pairs_per_step // arm.pairs_per_microbatch,
         max_grad_norm=arm.max_gradient_norm,
         max_length=None,
-        seed=derive_seed(spec.seed, "dpo") % 2**32,
+        seed=adapter_seed(spec.seed),  # TRL seeds the adapter's initialisation with it; nothing else is random
         bf16=False,  # the base has its precision, and LoraLinear follows it; autocast would only add casts
         use_cpu=device().type == "cpu",
         gradient_checkpointing=False,
@@ -272,8 +276,8 @@ class _Ledger(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Skip a step whose gradient is not finite: an optimizer leaves parameters without a gradient alone."""
-        parameters = [p for p in kwargs["model"].parameters() if p.grad is not None]
-        if all(bool(p.grad.isfinite().all()) for p in parameters if p.grad is not None):
+        gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
+        if bool(torch.stack([gradient.isfinite().all() for gradient in gradients]).all()):
             return
         kwargs["model"].zero_grad(set_to_none=True)
         self.num_skipped_steps += 1
@@ -302,5 +306,5 @@ class _Ledger(TrainerCallback):
             "axes": asdict(self.meter.axes()),
             "rows": self.watch.rows,
         }
-        tensors = training_tensors({"policy": kwargs["model"]}, kwargs["optimizer"])
-        self.resume.save_if_due(State(tensors, numbers))
+        modules, optimizer = {"policy": kwargs["model"]}, kwargs["optimizer"]
+        self.resume.save_if_due(lambda: State(training_tensors(modules, optimizer), numbers))

@@ -25,7 +25,7 @@ def ppo_flags(history: History) -> dict[str, float]:
         all_truncated=len(history) > 2 and all(past["ppo/eos_fraction"] == 0 for past in history[-3:]),
         constant_reward=row["ppo/score_std"] < 1e-6,
         sampler_gap=row["ppo/sampler_gap"] > 0.05,
-        non_finite_gradient=row["train/skipped_steps"] > before["train/skipped_steps"],
+        non_finite_gradient=_has_skipped(history),
     )
 
 
@@ -35,15 +35,13 @@ def dpo_flags(history: History) -> dict[str, float]:
     Likelihood displacement (Razin et al. 2024, arXiv:2410.08847): the chosen responses, too, grow less likely, while
     the margin grows.
     """
-    row = history[-1]
-    before = history[-2] if len(history) > 1 else row
     full = len(history) >= 2 * WINDOW
     return _columns(
         likelihood_displacement=full
         and _mean(history[-WINDOW:], "dpo/chosen_reward") < min(0.0, _mean(history[:WINDOW], "dpo/chosen_reward"))
         and _mean(history[-WINDOW:], "dpo/reward_margin") > _mean(history[:WINDOW], "dpo/reward_margin"),
         saturated_accuracy=full and _mean(history[-WINDOW:], "dpo/accuracy") > 0.98,
-        non_finite_gradient=row["train/skipped_steps"] > before["train/skipped_steps"],
+        non_finite_gradient=_has_skipped(history),
     )
 
 
@@ -57,8 +55,14 @@ class Watch:
     def with_flags(self, values: Mapping[str, float]) -> dict[str, float]:
         """A row and its flags."""
         self.rows.append(dict(values))
-        del self.rows[WINDOW : -WINDOW or None]  # what came first, and what came last
+        del self.rows[WINDOW:-WINDOW]  # what came first, and what came last
         return {**values, **self._flags(self.rows)}
+
+
+def _has_skipped(history: History) -> bool:
+    """Whether an optimizer step of the newest row was skipped."""
+    before = history[-2]["train/skipped_steps"] if len(history) > 1 else 0
+    return history[-1]["train/skipped_steps"] > before
 
 
 def _mean(rows: History, name: str) -> float:

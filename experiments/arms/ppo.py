@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ from experiments.artifacts.ranking import load as load_ranking
 from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.errors import DivergedError
 from experiments.evaluation.scorers import GoldScorer
-from experiments.inputs.models import decode, load_base, load_tokenizer, precision, reference, with_policy
+from experiments.inputs.models import adapter_seed, decode, load_base, load_tokenizer, precision, reference, with_policy
 from experiments.meter import Meter
 from experiments.records import Axes, Recorder
 from experiments.sampling.logprobs import ResponseLogprobs, response_logprobs
@@ -77,7 +78,7 @@ def train(
         recorder.progress("PPO", update, num_updates, "updates")
         if update in points:
             checkpoints.save(trainer.policy, folder, points.index(update) + 1, trainer.meter.axes())
-        resume.save_if_due(trainer.state(update, watch))
+        resume.save_if_due(partial(trainer.state, update, watch))
     resume.remove()
 
 
@@ -91,7 +92,7 @@ class PPOTrainer:
         self.tokenizer = load_tokenizer(spec.model, cache_dir)
         self.prompts = load_ranking(ranking_folder)
         base = load_base(spec.model, cache_dir)
-        self.policy: PeftModel = with_policy(base, spec.model.lora, derive_seed(spec.seed, "adapter"))
+        self.policy: PeftModel = with_policy(base, spec.model.lora, adapter_seed(spec.seed))
         self.reward = RewardScorer.attach(self.policy, spec.model, reward_folder, self.tokenizer.eos_token_id)
         self.value = Critic(len(self.reward.weight), derive_seed(spec.seed, "value head"))
         self.value.to(self.policy.device, self.reward.weight.dtype)
@@ -200,7 +201,7 @@ class PPOTrainer:
             sampled[row, : len(response.logps)] = torch.tensor(response.logps, dtype=dtype)
         ended_N = torch.tensor([response.finish_reason == "eos" for response in responses], device=mask.device)
         paid_N, after_N, trained = treat_truncation(
-            arm.truncation, arm.truncation_score, score_N, final_value_N, mask, ended_N
+            arm.truncation, arm.truncation_score or 0.0, score_N, final_value_N, mask, ended_N
         )
         rewards = ppo.token_rewards(paid_N, logp, ref_logp, mask, self.kl_coefficient)
         advantages, returns = ppo.generalised_advantages(rewards, values, mask, arm.discount, arm.gae_lambda, after_N)
@@ -234,14 +235,11 @@ class PPOTrainer:
             for number in order:
                 shared_pass = rollouts.shared_pass if epoch == 0 else None
                 steps.append(self.step(rollouts, minibatches[number], shared_pass))
-        if arm.adaptive_kl is not None:
-            kl_N = (kl.k1(rollouts.logp_NT, rollouts.ref_logp_NT) * rollouts.mask_NT).sum(dim=1)
+        mean_kl = float(rollouts.kl_per_response.mean())
+        if arm.adaptive_kl is not None and math.isfinite(mean_kl):
+            target, horizon = arm.adaptive_kl.target, arm.adaptive_kl.horizon_prompts
             self.kl_coefficient = kl.adapted_coefficient(
-                self.kl_coefficient,
-                float(kl_N.mean()),
-                arm.adaptive_kl.target,
-                len(kl_N),
-                arm.adaptive_kl.horizon_prompts,
+                self.kl_coefficient, mean_kl, target, len(rollouts.kl_per_response), horizon
             )
         means = {name: _mean([step[name] for step in steps]) for name in steps[0]}
         return means | {"train/skipped_steps": float(self.num_skipped_steps)}

@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,12 @@ class Checkpoints:
         self._identity = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
         self._written, self._cost = time.monotonic(), 0.0
 
-    def save_if_due(self, state: State) -> None:
-        """Write `state`, unless that would take too large a share of the time."""
+    def save_if_due(self, current: Callable[[], State]) -> None:
+        """Write the current state, unless that would take too large a share of the time."""
         begin = time.monotonic()
         if begin - self._written < self._cost / MAX_SHARE_OF_TIME:
             return
+        state = current()
         unfinished = self._folder / f".{RESUME_FOLDER}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
@@ -75,7 +77,8 @@ class Checkpoints:
 
     def remove(self) -> None:
         """The arm has finished."""
-        shutil.rmtree(self._folder / RESUME_FOLDER, ignore_errors=True)
+        for path in self._folder.glob(f"*{RESUME_FOLDER}*"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _replace(new: Path, place: Path) -> None:

@@ -58,6 +58,11 @@ class Rollouts:
     texts: list[str]
 
     @property
+    def kl_per_response(self) -> Tensor:
+        """KL of each response to the base, [N] nats."""
+        return (kl.k1(self.logp_NT, self.ref_logp_NT) * self.mask_NT).sum(dim=1)
+
+    @property
     def microbatches(self) -> list[Microbatch]:
         """All of them, in the order of `states`."""
         return [micro for minibatch in self.minibatches for micro in minibatch]
@@ -130,8 +135,7 @@ def treat_truncation(
 
 def describe(rollouts: Rollouts, kl_coefficient: float) -> dict[str, float]:
     """What the rollouts of one update look like, before the update."""
-    mask_NT = rollouts.mask_NT
-    kl_N = (kl.k1(rollouts.logp_NT, rollouts.ref_logp_NT) * mask_NT).sum(dim=1)
+    mask_NT, kl_N = rollouts.mask_NT, rollouts.kl_per_response
     figures: dict[str, Tensor | float] = {
         "ppo/score_mean": rollouts.score_N.mean(),
         "ppo/score_std": rollouts.score_N.std(),

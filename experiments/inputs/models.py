@@ -28,6 +28,7 @@ from experiments.errors import InputError
 from experiments.inputs.fingerprint import TINY_RECIPE, packaged_gguf, sha256_of_file
 from experiments.inputs.layers import fuse_layers
 from experiments.inputs.lora import lora_config
+from experiments.seeding import derive_seed
 from experiments.spec import Lora, Model
 
 POLICY = "default"  # PEFT's own name, so that a saved policy loads with PeftModel.from_pretrained and nothing else
@@ -78,6 +79,9 @@ def load(auto_class: Any, model: Model, cache_dir: Path, **options: Any) -> PreT
     )
     loaded = (loaded if loaded.dtype == dtype else loaded.to(dtype)).requires_grad_(False).eval().to(device())
     fuse_layers(loaded)
+    for module in loaded.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0  # a trainer puts the model in training mode
     return loaded  # type: ignore[no-any-return]
 
 
@@ -161,6 +165,11 @@ def language_head(model: Any) -> Head:
         )
     scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1.0)
     return Head(layer.weight, layer.bias, float(scale), getattr(config, "final_logit_softcapping", None))
+
+
+def adapter_seed(seed: int) -> int:
+    """What an arm's adapter is initialised with: PPO and DPO of one seed start from the same numbers."""
+    return derive_seed(seed, "adapter") % 2**32  # as wide as transformers takes a seed
 
 
 def with_policy(base: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:

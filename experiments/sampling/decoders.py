@@ -48,10 +48,10 @@ class LibraryDecoder:
 
     def __init__(self, model: Any) -> None:
         self.decoder = decoder_of(model)
-        self.cache = DynamicCache(config=self.decoder.config)
 
     def prefill(self, prompt_ids: Sequence[Sequence[int]], num_steps: int) -> Tensor:
         """Read each different prompt once."""
+        self.cache = DynamicCache(config=self.decoder.config)
         distinct, which = _distinct(prompt_ids)
         ids, mask = left_pad(distinct, 0, self.decoder.device)
         hidden_B1H = self._forward(ids, mask, positions(mask))
@@ -96,8 +96,10 @@ class LlamaDecoder:
 
     @staticmethod
     def knows(model: Any) -> bool:
-        """Whether the model is one of the family, without sliding windows."""
+        """Whether the model is one of the family, without sliding windows, and adapted by our layers or not at all."""
         decoder = decoder_of(model)
+        if any(hasattr(module, "base_layer") and not isinstance(module, LoraLinear) for module in decoder.modules()):
+            return False
         layers = getattr(decoder.config, "layer_types", None) or ["full_attention"]
         known = type(decoder).__name__ in LLAMA_FAMILY and decoder.config.hidden_act == "silu"
         return known and set(layers) == {"full_attention"} and not getattr(decoder.config, "sliding_window", None)

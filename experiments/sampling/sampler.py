@@ -120,10 +120,11 @@ def _decode(
     rows = torch.arange(num_rows, device=everything.token_BT.device)  # which of them are still in the running batch
     running = everything.keep(rows)
     running.draw(decoder.prefill(prompt_ids, num_steps - 1), head, temperature)
-    advance = _advance(decoder, head, running, temperature)
+    advance: Callable[[], object] | None = None
     for step in range(1, num_steps):
+        advance = advance or _advance(decoder, head, running, temperature)
         advance()
-        if (step + 1) % STOP_CHECK_STEPS:
+        if (step + 1) % STOP_CHECK_STEPS or step + 1 == num_steps:
             continue
         going = ~(running.token_BT[:, : step + 1] == eos_id).any(dim=1)
         num_going = int(going.sum())
@@ -133,8 +134,7 @@ def _decode(
                 return
             kept = going.nonzero()[:, 0]
             decoder.keep(kept)
-            rows, running = rows[kept], running.keep(kept)
-            advance = _advance(decoder, head, running, temperature)
+            rows, running, advance = rows[kept], running.keep(kept), None
     everything.put(rows, running)
 
 

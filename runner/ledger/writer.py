@@ -51,6 +51,7 @@ class StatusFile:
         self._path = folder / "status.json"
         self._written = -math.inf
         self._latest: dict[str, float | None] = {}
+        self._flags: dict[str, int] = {}  # name → rows in which it was up: one row alone must not be overlooked
         self._status: dict[str, Any] = {
             "state": "running",
             "identity": identity,
@@ -59,7 +60,7 @@ class StatusFile:
             "total": 0,
             "unit": "",
             "latest": self._latest,
-            "flags": [],
+            "flags": self._flags,
             "started": timestamp(),
             "updated": timestamp(),
             "pid": os.getpid(),
@@ -74,11 +75,10 @@ class StatusFile:
         self._write_if_due(notable)
 
     def latest(self, values: Mapping[str, float]) -> None:
-        """Keep the few numbers that tell a watching person how it goes, and the flags that are up."""
+        """Keep the few numbers that tell a watching person how it goes, and the flags that were up."""
         self._latest |= {name: _finite(value) for name, value in values.items() if name.rpartition("/")[2] in LATEST}
-        self._status["flags"] = [
-            name.removeprefix(FLAG) for name, value in values.items() if name.startswith(FLAG) and value
-        ]
+        for name in (name.removeprefix(FLAG) for name, value in values.items() if name.startswith(FLAG) and value):
+            self._flags[name] = self._flags.get(name, 0) + 1
         self._write_if_due()
 
     def end(self, state: str, error: str | None = None) -> None:
@@ -115,6 +115,10 @@ class LedgerRecorder:
     def rewind(self, num_rows: int) -> None:
         """Keep the first rows only; a tracker's new run is told of them, so that its curves are whole."""
         rows = read_metrics(self._folder)[:num_rows]
+        if len(rows) < num_rows:
+            raise ValueError(
+                f"{self._folder}: the ledger has {len(rows)} rows, but its checkpoint was written after {num_rows}"
+            )
         with replacing(self._folder / "metrics.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         for row in rows:

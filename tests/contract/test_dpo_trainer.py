@@ -15,13 +15,15 @@ from trl import DPOConfig, DPOTrainer
 
 from experiments.algorithms.dpo import dpo_loss
 from experiments.arms import dpo
+from experiments.arms.ppo import PPOTrainer
 from experiments.artifacts import ranking
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.errors import DivergedError, InputError
 from experiments.inputs.lora import lora_config
 from experiments.inputs.models import load_base, load_tokenizer, reference, with_policy
+from experiments.meter import Meter
 from experiments.sampling.logprobs import total_logprobs
-from experiments.spec import DPO, DPOLoss, Model
+from experiments.spec import DPO, PPO, SMOOTHED, DPOLoss, Model
 from experiments.stages import run_stage
 
 
@@ -96,6 +98,7 @@ class TestAgainstTheStockTrainer:
                 "loss_weights": tuple(weights.values()),
                 "learning_rate": 1e-2,
                 "label_smoothing": 0.1 if "robust" in weights else 0.0,
+                "pairs_per_microbatch": 8 if "sft" in weights else 4,
             }
         )
         model = tiny.model_copy(update={"dtype": "float64"})
@@ -140,15 +143,15 @@ class TestStep:
 
         def sick(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
             loss: torch.Tensor = original(self, *args, **kwargs)
-            return loss * math.nan if next(calls) >= 2 else loss  # two micro-batches a step: the first step is well
+            return loss * math.nan if next(calls) in (2, 7) else loss  # of the second and the fourth step
 
         monkeypatch.setattr(dpo.FastDPOTrainer, "compute_loss", sick)
         arm = dpo_arm.model_copy(update={"max_skipped_steps": 1})
         with pytest.raises(DivergedError, match=r"arm dpo: 2 optimizer steps .*max_skipped_steps=1"):
-            run_stage("arm", arm_job(arm, num_prompts=32, num_points=3), artifacts, tmp_path, cache_dir, recorder)
-        assert recorder.values("train/skipped_steps") == [0.0, 1.0]
-        assert recorder.values("flag/non_finite_gradient") == [0.0, 1.0]
-        assert math.isnan(recorder.values("train/loss")[1])
+            run_stage("arm", arm_job(arm, num_prompts=40, num_points=3), artifacts, tmp_path, cache_dir, recorder)
+        assert recorder.values("train/skipped_steps") == [0.0, 1.0, 1.0]
+        assert recorder.values("flag/non_finite_gradient") == [0.0, 1.0, 0.0]
+        assert [math.isnan(loss) for loss in recorder.values("train/loss")] == [False, True, False]
         weights = load_file(tmp_path / "adapters" / "point_1" / "adapter_model.safetensors")
         assert all(bool(tensor.isfinite().all()) for tensor in weights.values())
 
@@ -156,7 +159,9 @@ class TestStep:
 class TestStart:
     @pytest.mark.parametrize(("loss", "expected"), [("sigmoid", math.log(2)), ("ipo", 25.0), ("robust", math.log(2))])
     def test_the_first_loss_is_known(self, make_trainer: Any, dpo_arm: DPO, loss: DPOLoss, expected: float) -> None:
-        trainer = make_trainer(dpo_arm.model_copy(update={"losses": (loss,), "label_smoothing": 0.0}))
+        trainer = make_trainer(
+            dpo_arm.model_copy(update={"losses": (loss,), "label_smoothing": 0.1 if loss == "robust" else 0.0})
+        )
         assert losses(trainer)[0] == pytest.approx(expected, rel=1e-5)
         first = trainer.state.log_history[0]
         assert first["rewards/margins"] == pytest.approx(0, abs=1e-5)
@@ -174,7 +179,13 @@ class TestStart:
 
     @pytest.mark.parametrize("loss", DPOLoss.__args__)
     def test_every_loss_of_trl_trains(self, make_trainer: Any, dpo_arm: DPO, loss: DPOLoss) -> None:
-        arm = dpo_arm.model_copy(update={"losses": (loss,), "label_smoothing": 0.1, "pairs_per_microbatch": 8})
+        arm = dpo_arm.model_copy(
+            update={
+                "losses": (loss,),
+                "label_smoothing": 0.1 if loss in SMOOTHED else 0.0,
+                "pairs_per_microbatch": 8,
+            }
+        )
         assert all(map(math.isfinite, losses(make_trainer(arm))))
 
     def test_a_staged_start_is_its_own_reference(
@@ -218,13 +229,18 @@ class TestReference:
         )
         assert row["ref_chosen_logps"] == pytest.approx(fresh[0], abs=1e-4)
 
-    def test_the_order_of_the_pairs_is_the_same_with_and_without_the_cached_reference(
+    def test_the_order_of_the_pairs_does_not_depend_on_where_the_reference_comes_from(
         self, make_trainer: Any, dpo_arm: DPO, tiny: Model, cache_dir: Path, tmp_path: Path
     ) -> None:
-        ours = make_trainer(dpo_arm)
-        stock = stock_trainer(ours, tiny, cache_dir, tmp_path)
-        batches = [[row["input_ids"].tolist() for row in t.get_train_dataloader()] for t in (ours, stock)]
+        """In TRL scoring the reference beforehand moves the global generator, and with it the order."""
+        with_policy(load_base(tiny, cache_dir), tiny.lora, seed=3).save_pretrained(tmp_path / "start")
+        cached = make_trainer(dpo_arm, num_prompts=40)
+        scored = make_trainer(dpo_arm, num_prompts=40, start=tmp_path / "start" / "adapter_model.safetensors")
+        batches = [[row["input_ids"].tolist() for row in t.get_train_dataloader()] for t in (cached, scored)]
         assert batches[0] == batches[1]
+        rows = [tuple(ids) for ids in cached.train_dataset["chosen_ids"]]
+        assert len(set(rows[:12])) == len(set(rows[12:24])) == 12  # each pair once before any comes again
+        assert rows[:12] != rows[12:24]
 
     def test_the_loss_is_our_formula_on_our_log_probs(
         self, make_trainer: Any, dpo_arm: DPO, ranked: list[RankedPrompt]
@@ -290,6 +306,16 @@ def test_the_same_seed_gives_the_same_adapter(
         run_stage("arm", arm_job(dpo_arm, seed=seed), artifacts, tmp_path / name, cache_dir, recorder)
     weights = [(tmp_path / name / "adapters/point_2/adapter_model.safetensors").read_bytes() for name in "abc"]
     assert weights[0] == weights[1] != weights[2]
+
+
+def test_ppo_and_dpo_of_one_seed_start_from_the_same_adapter(
+    make_trainer: Any, dpo_arm: DPO, ppo_arm: PPO, arm_job: Any, artifacts: dict[str, Path], cache_dir: Path
+) -> None:
+    ppo = PPOTrainer(
+        arm_job(ppo_arm), ppo_arm, artifacts["ranking_data"], artifacts["reward_model"], cache_dir, Meter()
+    )
+    mine = dict(make_trainer(dpo_arm).model.named_parameters())
+    assert all(torch.equal(p, mine[name]) for name, p in ppo.policy.named_parameters() if p.requires_grad)
 
 
 def test_ranking_data_without_a_comparison_is_refused(

@@ -38,8 +38,8 @@ DATA = Data(
 ARMS = {
     "ppo": PPO(
         algorithm="ppo", name="ppo", kl_coefficient=0.1, adaptive_kl=AdaptiveKL(target=0.5, horizon_prompts=100),
-        learning_rate=2e-2, value_learning_rate=3e-3, prompts_per_update=8, num_epochs=3, num_minibatches=2,
-        tokens_per_microbatch=60, clip_range=0.05, value_clip_range=0.2, discount=1.0, gae_lambda=0.95,
+        learning_rate=5e-3, value_learning_rate=3e-3, prompts_per_update=8, num_epochs=3, num_minibatches=2,
+        tokens_per_microbatch=60, clip_range=0.02, value_clip_range=0.2, discount=1.0, gae_lambda=0.95,
         truncation="penalty", truncation_score=-1.0, max_gradient_norm=0.2, max_skipped_steps=0,
     ),
     "dpo": DPO(

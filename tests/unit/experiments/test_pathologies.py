@@ -45,6 +45,11 @@ def test_each_ppo_flag_on_its_own(changes: dict[str, float], flag: str) -> None:
     assert flags_up([HEALTHY_PPO] * 3 + [HEALTHY_PPO | changes], ppo_flags) == {flag}
 
 
+@pytest.mark.parametrize(("row", "flags"), [(HEALTHY_PPO, ppo_flags), (HEALTHY_DPO, dpo_flags)])
+def test_a_step_skipped_in_the_very_first_row_is_flagged(row: dict[str, float], flags: Any) -> None:
+    assert flags_up([row | {"train/skipped_steps": 2.0}], flags) == {"non_finite_gradient"}
+
+
 def test_all_truncated_needs_three_updates_in_a_row() -> None:
     cut = HEALTHY_PPO | {"ppo/eos_fraction": 0.0}
     assert flags_up([HEALTHY_PPO, cut, cut], ppo_flags) == set()

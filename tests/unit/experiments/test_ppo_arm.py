@@ -319,6 +319,14 @@ class TestAdaptiveKL:
         assert kl.adapted_coefficient(0.1, 600.0, 6.0, 64, 6400) == pytest.approx(0.1 * (1 + 0.2 * 0.01))
         assert kl.adapted_coefficient(0.1, 0.0, 6.0, 64, 6400) == pytest.approx(0.1 * (1 - 0.2 * 0.01))
 
+    def test_rollouts_without_a_finite_kl_leave_the_coefficient(self, make_trainer: Any, ppo_arm: PPO) -> None:
+        arm = changed(ppo_arm, adaptive_kl=AdaptiveKL(target=1.0, horizon_prompts=8), max_skipped_steps=10)
+        trainer = make_trainer(arm)
+        rollouts = rollouts_of(trainer)
+        rollouts.ref_logp_NT.fill_(math.nan)
+        trainer.update(rollouts, 1)
+        assert trainer.kl_coefficient == 0.05
+
     def test_the_coefficient_moves_after_the_update_it_was_used_in(self, make_trainer: Any, ppo_arm: PPO) -> None:
         trainer = make_trainer(changed(ppo_arm, adaptive_kl=AdaptiveKL(target=1.0, horizon_prompts=8)))
         rollouts = rollouts_of(trainer)
@@ -380,7 +388,7 @@ class TestTruncation:
 
     @pytest.mark.parametrize("how", ["terminal", "penalty", "bootstrap", "mask"])
     def test_trains_on_rollouts_that_are_all_truncated(self, make_trainer: Any, ppo_arm: PPO, how: Any) -> None:
-        trainer = make_trainer(changed(ppo_arm, truncation=how))
+        trainer = make_trainer(changed(ppo_arm, truncation=how, truncation_score=-1.0 if how == "penalty" else None))
         responses = [Response([40, 41, 42], [-5.0] * 3, "length") for _ in range(8)]
         losses = trainer.step(rollouts := estimated(trainer, responses), minibatch(rollouts))
         assert math.isfinite(losses["train/loss"])

@@ -74,6 +74,18 @@ def test_cut_off_after_any_update_it_ends_the_same(spec: ArmJobSpec, run: Any, t
         assert not (tmp_path / f"killed_{kill_after}" / "resume").exists()
 
 
+def test_killed_after_its_last_update_it_only_has_to_end(
+    spec: ArmJobSpec, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(spec, "whole")
+    monkeypatch.setattr(Checkpoints, "remove", lambda self: (_ for _ in ()).throw(Killed))
+    recorder = run(spec, "killed", kill_after=10**6)
+    monkeypatch.undo()
+    run(spec, "killed", recorder=recorder)
+    assert len(recorder.rows) == 5
+    assert adapters(tmp_path / "killed") == adapters(tmp_path / "whole")
+
+
 def test_time_and_memory_count_on(spec: ArmJobSpec, run: Any, tmp_path: Path) -> None:
     recorder = run(spec, "arm", kill_after=3)
     before = recorder.rows[2][2].wall_seconds
@@ -93,7 +105,7 @@ class TestCheckpoints:
     state = State({"a": torch.arange(3.0)}, {"update": 2})
 
     def test_what_was_saved_is_loaded(self, spec: ArmJobSpec, tmp_path: Path) -> None:
-        Checkpoints(tmp_path, spec).save_if_due(self.state)
+        Checkpoints(tmp_path, spec).save_if_due(lambda: self.state)
         loaded = Checkpoints(tmp_path, spec).load()
         assert loaded is not None
         assert loaded.numbers == {"update": 2}
@@ -101,7 +113,7 @@ class TestCheckpoints:
 
     @pytest.mark.parametrize("damage", ["tensors", "numbers", "missing"])
     def test_a_damaged_checkpoint_is_never_trusted(self, spec: ArmJobSpec, tmp_path: Path, damage: str) -> None:
-        Checkpoints(tmp_path, spec).save_if_due(self.state)
+        Checkpoints(tmp_path, spec).save_if_due(lambda: self.state)
         tensors, numbers = (tmp_path / "resume" / name for name in ("state.safetensors", "state.json"))
         if damage == "tensors":
             content = bytearray(tensors.read_bytes())
@@ -114,14 +126,14 @@ class TestCheckpoints:
         assert Checkpoints(tmp_path, spec).load() is None
 
     def test_killed_between_the_two_renames_the_old_one_is_there(self, spec: ArmJobSpec, tmp_path: Path) -> None:
-        Checkpoints(tmp_path, spec).save_if_due(self.state)
+        Checkpoints(tmp_path, spec).save_if_due(lambda: self.state)
         (tmp_path / "resume").rename(tmp_path / ".resume.old")
         loaded = Checkpoints(tmp_path, spec).load()
         assert loaded is not None
         assert loaded.numbers == {"update": 2}
 
     def test_that_of_another_specification_is_ignored(self, spec: ArmJobSpec, tmp_path: Path) -> None:
-        Checkpoints(tmp_path, spec).save_if_due(self.state)
+        Checkpoints(tmp_path, spec).save_if_due(lambda: self.state)
         assert Checkpoints(tmp_path, spec.model_copy(update={"seed": 9})).load() is None
 
     def test_costly_checkpoints_are_written_rarely(
@@ -129,8 +141,8 @@ class TestCheckpoints:
     ) -> None:
         monkeypatch.setattr(resume, "MAX_SHARE_OF_TIME", 1e-9)
         checkpoints = Checkpoints(tmp_path, spec)
-        checkpoints.save_if_due(self.state)
-        checkpoints.save_if_due(State(self.state.tensors, {"update": 3}))
+        checkpoints.save_if_due(lambda: self.state)
+        checkpoints.save_if_due(lambda: State(self.state.tensors, {"update": 3}))
         loaded = checkpoints.load()
         assert loaded is not None
         assert loaded.numbers == {"update": 2}

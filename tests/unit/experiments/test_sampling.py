@@ -72,6 +72,22 @@ class TestDraw:
 
 
 class TestSample:
+    @pytest.mark.parametrize("name", ["Qwen3ForCausalLM", "GPTNeoXForCausalLM"])
+    def test_models_that_the_library_decodes_are_sampled_in_several_batches(self, name: str) -> None:
+        model = tiny_model(name) if name == "Qwen3ForCausalLM" else tiny_neox()
+        assert isinstance(make_decoder(model), LibraryDecoder)
+        numbers = uniforms(len(PROMPTS))
+        together = run(model, PROMPTS, numbers, 79)
+        assert [r.token_ids for r in together] == [r.token_ids for r in run(model, PROMPTS, numbers, 79, 2)]
+        assert [r.token_ids for r in together] == [r.token_ids for r in run(model, PROMPTS, numbers, 79, 1)]
+
+    @pytest.mark.parametrize("num_steps", [1, 4, 8])
+    def test_no_step_is_taken_after_the_last(self, base: Any, eos_id: int, num_steps: int) -> None:
+        """Not even to prepare one: on a GPU it would write beyond the cache."""
+        model = ends_early(base, eos_id, 3.0)
+        for response in run(model, PROMPTS, uniforms(len(PROMPTS), num_steps), eos_id):
+            assert len(response.token_ids) <= num_steps
+
     def test_a_row_does_not_depend_on_its_batch_in_float32(self, base: Any, eos_id: int) -> None:
         numbers = uniforms(len(PROMPTS))
         together = run(base, PROMPTS, numbers, eos_id)
@@ -154,6 +170,11 @@ class TestDecoders:
         assert isinstance(make_decoder(tiny_model("Qwen3ForCausalLM")), LibraryDecoder)
         sliding = tiny_model("MistralForCausalLM", sliding_window=4)
         assert isinstance(make_decoder(sliding), LibraryDecoder)
+
+    def test_adapters_that_are_not_our_layers_are_not_overlooked(self) -> None:
+        config = lora_config(Lora(rank=4, alpha=8, target_modules="all-linear"))
+        config._custom_modules = None
+        assert isinstance(make_decoder(get_peft_model(tiny_model("LlamaForCausalLM"), config)), LibraryDecoder)
 
     def test_merging_leaves_the_base_untouched_to_the_last_bit(self, family: Any, eos_id: int) -> None:
         model = adapted(family, "all-linear")
@@ -240,6 +261,15 @@ def tiny_model(name: str, **settings: Any) -> Any:
             parameter.data += 0.1 * torch.randn_like(parameter)
     fuse_layers(model)
     return model
+
+
+def tiny_neox() -> Any:
+    config = transformers.GPTNeoXConfig(
+        vocab_size=80, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return transformers.GPTNeoXForCausalLM(config).eval().requires_grad_(False)
 
 
 def adapted(model: Any, targets: Any, scale: float = 0.2) -> Any:

@@ -37,6 +37,23 @@ def test_losses_that_look_at_a_whole_step_are_taken_with_whole_steps(dpo_arm: DP
     assert DPO.model_validate(dpo_arm.model_dump() | whole).losses == ("sigmoid", "sft")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"truncation": "penalty"}, "truncation=penalty with truncation_score=None: penalty needs a score"),
+        ({"truncation_score": -1.0}, "truncation=terminal with truncation_score=-1.0"),
+        (
+            {"adaptive_kl": {"target": 6, "horizon_prompts": 4}},
+            "horizon_prompts=4 must be at least prompts_per_update=8",
+        ),
+        ({"adaptive_kl": {"target": 6, "horizon_prompts": 8}, "kl_coefficient": 0}, "must be above 0 to begin with"),
+    ],
+)
+def test_a_ppo_arm_that_cannot_be_meant_is_refused(ppo_arm: PPO, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        PPO.model_validate(ppo_arm.model_dump() | changes)
+
+
 def test_more_minibatches_than_prompts_are_refused(ppo_arm: PPO) -> None:
     with pytest.raises(ValidationError, match="num_minibatches=9 exceeds prompts_per_update=8"):
         PPO.model_validate(ppo_arm.model_dump() | {"num_minibatches": 9})

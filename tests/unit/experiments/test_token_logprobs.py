@@ -70,3 +70,17 @@ def test_a_bfloat16_head_is_summed_in_float32() -> None:
     assert found.logp_N.dtype == torch.float32
     exact = naive(hidden.double(), Head(weight.double()), 1.0).gather(1, tokens[:, None])[:, 0]
     torch.testing.assert_close(found.logp_N.double(), exact, rtol=0.02, atol=0.05)
+
+
+def test_on_a_confident_bfloat16_head_no_log_prob_is_above_0_and_the_sampler_agrees() -> None:
+    """Own logit and normaliser must come from the same rounded logits: apart they give log-probs of +0.1."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(23, 64, generator=generator).bfloat16()
+    tokens = torch.randint(0, 23, (200,), generator=generator)
+    hidden = (weight[tokens] * 0.35 + 0.05 * torch.randn(200, 64, generator=generator)).bfloat16()
+    head = Head(weight)
+    logp = token_logprobs(hidden, tokens, head, 1.0).logp_N
+    assert (logp <= 0).all()
+    torch.testing.assert_close(
+        logp, torch.log_softmax(head.logits(hidden)[0], -1).gather(1, tokens[:, None])[:, 0], atol=1e-5, rtol=1e-5
+    )

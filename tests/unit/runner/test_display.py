@@ -29,9 +29,9 @@ def test_progress_says_stage_speed_numbers_and_time_left() -> None:
 
 
 def test_progress_shows_the_flags_that_are_up() -> None:
-    text = progress_text(STATUS | {"flags": ["entropy_collapse", "kl_jump"]}, done=4, seconds=60)
+    text = progress_text(STATUS | {"flags": {"entropy_collapse": 3, "kl_jump": 1}}, done=4, seconds=60)
 
-    assert "FLAG entropy collapse, FLAG kl jump" in text
+    assert "FLAG entropy collapse (3x), FLAG kl jump (1x)" in text
 
 
 def test_progress_makes_no_guess_before_it_has_seen_anything_happen() -> None:

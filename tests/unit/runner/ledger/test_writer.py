@@ -51,8 +51,8 @@ def test_every_row_carries_the_axes_and_is_on_disk_at_once(recorder: LedgerRecor
     assert (evaluation["phase"], evaluation["point"]) == ("evaluation", 1)
 
 
-def test_flags_that_are_up_are_in_the_status_until_they_go_down(recorder: LedgerRecorder, tmp_path: Path) -> None:
-    for up, expected in ((1.0, ["kl_jump"]), (0.0, [])):
+def test_the_status_counts_the_rows_in_which_a_flag_was_up(recorder: LedgerRecorder, tmp_path: Path) -> None:
+    for up, expected in ((1.0, {"kl_jump": 1}), (0.0, {"kl_jump": 1}), (1.0, {"kl_jump": 2})):
         recorder.metrics("train", {"flag/kl_jump": up, "flag/clip_fraction": 0.0}, Axes())
         recorder.progress("PPO", 2, 2, "updates")  # written at once
         status = read_status(tmp_path)
