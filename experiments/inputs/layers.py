@@ -44,7 +44,8 @@ def joint_weight(layers: Sequence[Any]) -> Tensor:
     ends = [view.data_ptr() + view.shape[1] * step for view in views_IO]
     adjacent = all(end == view.data_ptr() for end, view in zip(ends, views_IO[1:], strict=False))
     if adjacent and first.stride(1) == 1 and len({view.untyped_storage().data_ptr() for view in views_IO}) == 1:
-        return first.as_strided((first.shape[0], sum(view.shape[1] for view in views_IO)), first.stride())
+        size = (first.shape[0], sum(int(view.shape[1]) for view in views_IO))
+        return torch.as_strided(first, size, first.stride())
     return torch.cat(views_IO, dim=1)
 
 
