@@ -19,6 +19,7 @@ from experiments.arms.ppo import PPOTrainer
 from experiments.artifacts import ranking
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.errors import DivergedError, InputError
+from experiments.inputs import models
 from experiments.inputs.lora import lora_config
 from experiments.inputs.models import load_base, load_tokenizer, reference, with_policy
 from experiments.meter import Meter
@@ -283,8 +284,15 @@ def test_token_ids_reach_the_loss_untouched_and_no_end_is_taught_where_a_sample_
 
 
 def test_only_the_adapter_trains_in_float32_and_nearly_all_of_it_moves(
-    arm_job: Any, dpo_arm: DPO, artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path, tiny: Model
+    arm_job: Any,
+    dpo_arm: DPO,
+    artifacts: dict[str, Path],
+    cache_dir: Path,
+    tmp_path: Path,
+    tiny: Model,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(models, "arithmetic", lambda model: torch.bfloat16)
     model = tiny.model_copy(update={"dtype": "bfloat16"})
     spec = arm_job(dpo_arm, model=model)
     trainer = dpo.make_trainer(spec, ranking.load(artifacts["ranking_data"]), cache_dir, tmp_path)
