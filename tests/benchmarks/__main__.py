@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 
 from tests.benchmarks import flops, peer, results, settings
@@ -28,10 +30,34 @@ from tests.benchmarks.settings import Comparison, Task
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 1800  # of one measurement
 LOG_LINES = 12
+DISTURBED = 0.1  # cores taken by other processes, from which on a measurement says so
 
 
 class MeasurementError(Exception):
     """A measurement's process ended without its line."""
+
+
+class BusyCores:
+    """How many cores other processes keep busy from now on."""
+
+    def __init__(self) -> None:
+        self.start = self._now()
+
+    def others(self) -> float:
+        """Mean over the time since the beginning."""
+        wall, all_processes, children = (now - then for now, then in zip(self._now(), self.start, strict=True))
+        return float(max(0.0, all_processes - children) / wall)
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        machine, ours = psutil.cpu_times(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        return time.monotonic(), machine.user + machine.nice + machine.system, ours.ru_utime + ours.ru_stime
+
+
+def disturbance(measurement: Measurement) -> str:
+    """A remark where the machine was not ours alone."""
+    cores = measurement["others_cores"]
+    return f"; DISTURBED: other processes took {cores:.1f} cores" if cores > DISTURBED else ""
 
 
 @dataclass
@@ -65,6 +91,7 @@ class Bench:
             "TRL_EXPERIMENTAL_SILENCE": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
+        busy = BusyCores()
         with log.open("w") as errors:
             process = subprocess.run(
                 [python, "-m", *module, json.dumps(arguments)],
@@ -79,8 +106,7 @@ class Bench:
         if process.returncode:
             lines = (process.stdout + log.read_text()).splitlines()
             raise MeasurementError("\n".join(lines[-LOG_LINES:]))
-        measurement: Measurement = json.loads(process.stdout.splitlines()[-1])
-        return measurement
+        return {**json.loads(process.stdout.splitlines()[-1]), "others_cores": busy.others()}
 
     def compare(self, comparison: Comparison, inputs: Path, cache_dir: Path, suffix: str) -> None:
         """Run both sides in turn, and add their rows."""
@@ -93,7 +119,7 @@ class Bench:
                     sides[side].append(done)
                     self.say(
                         f"{name} {round_number}/{comparison.rounds} {task.label}: "
-                        f"{results.seconds_of([done]):.1f} s, {results.peak_gb([done]):.2f} GB"
+                        f"{results.seconds_of([done]):.1f} s, {results.peak_gb([done]):.2f} GB{disturbance(done)}"
                     )
             rows = results.rows_of(comparison, sides["ours"], sides["peer"])
             if comparison.twin and comparison.twin + suffix in self.raw:
@@ -118,9 +144,14 @@ class Bench:
         c = self.conditions
         title = (
             f"{c['name']}, {c['cores']} cores, {c['threads']} threads, torch {c['torch']}; "
-            f"medians, both sides in turn; {minutes:.0f} min; all numbers in {self.json_file}"
+            f"medians, both sides in turn; {self._disturbed()} {minutes:.0f} min; all numbers in {self.json_file}"
         )
         Console(width=None if sys.stdout.isatty() else 180).print(results.table(self.rows, title))
+
+    def _disturbed(self) -> str:
+        done = [one for sides in self.raw.values() for side in ("ours", "peer") for one in sides.get(side, [])]
+        disturbed = sum(one["others_cores"] > DISTURBED for one in done)
+        return f"{disturbed} of {len(done)} measurements disturbed by other processes;"
 
     def _task(self, task: Task, inputs: Path, cache_dir: Path) -> Measurement:
         if not task.in_peer_environment:
