@@ -75,6 +75,7 @@ class Bench:
     def say(self, text: str) -> None:
         """One line of progress."""
         self.console.print(f"{time.strftime('%H:%M:%S')}  {text}")
+        self.console.file.flush()  # a log file shows it too
 
     def run(self, name: str, arguments: dict[str, Any], python: Path | str = sys.executable) -> Measurement:
         """Run one measurement and return what it printed.
