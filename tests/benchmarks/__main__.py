@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,44 +18,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.console import Console
 
-from tests.benchmarks import flops, peer, results, settings
+from tests.benchmarks import flops, peer, processes, results, settings
 from tests.benchmarks.results import Measurement, Row
 from tests.benchmarks.settings import Comparison, Task
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_SECONDS = 1800  # of one measurement
-LOG_LINES = 12
-DISTURBED = 0.1  # cores taken by other processes, from which on a measurement says so
-
-
-class MeasurementError(Exception):
-    """A measurement's process ended without its line."""
-
-
-class BusyCores:
-    """How many cores other processes keep busy from now on."""
-
-    def __init__(self) -> None:
-        self.start = self._now()
-
-    def others(self) -> float:
-        """Mean over the time since the beginning."""
-        wall, all_processes, children = (now - then for now, then in zip(self._now(), self.start, strict=True))
-        return float(max(0.0, all_processes - children) / wall)
-
-    @staticmethod
-    def _now() -> tuple[float, float, float]:
-        machine, ours = psutil.cpu_times(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        return time.monotonic(), machine.user + machine.nice + machine.system, ours.ru_utime + ours.ru_stime
-
-
-def disturbance(measurement: Measurement) -> str:
-    """A remark where the machine was not ours alone."""
-    cores = measurement["others_cores"]
-    return f"; DISTURBED: other processes took {cores:.1f} cores" if cores > DISTURBED else ""
 
 
 @dataclass
@@ -78,36 +45,10 @@ class Bench:
         self.console.file.flush()  # a log file shows it too
 
     def run(self, name: str, arguments: dict[str, Any], python: Path | str = sys.executable) -> Measurement:
-        """Run one measurement and return what it printed.
-
-        Raises:
-            MeasurementError: with the end of its log.
-        """
-        module = ["tests.benchmarks.peers.trl_ppo"] if name == settings.PEER else ["tests.benchmarks.measure", name]
-        log = self.folder / "last_measurement.log"
-        environment = os.environ | {
-            "OMP_NUM_THREADS": str(self.threads),
-            "MKL_NUM_THREADS": str(self.threads),
-            "HF_HUB_OFFLINE": "1",
-            "TRL_EXPERIMENTAL_SILENCE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
-        busy = BusyCores()
-        with log.open("w") as errors:
-            process = subprocess.run(
-                [python, "-m", *module, json.dumps(arguments)],
-                cwd=ROOT,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                timeout=TIMEOUT_SECONDS,
-                check=False,
-            )
-        if process.returncode:
-            lines = (process.stdout + log.read_text()).splitlines()
-            raise MeasurementError("\n".join(lines[-LOG_LINES:]))
-        return {**json.loads(process.stdout.splitlines()[-1]), "others_cores": busy.others()}
+        """Run one measurement in a process of its own and return what it printed."""
+        module = "tests.benchmarks.peers.trl_ppo" if name == settings.PEER else "tests.benchmarks.measure"
+        words = [json.dumps(arguments)] if name == settings.PEER else [name, json.dumps(arguments)]
+        return processes.run([str(python), "-m", module, *words], self.folder / "last_measurement.log", self.threads)
 
     def compare(self, comparison: Comparison, inputs: Path, cache_dir: Path, suffix: str) -> None:
         """Run both sides in turn, and add their rows."""
@@ -118,17 +59,16 @@ class Bench:
                 for side, task in (("ours", comparison.ours), ("peer", comparison.peer)):
                     done = self._task(task, inputs, cache_dir)
                     sides[side].append(done)
-                    self.say(
-                        f"{name} {round_number}/{comparison.rounds} {task.label}: "
-                        f"{results.seconds_of([done]):.1f} s, {results.peak_gb([done]):.2f} GB{disturbance(done)}"
-                    )
+                    took = f"{results.seconds_of([done]):.1f} s, {results.peak_gb([done]):.2f} GB"
+                    remark = processes.disturbance(done)
+                    self.say(f"{name} {round_number}/{comparison.rounds} {task.label}: {took}{remark}")
             rows = results.rows_of(comparison, sides["ours"], sides["peer"])
-            if comparison.twin and comparison.twin + suffix in self.raw:
-                peers = [sides["peer"], self.raw[comparison.twin + suffix]["peer"]]
-                rows.append(results.faster_precision_row(comparison, sides["ours"], peers))
+            twin = self.raw.get(f"{comparison.twin}{suffix}", {}).get("peer")
+            if twin:
+                rows.append(results.faster_precision_row(comparison, sides["ours"], [sides["peer"], twin]))
             if comparison.floor:
                 rows.append(self._floor(comparison, inputs, suffix, results.seconds_of(sides["ours"])))
-        except MeasurementError as failure:
+        except processes.MeasurementError as failure:
             self.say(f"{name} failed:\n{failure}")
             rows = [results.failed_row(comparison.name, str(failure).splitlines()[-1])]
         self.raw[name] = sides
@@ -151,7 +91,7 @@ class Bench:
 
     def _disturbed(self) -> str:
         done = [one for sides in self.raw.values() for side in ("ours", "peer") for one in sides.get(side, [])]
-        disturbed = sum(one["others_cores"] > DISTURBED for one in done)
+        disturbed = sum(bool(processes.disturbance(one)) for one in done)
         return f"{disturbed} of {len(done)} measurements disturbed by other processes;"
 
     def _task(self, task: Task, inputs: Path, cache_dir: Path) -> Measurement:
