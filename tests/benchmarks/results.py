@@ -56,8 +56,9 @@ def rows_of(comparison: Comparison, ours: Sequence[Measurement], peer: Sequence[
     rows.append(_memory(comparison, peak_gb(ours), peak_gb(peer)))
     if ours[0].get("policy_dtypes") != peer[0].get("policy_dtypes"):
         rows.append(Row(f"{comparison.name}: policy weights", _dtypes(ours[0]), _dtypes(peer[0]), "differ"))
-    if "losses" in ours[0] and "losses" in peer[0]:
-        rows.append(_trace(comparison, trace_difference(ours[0]["losses"], peer[0]["losses"])))
+    if comparison.traces_within is not None:
+        difference = trace_difference(ours[0]["losses"], peer[0]["losses"])
+        rows.append(_trace(comparison, difference, comparison.traces_within))
     return rows
 
 
@@ -101,16 +102,8 @@ def _memory(comparison: Comparison, ours: float, peer: float) -> Row:
     )
 
 
-def _trace(comparison: Comparison, difference: float) -> Row:
-    within = comparison.traces_within
-    return Row(
-        f"{comparison.name}: loss trace",
-        "",
-        "",
-        f"Δ {difference:.1e}",
-        f"≤ {within:.0e}" if within else "",
-        difference <= within if within else None,
-    )
+def _trace(comparison: Comparison, difference: float, within: float) -> Row:
+    return Row(f"{comparison.name}: loss trace", "", "", f"Δ {difference:.1e}", f"≤ {within:.0e}", difference <= within)
 
 
 def floor_row(name: str, seconds: float, floors: Mapping[str, float], flops: float, dtype: str) -> Row:

@@ -47,7 +47,7 @@ class Comparison:
     speed: float | None = None  # target: ours / peer in items per second, at least
     memory: float | None = None  # target: ours / peer in peak bytes, at most
     compares_speed: bool = True
-    traces_within: float | None = None  # target: largest difference of the two loss traces
+    traces_within: float | None = None  # target: largest difference of the two loss traces, nats
     twin: str | None = None  # the same in float32, run before: the peer may be faster in that
     floor: bool = False  # whether the floor of a PPO update is worked out beside it
 
@@ -82,7 +82,10 @@ def ppo(name: str, dtype: str, rounds: int, *, prompts: int = 32, tokens: int = 
 
 
 def dpo(name: str, dtype: str, rounds: int, *, pairs_per_step: int, steps: int, distinct_pairs: int) -> Comparison:
-    """DPO steps against the stock trainer."""
+    """DPO steps against the stock trainer.
+
+    The two order their pairs differently, so their loss traces agree only where a step holds all distinct pairs.
+    """
     arguments = {
         "dtype": dtype,
         "pairs_per_step": pairs_per_step,

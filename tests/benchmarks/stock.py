@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
 from experiments.artifacts import ranking
-from experiments.seeding import derive_seed
+from experiments.inputs.models import adapter_seed
 from tests.benchmarks import probe
 from tests.benchmarks.inputs import lora
 
@@ -63,7 +63,7 @@ def dpo(folder: Path, a: dict[str, Any]) -> None:
                 max_steps=a["num_steps"],
                 per_device_train_batch_size=per_device,
                 gradient_accumulation_steps=a["pairs_per_step"] // per_device,
-                seed=derive_seed(0, "dpo") % 2**32,  # as ours: the same adapter and the same order
+                seed=adapter_seed(0),  # as ours: the adapter starts from the same numbers
                 use_cpu=probe.device() == "cpu",
                 remove_unused_columns=False,
                 save_strategy="no",
