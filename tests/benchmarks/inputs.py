@@ -30,7 +30,7 @@ MAX_RESPONSE_TOKENS = 32  # of the preference pairs
 PLAUSIBLE_LOGP = (
     -3.5
 )  # nats a token, for the arms whose memory is measured; where DPO is timed it is computed and timed
-RANDOM_LLAMAS: dict[str, dict[str, int]] = {
+RANDOM_LLAMAS: dict[str, dict[str, Any]] = {
     "135m": {
         "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
         "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 49152,

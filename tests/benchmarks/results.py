@@ -28,7 +28,7 @@ class Row:
 
 def seconds_of(measurements: Sequence[Measurement]) -> float:
     """Median over all repeats of all rounds."""
-    return median(seconds for one in measurements for seconds in one["seconds"])
+    return float(median(seconds for one in measurements for seconds in one["seconds"]))
 
 
 def items_per_second(measurements: Sequence[Measurement]) -> float:
