@@ -281,11 +281,7 @@ class _Ledger(TrainerCallback):
             return
         kwargs["model"].zero_grad(set_to_none=True)
         self.num_skipped_steps += 1
-        if self.num_skipped_steps > self.arm.max_skipped_steps:
-            raise DivergedError(
-                f"arm {self.arm.name}: {self.num_skipped_steps} optimizer steps had no finite gradient, and "
-                f"arm.max_skipped_steps={self.arm.max_skipped_steps}; a lower arm.learning_rate is the usual remedy"
-            )
+        DivergedError.if_too_many(self.arm.name, self.num_skipped_steps, self.arm.max_skipped_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """After each optimizer step."""

@@ -263,7 +263,8 @@ class PPOTrainer:
         if math.isfinite(norm + value_norm):
             self.optimizer.step()
         else:
-            self._skip_step()
+            self.num_skipped_steps += 1
+            DivergedError.if_too_many(self.arm.name, self.num_skipped_steps, self.arm.max_skipped_steps)
         self.meter.optimizer_steps += 1
         stats = {name: float(sum(part[name] for part in parts)) for name in parts[0]}
         return {
@@ -300,14 +301,6 @@ class PPOTrainer:
                 "ppo/clip_fraction": share * ppo.clip_fraction(new.logp_BT, old_logp_BT, mask_BT, arm.clip_range),
                 "ppo/approx_kl": share * ppo.approximate_kl(new.logp_BT, old_logp_BT, mask_BT),
             }
-
-    def _skip_step(self) -> None:
-        self.num_skipped_steps += 1
-        if self.num_skipped_steps > self.arm.max_skipped_steps:
-            raise DivergedError(
-                f"arm {self.arm.name}: {self.num_skipped_steps} optimizer steps had no finite gradient, and "
-                f"arm.max_skipped_steps={self.arm.max_skipped_steps}; a lower arm.learning_rate is the usual remedy"
-            )
 
 
 def _mean(values: Sequence[float]) -> float:

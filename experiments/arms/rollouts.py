@@ -62,11 +62,6 @@ class Rollouts:
         """KL of each response to the base, [N] nats."""
         return (kl.k1(self.logp_NT, self.ref_logp_NT) * self.mask_NT).sum(dim=1)
 
-    @property
-    def microbatches(self) -> list[Microbatch]:
-        """All of them, in the order of `states`."""
-        return [micro for minibatch in self.minibatches for micro in minibatch]
-
 
 def cut_into_minibatches(
     prompt_ids: Sequence[Sequence[int]],

@@ -57,7 +57,6 @@ def make_batch(
     response_ids: Sequence[Sequence[int]],
     pad_id: int,
     device: torch.device,
-    width: int | None = None,
 ) -> Batch:
     """Pad prompts on the left and responses on the right.
 
@@ -66,9 +65,8 @@ def make_batch(
         response_ids: B responses, none empty.
         pad_id: any token id; it is masked everywhere.
         device: where the tensors go.
-        width: T, at least the longest response (the default).
     """
-    width = width or max(map(len, response_ids))
+    width = max(map(len, response_ids))
     prompts, prompt_mask = left_pad(prompt_ids, pad_id, device)
     responses = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in response_ids], device=device)
     lengths = torch.tensor([len(row) for row in response_ids], device=device)

@@ -29,11 +29,6 @@ def response_logprobs(model: Any, batch: Batch, temperature: float) -> ResponseL
         temperature: the one the responses were sampled at; it divides the logits here as it did there.
     """
     hidden_BLH = decoder_of(model)(**batch.model_inputs, use_cache=False).last_hidden_state
-    return logprobs_of_hidden(hidden_BLH, model, batch, temperature)
-
-
-def logprobs_of_hidden(hidden_BLH: Tensor, model: Any, batch: Batch, temperature: float) -> ResponseLogprobs:
-    """The same from last hidden states that are there already."""
     real_BT = batch.response_mask.bool()
     hidden_NH = hidden_BLH[:, -real_BT.shape[1] - 1 : -1][real_BT]
     logp_N, entropy_N = token_logprobs(hidden_NH, batch.response_ids[real_BT], language_head(model), temperature)

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from experiments.records import Axes, Phase, SampleRow
+from experiments.records import RESUME_FOLDER, Axes, Phase, SampleRow
 from runner.ledger.files import replacing, timestamp, write_json
 from runner.ledger.reader import read_metrics
 from runner.trackers import Tracker
@@ -117,7 +117,8 @@ class LedgerRecorder:
         rows = read_metrics(self._folder)[:num_rows]
         if len(rows) < num_rows:
             raise ValueError(
-                f"{self._folder}: the ledger has {len(rows)} rows, but its checkpoint was written after {num_rows}"
+                f"{self._folder}: the ledger has {len(rows)} rows, but its checkpoint was written after "
+                f"{num_rows}; remove {self._folder / RESUME_FOLDER} to start the job over"
             )
         with replacing(self._folder / "metrics.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -167,10 +167,10 @@ class TestModels:
             ({}, torch.float32),
         ],
     )
-    @pytest.mark.skipif(torch.cuda.is_available(), reason="the rule is for the CPU; a GPU multiplies in bfloat16")
     def test_a_bfloat16_base_is_multiplied_in_what_the_processor_is_fast_in(
         self, tiny: Model, monkeypatch: pytest.MonkeyPatch, processor: dict[str, object], expected: torch.dtype
     ) -> None:
+        monkeypatch.setattr(models, "device", lambda: torch.device("cpu"))
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
         assert arithmetic(tiny.model_copy(update={"dtype": "bfloat16"})) == expected
         assert arithmetic(tiny) == torch.float32

@@ -47,7 +47,8 @@ def rollouts_of(trainer: PPOTrainer, update: int = 1) -> Rollouts:
 
 def minibatch(rollouts: Rollouts) -> Any:
     """All micro-batches as one minibatch."""
-    return list(zip(rollouts.microbatches, rollouts.states, strict=True))
+    microbatches = [micro for part in rollouts.minibatches for micro in part]
+    return list(zip(microbatches, rollouts.states, strict=True))
 
 
 def mixed_endings(eos_id: int) -> list[Response]:
@@ -369,7 +370,7 @@ class TestTruncation:
         trainer = make_trainer(arm, model=tiny64)
         perturb(trainer)
         rollouts = estimated(trainer, mixed_endings(trainer.tokenizer.eos_token_id))
-        (micro,) = rollouts.microbatches
+        ((micro, _),) = minibatch(rollouts)
         features = trainer.reward.features(micro.batch)
         with torch.no_grad():
             values = trainer.value(features, trainer.reward.prefix_scores(micro.batch, features))

@@ -210,7 +210,7 @@ class TestLogProbs:
 
     def test_padding_and_batching_do_not_matter(self, base: Any) -> None:
         model = copy.deepcopy(base).double()
-        logp = response_logprobs(model, make_batch(PROMPTS, self.responses, pad_id=0, device=CPU, width=9), 1.0).logp_BT
+        logp = response_logprobs(model, make_batch(PROMPTS, self.responses, pad_id=0, device=CPU), 1.0).logp_BT
         for row, (prompt, response) in enumerate(zip(PROMPTS, self.responses, strict=True)):
             alone = response_logprobs(model, make_batch([prompt], [response], pad_id=3, device=CPU), 1.0).logp_BT[0]
             torch.testing.assert_close(logp[row, : len(response)], alone, rtol=1e-12, atol=1e-12)

@@ -83,6 +83,15 @@ def test_rewinding_forgets_later_rows_and_tells_a_new_tracker_the_earlier_ones(t
     assert math.isnan(tracker.rows[1][0]["train/loss"])
 
 
+def test_a_ledger_shorter_than_its_checkpoint_is_refused_with_the_remedy(
+    recorder: LedgerRecorder, tmp_path: Path
+) -> None:
+    recorder.metrics("train", {"train/loss": 0.5}, Axes())
+    with pytest.raises(ValueError, match=r"has 1 rows, but its checkpoint was written after 2; remove .*resume"):
+        recorder.rewind(2)
+    assert len(read_metrics(tmp_path)) == 1
+
+
 def test_a_number_that_is_not_finite_leaves_the_file_valid_json(recorder: LedgerRecorder, tmp_path: Path) -> None:
     recorder.metrics("train", {"train/loss": math.nan, "ppo/kl": math.inf}, Axes())
 
