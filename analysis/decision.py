@@ -14,7 +14,6 @@ from analysis.statistics import MIN_SEEDS_FOR_METHOD, Estimate, Resamples, split
 from analysis.win_rate import EVEN, Judge, common_seeds, gold_difference, win_rate
 
 Confidence = Literal["inconclusive", "low", "moderate", "high"]
-MIN_SEEDS_FOR_HIGH = 5
 
 SELECTION_RULE = (
     "Where an algorithm has several arms, the one with the highest mean gold on one half of the prompts (in the order "
@@ -23,9 +22,16 @@ SELECTION_RULE = (
 )
 CONFIDENCE_RULE = (
     "Inconclusive: the interval of the head-to-head win rate contains 50 %. Low: it does not, but there are fewer "
-    "than three seeds, or the second judge clearly prefers the other side. Moderate: three or four seeds. High: five "
-    "or more."
+    "than three seeds, or the second judge clearly prefers the other side. Moderate: from three seeds on. High: from "
+    "as many as rules.confidence.min_seeds_for_high asks for."
 )
+
+
+@dataclass(frozen=True)
+class ConfidenceRules:
+    """Registered before training, see experiments/rules.py."""
+
+    min_seeds_for_high: int
 
 
 @dataclass(frozen=True)
@@ -99,14 +105,14 @@ def final_comparison(ledger: Ledger, resamples: Resamples, rng: np.random.Genera
     return Final(ppo, dpo, rate("gold"), rate("vader"), selected, tuple(seeds))
 
 
-def confidence(final: Final) -> Confidence:
+def confidence(final: Final, rules: ConfidenceRules) -> Confidence:
     """See `CONFIDENCE_RULE`."""
     if not final.gold.excludes(EVEN):
         return "inconclusive"
     contradicted = final.vader.excludes(EVEN) and (final.vader.value > EVEN) != (final.gold.value > EVEN)
     if contradicted or len(final.seeds) < MIN_SEEDS_FOR_METHOD:
         return "low"
-    return "high" if len(final.seeds) >= MIN_SEEDS_FOR_HIGH else "moderate"
+    return "high" if len(final.seeds) >= rules.min_seeds_for_high else "moderate"
 
 
 def scope(num_seeds: int) -> str:
@@ -122,7 +128,8 @@ def decide(ledger: Ledger, resamples: Resamples, rng: np.random.Generator) -> De
     verdicts = {arm: verdict(gold_difference(ledger, arm, resamples)) for arm in ledger.arms}
     final = final_comparison(ledger, resamples, rng)
     num_seeds = len(final.seeds) if final else min(len(ledger.seeds(arm)) for arm in ledger.arms)
-    sure: Confidence = confidence(final) if final else "inconclusive"
+    rules = ledger.rules("confidence", ConfidenceRules)
+    sure: Confidence = confidence(final, rules) if final else "inconclusive"
     parts = [_final_words(ledger, final), _base_words(verdicts)]
     if ledger.missing:
         parts.append(f"{len(ledger.missing)} planned run{'s are' if len(ledger.missing) > 1 else ' is'} missing")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,9 @@ import pandas as pd
 from analysis.statistics import FloatArray
 from runner.ledger.reader import read_json, read_metrics, read_status, sample_files
 
-PLAN_SCHEMA = 1
+T = TypeVar("T")
+
+PLAN_SCHEMA = 2
 BASE = "base"
 STREAM = 1  # the common random numbers that every arm and the base share
 FLOOR_STREAM = 2  # the base's second, disjoint set
@@ -53,6 +55,15 @@ class Missing:
 
     run: str
     reason: str
+
+
+@dataclass(frozen=True)
+class RuleChange:
+    """A rule that was another one before training."""
+
+    key: str
+    registered: Any
+    in_use: Any
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,23 @@ class Ledger:
     def final_point(self) -> int:
         """The evaluation point of the final models."""
         return int(self.samples["point"].max())
+
+    def rules(self, section: str, kind: type[T]) -> T:
+        """A section of the rules in use, as the dataclass of the module that reads it.
+
+        Raises:
+            LedgerError: plan.json has other keys.
+        """
+        try:
+            return kind(**self.plan["rules"][section])
+        except (KeyError, TypeError) as error:
+            raise LedgerError(f"plan.json: the rules of {section!r} are not those of this version ({error})") from None
+
+    @property
+    def changed_rules(self) -> list[RuleChange]:
+        """What is judged by other rules than those registered before training."""
+        registered = self.plan["registered_rules"]["values"]
+        return [RuleChange(*change) for change in _differences(registered, self.plan["rules"])]
 
     def algorithm(self, arm: str) -> str:
         """The algorithm of a finished arm."""
@@ -190,7 +218,9 @@ def _read_plan(runs_dir: Path) -> dict[str, Any]:
     plan = _json(path)
     if plan.get("schema") != PLAN_SCHEMA:
         raise LedgerError(f"{path} has schema {plan.get('schema')!r}; this version reads {PLAN_SCHEMA}")
-    lacking = [key for key in ("sweep", "arms", "shared", "settings", "jobs") if key not in plan]
+    lacking = [
+        key for key in ("sweep", "arms", "shared", "settings", "rules", "registered_rules", "jobs") if key not in plan
+    ]
     if lacking:
         raise LedgerError(f"{path} lacks {', '.join(lacking)}")
     if any(arm["arm"] == BASE for arm in plan["arms"]):

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from experiments.rules import Rules
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
@@ -292,6 +294,7 @@ class RunSpec(Strict):
     reward_model: RewardModel
     evaluation: Evaluation
     budget: Budget
+    rules: Rules
     engine: Engine
     tracker: Tracker
     arm: Arm

@@ -66,7 +66,11 @@ def identity_of(kind: str, spec: JobSpec | None, inputs: Mapping[str, str], need
         inputs: fingerprints of the base model and the data, as far as it uses them.
         needs: role → identity of the job that plays it.
     """
-    content = {"kind": kind, "spec": spec and spec.model_dump(mode="json"), "inputs": inputs, "needs": needs}
+    return digest({"kind": kind, "spec": spec and spec.model_dump(mode="json"), "inputs": inputs, "needs": needs})
+
+
+def digest(content: object) -> str:
+    """Hex SHA-256 of a JSON value, the same for any order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -30,7 +30,7 @@ from experiments.spec import (
     RunSpec,
 )
 from runner.fairness import Check, differences, fairness_checks, flatten
-from runner.jobfile import JobFile, Need, identity_of
+from runner.jobfile import JobFile, Need, digest, identity_of
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.reader import is_finished, read_json
 from runner.problems import Problem, listing
@@ -40,7 +40,8 @@ SHARED = ("gold", "ranking_data", "reward_model", "base_evaluation")
 ORDER = ("gold", "ranking_data", "reward_model", "dpo", "ppo", "base_evaluation", "evaluation", "report")
 SETTINGS = ("model", "data", "reward_model", "evaluation", "budget")
 RESERVED = {"base", "shared", "report"}
-ONE_PER_SWEEP = ("name", "runs_dir", "cache_dir", "engine", "tracker")
+ONE_PER_SWEEP = ("name", "runs_dir", "cache_dir", "engine", "tracker", "rules")
+SCHEMA = 2  # of plan.json
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,15 @@ class Plan:
         }
 
     def write(self) -> None:
-        """Write ``plan.json``; going on with a sweep does not make it younger."""
+        """Write ``plan.json``; going on with a sweep makes neither it nor its registered rules younger."""
         path = self.folder / "plan.json"
         self.folder.mkdir(parents=True, exist_ok=True)
-        created = read_json(path)["created"] if path.exists() else timestamp()
-        write_json(path, {"schema": 1, "sweep": self.name, "created": created} | self.content())
+        rules = self.runs[0].rules.model_dump(mode="json")
+        first = {"created": timestamp(), "registered_rules": {"sha256": digest(rules), "values": rules}}
+        if path.exists():
+            there = read_json(path)
+            first = {key: there[key] for key in first}
+        write_json(path, {"schema": SCHEMA, "sweep": self.name} | first | {"rules": rules} | self.content())
 
 
 def make_plan(runs: Sequence[RunSpec]) -> Plan:
@@ -189,6 +194,8 @@ def check_folder(plan: Plan) -> None:
         return
     try:
         there = read_json(path)
+        if there["schema"] != SCHEMA:
+            raise ValueError(f"its schema is {there['schema']}, not {SCHEMA}")
         changes = _changes(there, plan.content())
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no plan of this program ({error}); name=… chooses another folder") from None
@@ -302,8 +309,12 @@ def _own_job(
 
 def _report_job(run: RunSpec, jobs: Sequence[Job]) -> Job:
     needs = {job.label: job for job in jobs if job.kind in {"base_evaluation", "evaluation"}}
+    """It reads plan.json, so its inputs are the rules there."""
     folder = run_folder(run) / "report"
-    return Job(folder, folder, _job_file(run, "report", "report", None, {}, needs), _labels(needs), "report", Work())
+    inputs = {"rules": digest(run.rules.model_dump(mode="json"))}
+    return Job(
+        folder, folder, _job_file(run, "report", "report", None, inputs, needs), _labels(needs), "report", Work()
+    )
 
 
 def _job_file(

@@ -54,6 +54,11 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "artifacts": context.artifacts(ledger),
         "shared_costs": context.shared_costs(ledger),
         "settings": ledger.plan["settings"],
+        "rules": {
+            "registered_sha256": ledger.plan["registered_rules"]["sha256"],
+            "in_use": ledger.plan["rules"],
+            "changed": plain(ledger.changed_rules),
+        },
         "fairness": ledger.plan.get("fairness", []),
         "provenance": context.provenance(ledger),
     }

@@ -209,6 +209,10 @@ def _caveats(values: Mapping[str, Mapping[str, Any]], ledger: Ledger) -> Iterato
     if any(record.get("git", "absent") is None for record in ledger.provenance.values()):
         yield "The code was no git checkout when some jobs ran, so its version is not recorded."
     yield from (
+        f"Changed after the rules were registered: {change.key} was {change.registered} and is {change.in_use} now."
+        for change in ledger.changed_rules
+    )
+    yield from (
         f"Fairness check failed in the plan: {check['check']} ({check['value']})."
         for check in ledger.plan.get("fairness", [])
         if not check["ok"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from analysis.report.cells import Cell, Table
 from analysis.report.render import environment, view
-from analysis.report.tables import Cell, Table
 from analysis.report.text import markdown_fence, markdown_inline
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from analysis.report import context, figures, tables, wording
+from analysis.report import cells, context, figures, wording
+from analysis.report.tables import conditions, glance, over_optimisation, stability, style_drift, win_rate
 
 TEMPLATES = Path(__file__).parent / "templates"
 CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -33,20 +34,20 @@ def view(report: Mapping[str, Any]) -> dict[str, Any]:
     content = dict(report)
     return {
         "report": content,
-        "number": tables.cell,
-        "summary": tables.summary(content),
-        "matrix": tables.matrix(content),
-        "pairs": tables.pair_details(content),
-        "gains": tables.gains(content),
-        "drift": tables.style_drift(content),
-        "kl": tables.divergence(content),
-        "stability": tables.stability(content),
-        "artifacts": tables.artifacts(content),
-        "shared_costs": tables.shared_costs(content),
-        "learned_from": tables.learned_from(content),
-        "health": tables.health(content, context.HEALTH),
-        "fairness": tables.fairness(content),
-        "provenance": tables.provenance(content),
+        "number": cells.cell,
+        "summary": glance.summary(content),
+        "matrix": win_rate.matrix(content),
+        "pairs": win_rate.pair_details(content),
+        "gains": over_optimisation.gains(content),
+        "drift": style_drift.style_drift(content),
+        "kl": over_optimisation.divergence(content),
+        "stability": stability.stability(content),
+        "artifacts": conditions.artifacts(content),
+        "shared_costs": conditions.shared_costs(content),
+        "learned_from": conditions.learned_from(content),
+        "health": conditions.health(content, context.HEALTH),
+        "fairness": conditions.fairness(content),
+        "provenance": conditions.provenance(content),
         "how_to_read": wording.HOW_TO_READ,
         "limits": wording.LIMITS,
     }

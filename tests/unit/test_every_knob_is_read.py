@@ -8,21 +8,38 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from experiments import spec
+from experiments import rules, spec
 from runner.problems import schema_keys
 
 ROOT = Path(__file__).parents[2]
-MODELS = [value for value in vars(spec).values() if isinstance(value, type) and issubclass(value, BaseModel)]
+MODELS = [
+    value
+    for module in (rules, spec)
+    for value in vars(module).values()
+    if isinstance(value, type) and issubclass(value, BaseModel)
+]
 FIELDS = sorted({(model.__name__, name) for model in MODELS for name in model.model_fields if model is not BaseModel})
 SOURCES = [
-    path for package in ("experiments", "runner") for path in (ROOT / package).rglob("*.py") if path.name != "spec.py"
+    path
+    for package in ("experiments", "runner", "analysis")
+    for path in (ROOT / package).rglob("*.py")
+    if path.name not in {"spec.py", "rules.py"}
 ]
 GROUP_FILES = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").glob("*/*.yaml"))
 
 
 def attributes() -> set[str]:
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES]
-    return {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    sections = {  # of the rules, which the analysis asks for by name: ledger.rules("confidence", …)
+        str(node.args[0].value)
+        for node in nodes
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "rules"
+        and isinstance(node.args[0], ast.Constant)
+    }
+    return sections | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
 
 
 READ = attributes()

@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
+
+ROOT = Path(__file__).parents[3]
 
 GOOD = ("wonderful", "great", "moving", "superb", "lovely", "honest", "charming", "brilliant", "touching", "joyful")
 BAD = ("dull", "awful", "boring", "clumsy", "weak", "noisy", "flat", "tedious", "shallow", "painful")
@@ -32,6 +35,9 @@ PLAIN = (
     "one",
 )
 AXES = ("prompts_seen", "tokens_generated", "tokens_trained", "optimizer_steps", "wall_seconds", "device_seconds")
+
+
+RULES: dict[str, Any] = yaml.safe_load((ROOT / "conf/rules/preregistered.yaml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -83,12 +89,14 @@ class Sweep:
                 jobs += self._write_arm(name, arm, seed)
                 arms.append(self._planned(name, arm, seed))
         plan = {
-            "schema": 1,
+            "schema": 2,
             "sweep": "synthetic",
             "created": "2026-11-23T04:00:00+00:00",
             "arms": arms,
             "shared": self.shared,
             "settings": self.settings,
+            "rules": RULES,
+            "registered_rules": {"sha256": "c" * 64, "values": RULES},
             "fairness": [{"check": "base model", "value": "one fingerprint", "ok": True}],
             "jobs": jobs,
         }

@@ -38,7 +38,7 @@ WIN, EVEN, LOSS = estimate(65, 55, 75), estimate(52, 42, 62), estimate(35, 25, 4
     ],
 )
 def test_confidence_follows_the_printed_rule(gold, vader, seeds, expected):
-    assert decision.confidence(final(gold, vader, seeds)) == expected
+    assert decision.confidence(final(gold, vader, seeds), decision.ConfidenceRules(min_seeds_for_high=5)) == expected
 
 
 def test_clear_winner_with_one_seed_speaks_of_checkpoints(make_ledger, resamples_for, synthetic):

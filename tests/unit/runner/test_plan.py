@@ -194,7 +194,7 @@ def test_plan_json_holds_what_a_reader_needs(planned: Planned) -> None:
     plan.write()
     content = read_json(plan.folder / "plan.json")
 
-    assert (content["schema"], content["sweep"]) == (1, "smoke")
+    assert (content["schema"], content["sweep"]) == (2, "smoke")
     assert content["arms"][1]["evaluation"] == "dpo/seed0/evaluation"
     assert content["arms"][1]["knobs"]["beta"] == 0.1
     assert content["shared"]["base_evaluation"] == "shared/base_evaluation"
@@ -218,6 +218,21 @@ def test_the_folder_of_the_same_specification_is_accepted_and_keeps_its_date(pla
     check_folder(planned())
     planned().write()
     assert read_json(planned().folder / "plan.json")["created"] == created
+
+
+def test_rules_changed_later_are_kept_beside_those_registered_and_only_the_report_is_made_again(
+    planned: Planned,
+) -> None:
+    before, after = planned(), planned("rules.confidence.min_seeds_for_high=8")
+    before.write()
+    check_folder(after)
+    after.write()
+    content = read_json(after.folder / "plan.json")
+
+    assert content["registered_rules"]["values"]["confidence"]["min_seeds_for_high"] == 5
+    assert content["rules"]["confidence"]["min_seeds_for_high"] == 8
+    changed_jobs = {one.label for one, two in zip(before.jobs, after.jobs, strict=True) if one.identity != two.identity}
+    assert changed_jobs == {"report"}
 
 
 def test_more_seeds_and_other_arms_may_join_a_folder(planned: Planned) -> None:

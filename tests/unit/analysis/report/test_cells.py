@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.report import tables
+from analysis.report import cells
 
 NBSP = "\u00a0"
 
@@ -23,13 +23,13 @@ NBSP = "\u00a0"
     ],
 )
 def test_numbers_read_well(value, unit, signed, expected):
-    assert tables.figure(value, unit, signed) == expected
+    assert cells.figure(value, unit, signed) == expected
 
 
 def test_interval_has_the_precision_of_its_number():
     number = {"value": 0.5, "low": 0.448, "high": 0.553, "unit": "share", "n": 64}
-    assert tables.cell(number) == tables.Cell(f"50.0{NBSP}%", "44.8 to 55.3")
+    assert cells.cell(number) == cells.Cell(f"50.0{NBSP}%", "44.8 to 55.3")
 
 
 def test_number_that_is_not_there_says_so():
-    assert tables.cell(None).remark == "not recorded"
+    assert cells.cell(None).remark == "not recorded"

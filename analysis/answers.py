@@ -1,0 +1,47 @@
+"""The form in which every question of the report is answered: yes, no or inconclusive, with what it rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from analysis.statistics import Estimate
+
+Reply = Literal["yes", "no", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One measurement that an answer rests on.
+
+    Attributes:
+        name, meaning: what was measured, for people.
+        number: None where it could not be measured; `reading` then says why.
+        threshold: what the number is held against, in words with its unit, as registered before training.
+        reading: what the number says about the question.
+    """
+
+    name: str
+    meaning: str
+    number: Estimate | None
+    threshold: str
+    reading: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question.
+
+    Attributes:
+        question: as the report asks it.
+        reply: inconclusive where the evidence does not reach a threshold either way.
+        sentence: the reply in words, for this sweep.
+        evidence: in the order of its weight.
+        would_change: what would change the reply, or settle it (how many prompts or seeds more).
+    """
+
+    question: str
+    reply: Reply
+    sentence: str
+    evidence: tuple[Evidence, ...]
+    would_change: str

@@ -1,0 +1,1 @@
+"""report.json -> the tables that HTML and Markdown both print, one module a section of the report."""

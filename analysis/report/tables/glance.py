@@ -1,0 +1,98 @@
+"""The table that a decision is read from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from analysis.report.cells import Cell, Report, Row, Table, cell, heads
+
+MARKS = {"beats the base": "▲", "is worse than the base": "▼", "does not differ from the base": "●"}
+MARK_TONES = {"▲": "good", "▼": "bad", "●": "even"}
+
+
+def summary(report: Report) -> Table:
+    """The table that a decision is read from: arms as columns."""
+    arms = report["arms"]
+    blank = Cell("")
+
+    def row(label: str, meaning: str, base: Cell, make: Callable[[Report], Cell]) -> Row:
+        return Row(label, meaning, (base, *(make(arm) for arm in arms)))
+
+    reference, still = Cell("reference"), cell({"exact": 0.0, "unit": "nats"})
+    rows = [
+        row("Verdict by gold", "whether the interval of the gold gain excludes zero", reference, _verdict),
+        row(
+            "Win rate against the base",
+            "pairs that gold prefers, ties half; 50 % is no difference",
+            blank,
+            _rate("gold"),
+        ),
+        row("… by the second judge", "VADER, a sentiment lexicon", blank, _rate("vader")),
+        row("… by the training reward", "what PPO trains on: shown, never drives a verdict", blank, _rate("proxy")),
+        row("Gold score", "mean probability of a positive text, × 100", cell(report["base"]["gold"]), _gold),
+        row("Gold gain", "arm minus base on the same prompts and random numbers", blank, _gain),
+        row("Worst drop from the peak", "along training, in SD of the base over prompts; 0 is best", blank, _drawdown),
+        row("KL to the base", "how far the model moved, per response", still, _kl),
+        row("Style drift", "measures that clearly exceed what the base shows against itself", blank, _drift_count),
+        row("Response length", "mean tokens of a response", cell(_length(arms[0])["base"]), _mean_length),
+        *(row(label, meaning, blank, _cost(name)) for name, label, meaning in COST_ROWS),
+    ]
+    return Table("Final models at a glance, with 95 % intervals", "", ("base", *heads(report)), tuple(rows))
+
+
+COST_ROWS = (
+    ("wall_seconds", "Training time", "wall clock of one run, loading included"),
+    ("device_seconds", "Device time", "seconds × devices (threads on a CPU)"),
+    ("tokens_generated", "Tokens generated", "sampled in training"),
+    ("tokens_trained", "Tokens trained", "through a backward pass"),
+    ("peak_memory_bytes", "Peak memory", "of the process or the GPU"),
+)
+
+
+def _verdict(arm: Report) -> Cell:
+    mark = MARKS[arm["verdict"]]
+    return Cell(f"{mark} {arm['verdict']}", tone=MARK_TONES[mark])
+
+
+def _rate(judge: str) -> Callable[[Report], Cell]:
+    return lambda arm: cell(arm["win_rate"][judge], remark="" if arm["win_rate"][judge] else "no scores")
+
+
+def _gold(arm: Report) -> Cell:
+    return cell(arm["gold"])
+
+
+def _drawdown(arm: Report) -> Cell:
+    return cell(arm["stability"]["drawdown"])
+
+
+def _kl(arm: Report) -> Cell:
+    return cell(arm["kl"]["per_response"])
+
+
+def _gain(arm: Report) -> Cell:
+    gain = arm["gold_difference"]
+    unseen = gain["low"] <= 0 <= gain["high"]
+    return cell(
+        gain,
+        signed=True,
+        remark=f"a gain under {gain['minimum_detectable_effect']:.1f} would often go unseen" if unseen else "",
+    )
+
+
+def _drift_count(arm: Report) -> Cell:
+    above = sum(item["reading"] == "above the floor" for item in arm["style_drift"])
+    return Cell(f"{above} of {len(arm['style_drift'])}")
+
+
+def _length(arm: Report) -> Report:
+    found: Report = next(item for item in arm["style_drift"] if item["measure"] == "length")
+    return found
+
+
+def _mean_length(arm: Report) -> Cell:
+    return cell(_length(arm)["ours"])
+
+
+def _cost(name: str) -> Callable[[Report], Cell]:
+    return lambda arm: cell(arm["cost"][name])
