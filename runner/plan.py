@@ -36,8 +36,9 @@ from runner.ledger.reader import is_finished, read_json
 from runner.problems import Problem, listing
 
 SHARED = ("gold", "ranking_data", "reward_model", "base_evaluation")
-# What holds others up comes first. DPO arms need no reward model, so they can start beside it.
-ORDER = ("gold", "ranking_data", "reward_model", "dpo", "ppo", "base_evaluation", "evaluation", "report")
+# What holds others up comes first, and the shortest last, so that no long job is left to run alone. DPO arms need no
+# reward model, so they can start beside it.
+ORDER = ("gold", "ranking_data", "reward_model", "dpo", "ppo", "evaluation", "base_evaluation", "report")
 SETTINGS = ("model", "data", "reward_model", "evaluation", "budget")
 RESERVED = {"base", "shared", "report"}
 ONE_PER_SWEEP = ("name", "runs_dir", "cache_dir", "engine", "tracker", "rules")

@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -181,9 +182,10 @@ class PPOTrainer:
         shared_pass, states = None, []
         for micro in microbatches:
             micro.paste(mask, micro.batch.response_mask)
-            with torch.set_grad_enabled(len(microbatches) == 1):
+            shared = len(minibatches) == 1 and micro is microbatches[0]
+            with torch.set_grad_enabled(shared):
                 new = response_logprobs(self.policy, micro.batch, self.data.temperature)
-            shared_pass = new if len(microbatches) == 1 else None
+            shared_pass = new if shared else shared_pass
             micro.paste(logp, new.logp_BT.detach())
             micro.paste(entropy, new.entropy_BT)
             with torch.no_grad(), reference(self.policy):
@@ -250,12 +252,15 @@ class PPOTrainer:
         minibatch: Sequence[tuple[Microbatch, tuple[Tensor, Tensor]]],
         shared_pass: ResponseLogprobs | None = None,
     ) -> dict[str, float]:
-        """One optimizer step: gradients summed over micro-batches, over the minibatch's number of tokens."""
+        """One optimizer step: gradients summed over micro-batches, over the minibatch's number of tokens.
+
+        `shared_pass`, where there is one, is the first micro-batch's.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         num_tokens = sum(micro.cut(rollouts.trained_NT).sum() for micro, _ in minibatch)
         parts = [
-            self._backward(rollouts, micro, state, shared_pass, torch.as_tensor(num_tokens).clamp_min(1))
-            for micro, state in minibatch
+            self._backward(rollouts, micro, state, own_pass, torch.as_tensor(num_tokens).clamp_min(1))
+            for (micro, state), own_pass in zip_longest(minibatch, [shared_pass])
         ]
         self.meter.tokens_trained += sum(micro.batch.num_tokens for micro, _ in minibatch)
         norm = float(nn.utils.clip_grad_norm_(self.policy_parameters, self.arm.max_gradient_norm))
@@ -279,12 +284,12 @@ class PPOTrainer:
         rollouts: Rollouts,
         micro: Microbatch,
         state: tuple[Tensor, Tensor],
-        shared_pass: ResponseLogprobs | None,
+        own_pass: ResponseLogprobs | None,
         num_tokens: Tensor,
     ) -> dict[str, Tensor]:
         """Add one micro-batch's share to the gradients; returns its share of what is logged."""
         arm, mask_BT, old_logp_BT = self.arm, micro.cut(rollouts.trained_NT), micro.cut(rollouts.logp_NT)
-        new = shared_pass or response_logprobs(self.policy, micro.batch, self.data.temperature)
+        new = own_pass or response_logprobs(self.policy, micro.batch, self.data.temperature)
         policy_loss = ppo.policy_loss_sum(
             new.logp_BT, old_logp_BT, micro.cut(rollouts.advantages_NT), mask_BT, arm.clip_range
         )

@@ -41,7 +41,7 @@ class Rollouts:
     """N responses with everything the update needs; all tensors detached but `shared_pass`."""
 
     minibatches: list[list[Microbatch]]
-    shared_pass: ResponseLogprobs | None  # the first optimizer step's own pass, where one pass serves both
+    shared_pass: ResponseLogprobs | None  # the first micro-batch's, with its graph, where the first step can use it
     states: list[tuple[Tensor, Tensor]]  # by micro-batch: features [B, T, H] and prefix scores [B, T] before each token
     score_N: Tensor
     mask_NT: Tensor

@@ -38,6 +38,8 @@ from experiments.records import Recorder
 from experiments.seeding import derive_seed, numpy_generator
 from experiments.spec import RewardModelJobSpec
 
+PROMPTS_PER_PASS = 8  # scored together after training
+
 
 def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
     """Train on the comparisons of most prompts; measure accuracy and normalise scores on the others' samples."""
@@ -195,10 +197,12 @@ class _Progress(TrainerCallback):
 def _score_all(model: Any, ranked: Sequence[RankedPrompt], tokenizer: PreTrainedTokenizerBase) -> list[Any]:
     """Raw scores of all samples: one array per prompt."""
     collate = _Collator(int(tokenizer.pad_token_id))
-    scores = []
-    for prompt in ranked:
-        batch = collate([{"prompt": prompt.prompt_ids, "texts": prompt.text_ids, "winner": [], "loser": []}])
-        scores.append(_raw_scores(model, {key: value.to(model.device) for key, value in batch.items()}).cpu().numpy())
+    scores: list[Any] = []
+    for start in range(0, len(ranked), PROMPTS_PER_PASS):
+        part = ranked[start : start + PROMPTS_PER_PASS]
+        batch = collate([{"prompt": p.prompt_ids, "texts": p.text_ids, "winner": [], "loser": []} for p in part])
+        flat = _raw_scores(model, {key: value.to(model.device) for key, value in batch.items()}).cpu().numpy()
+        scores += np.split(flat, np.cumsum([len(prompt.text_ids) for prompt in part])[:-1])
     return scores
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import rms_norm, silu
+from torch.nn.functional import silu
 from transformers import DynamicCache
 
 from experiments.inputs.layers import joint_weight
@@ -151,9 +151,9 @@ class LlamaDecoder:
         cos, sin = (table[:, :, None] for table in self.rotary(x_BSH, position_ids))
         for layer, cache in zip(self.layers, self.cache, strict=True):
             attended = self._attend(layer, layer.input_norm(x_BSH), cos, sin, mask_BSC, cache, width)
-            x_BSH = x_BSH + layer.output(attended)
+            x_BSH = layer.output(attended).add_(x_BSH)
             gate, up = layer.gate_up(layer.post_norm(x_BSH)).chunk(2, dim=-1)
-            x_BSH = x_BSH + layer.down(silu(gate) * up)
+            x_BSH = layer.down(silu(gate).mul_(up)).add_(x_BSH)
         return _Norm.of(self.norm)(x_BSH)
 
     def _attend(
@@ -171,9 +171,10 @@ class LlamaDecoder:
         key_BKCD, value_BKCD = (stored[:, :, :width] for stored in cache)
         query_BKGSD = query.view(num_rows, num_new, self.num_kv_heads, self.num_groups, -1).permute(0, 2, 3, 1, 4)
         query_BKND = query_BKGSD.reshape(num_rows, self.num_kv_heads, -1, self.head_size)
-        score_BKNC = query_BKND @ key_BKCD.transpose(2, 3) * self.head_size**-0.5
+        score_BKNC = query_BKND @ key_BKCD.transpose(2, 3)
         score_BKGSC = score_BKNC.view(num_rows, self.num_kv_heads, self.num_groups, num_new, width)
-        weight = (score_BKGSC + mask_BSC[:, None, None]).softmax(dim=-1, dtype=precision(x_BSH.dtype)).to(x_BSH.dtype)
+        masked = torch.add(mask_BSC[:, None, None], score_BKGSC, alpha=self.head_size**-0.5)
+        weight = masked.softmax(dim=-1, dtype=precision(x_BSH.dtype)).to(x_BSH.dtype)
         mixed = weight.view(score_BKNC.shape) @ value_BKCD
         mixed_BSKGD = mixed.view(num_rows, self.num_kv_heads, self.num_groups, num_new, -1).permute(0, 3, 1, 2, 4)
         attended: Tensor = mixed_BSKGD.reshape(num_rows, num_new, -1)
@@ -227,7 +228,9 @@ class _Norm:
         return cls(module.weight, module.variance_epsilon)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.weight_H * rms_norm(x.to(precision(x.dtype)), self.weight_H.shape, None, self.epsilon).to(x.dtype)
+        wide = x.to(precision(x.dtype))
+        inverse = torch.linalg.vecdot(wide, wide).div_(x.shape[-1]).add_(self.epsilon).rsqrt_()
+        return (wide * inverse[..., None]).to(x.dtype).mul_(self.weight_H)
 
 
 @dataclass(frozen=True)
@@ -254,8 +257,11 @@ class _Layer:
 
 def _rotate(x_BSND: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding (arXiv:2104.09864, equation 34)."""
-    first, second = x_BSND.chunk(2, dim=-1)
-    return x_BSND * cos + torch.cat([-second, first], dim=-1) * sin
+    half = x_BSND.shape[-1] // 2
+    turned = x_BSND * cos
+    turned[..., :half].addcmul_(x_BSND[..., half:], sin[..., :half], value=-1)
+    turned[..., half:].addcmul_(x_BSND[..., :half], sin[..., half:])
+    return turned
 
 
 def _distinct(prompt_ids: Sequence[Sequence[int]]) -> tuple[list[list[int]], Tensor]:

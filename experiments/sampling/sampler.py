@@ -90,7 +90,7 @@ class _Sampled:
 
     def draw(self, hidden_BH: Tensor, head: Head, temperature: float) -> None:
         """Sample the next token of every row."""
-        logits_BV, _ = head.logits(hidden_BH)
+        logits_BV, _ = head.logits(hidden_BH)  # fresh, so that `draw` may work in it
         token_B, logp_B = draw(logits_BV, self.uniform_BT.index_select(1, self.step)[:, 0], temperature)
         self.token_BT.index_copy_(1, self.step, token_B[:, None])
         self.logp_BT.index_copy_(1, self.step, logp_B[:, None])
@@ -172,14 +172,22 @@ def _captured(advance: Callable[[], None], decoder: LlamaDecoder, running: _Samp
 def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Inverse-CDF sampling: the first token whose cumulative probability exceeds the uniform number.
 
+    Args:
+        logits_BV: float32 or more; overwritten, because fresh memory for [B, V] costs more than the arithmetic.
+        uniform_B: in [0, 1).
+        temperature: divides the logits.
+
     Returns:
-        Token ids [B] and their log-probs [B] in nats, both in the logits' arithmetic, float32 or more.
+        Token ids [B] and their log-probs [B] in nats, both in the logits' arithmetic.
     """
-    logp_BV = torch.log_softmax(logits_BV if temperature == 1 else logits_BV / temperature, dim=-1)
-    cdf_BV = logp_BV.exp().cumsum_(dim=-1)
-    threshold_B1 = uniform_B[:, None] * cdf_BV[:, -1:]  # the last entry is 1 up to rounding
-    token_B1 = torch.searchsorted(cdf_BV, threshold_B1, right=True).clamp_max(logits_BV.shape[-1] - 1)
-    return token_B1[:, 0], logp_BV.gather(1, token_B1)[:, 0]
+    if temperature != 1:
+        logits_BV.div_(temperature)
+    logits_BV.sub_(logits_BV.amax(dim=-1, keepdim=True))
+    mass_BV = logits_BV.exp().cumsum_(dim=-1)
+    total_B1 = mass_BV[:, -1:]
+    token_B1 = torch.searchsorted(mass_BV, uniform_B[:, None] * total_B1, right=True)
+    token_B1.clamp_max_(logits_BV.shape[-1] - 1)
+    return token_B1[:, 0], (logits_BV.gather(1, token_B1) - total_B1.log())[:, 0]
 
 
 def _response(tokens: list[int], logps: list[float], eos_id: int) -> Response:

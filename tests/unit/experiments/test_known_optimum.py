@@ -245,7 +245,7 @@ class Pool:
 def draw_pool() -> Pool:
     logits_V = 0.7 * torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(3))
     uniform_N = common_uniforms(0, 0, [str(row) for row in range(NUM_DRAWS // 16)], 16).flatten()
-    drawn = [draw(logits_V.expand(len(chunk), -1), chunk, TEMPERATURE) for chunk in uniform_N.split(1024)]
+    drawn = [draw(logits_V.repeat(len(chunk), 1), chunk, TEMPERATURE) for chunk in uniform_N.split(1024)]
     token_N, logp_N = (torch.cat(part) for part in zip(*drawn, strict=True))
     return Pool(torch.log_softmax(logits_V.double() / TEMPERATURE, dim=0), token_N, logp_N.double())
 

@@ -213,13 +213,15 @@ class TestUpdate:
         for whole, cut in zip(*found, strict=True):
             torch.testing.assert_close(cut, whole, rtol=1e-12, atol=1e-12 * float(whole.abs().max()))
 
+    @pytest.mark.parametrize("budget", [10**6, 100])
     def test_the_shared_pass_gives_the_gradient_of_a_pass_of_its_own(
-        self, make_trainer: Any, ppo_arm: PPO, tiny64: Model
+        self, make_trainer: Any, ppo_arm: PPO, tiny64: Model, budget: int
     ) -> None:
         trainer = make_trainer(changed(ppo_arm, max_gradient_norm=1e9), model=tiny64)
         perturb(trainer)
         state = deepcopy(trainer.optimizer.state_dict()), [p.detach().clone() for p in trainer.policy_parameters]
-        rollouts = estimated(trainer, mixed_endings(trainer.tokenizer.eos_token_id))
+        rollouts = estimated(trainer, mixed_endings(trainer.tokenizer.eos_token_id), budget=budget)
+        assert (len(rollouts.states) > 1) == (budget == 100)
         assert rollouts.shared_pass is not None
         shared = [g.clone() for g in gradients(trainer, rollouts)]
         trainer.optimizer.load_state_dict(state[0])

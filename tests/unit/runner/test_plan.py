@@ -32,9 +32,9 @@ def test_jobs_come_in_the_order_that_holds_others_up_least(planned: Planned) -> 
         "reward_model",
         "dpo/seed0",
         "ppo/seed0",
-        "base_evaluation",
         "ppo/seed0/evaluation",
         "dpo/seed0/evaluation",
+        "base_evaluation",
         "report",
     ]
 
