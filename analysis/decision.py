@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 
 from analysis.load import Ledger
-from analysis.statistics import MIN_SEEDS_FOR_METHOD, Estimate, Resamples, split_halves
-from analysis.win_rate import EVEN, Judge, common_seeds, gold_difference, win_rate
+from analysis.next_runs import seed_share
+from analysis.statistics import MIN_SEEDS_FOR_METHOD, Estimate, FloatArray, Resamples, split_halves
+from analysis.win_rate import EVEN, Judge, common_seeds, gold_difference, pair_scores, win_rate
 
 Confidence = Literal["inconclusive", "low", "moderate", "high"]
 
@@ -50,6 +51,7 @@ class Final:
         gold, vader: percent of pairs in which the judge prefers PPO.
         selected: whether there was a choice, and so only half of the prompts is reported on.
         seeds: that both have.
+        seed_share: share of the uncertainty that lies between seeds, 0 to 1; None below two seeds.
     """
 
     ppo: str
@@ -58,6 +60,7 @@ class Final:
     vader: Estimate
     selected: bool
     seeds: tuple[int, ...]
+    seed_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,13 @@ def final_comparison(ledger: Ledger, resamples: Resamples, rng: np.random.Genera
     if not seeds:
         return None
 
-    def rate(judge: Judge) -> Estimate:
+    def scores(judge: Judge) -> tuple[FloatArray, FloatArray]:
         ours, theirs = (ledger.numbers(arm, judge, seeds=seeds)[:, reported_on] for arm in (ppo, dpo))
-        return win_rate(ours, theirs, resamples)
+        return ours, theirs
 
-    return Final(ppo, dpo, rate("gold"), rate("vader"), selected, tuple(seeds))
+    share = seed_share(pair_scores(*scores("gold")).mean(axis=2))
+    gold, vader = win_rate(*scores("gold"), resamples), win_rate(*scores("vader"), resamples)
+    return Final(ppo, dpo, gold, vader, selected, tuple(seeds), share)
 
 
 def confidence(final: Final, rules: ConfidenceRules) -> Confidence:
@@ -110,9 +115,14 @@ def confidence(final: Final, rules: ConfidenceRules) -> Confidence:
     if not final.gold.excludes(EVEN):
         return "inconclusive"
     contradicted = final.vader.excludes(EVEN) and (final.vader.value > EVEN) != (final.gold.value > EVEN)
-    if contradicted or len(final.seeds) < MIN_SEEDS_FOR_METHOD:
+    return "low" if contradicted else confidence_by_seeds(len(final.seeds), rules)
+
+
+def confidence_by_seeds(num_seeds: int, rules: ConfidenceRules) -> Confidence:
+    """How sure a result can be that so many seeds agree to."""
+    if num_seeds < MIN_SEEDS_FOR_METHOD:
         return "low"
-    return "high" if len(final.seeds) >= rules.min_seeds_for_high else "moderate"
+    return "high" if num_seeds >= rules.min_seeds_for_high else "moderate"
 
 
 def scope(num_seeds: int) -> str:

@@ -6,6 +6,7 @@ because a comparison of it would be wrong without looking wrong.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,8 @@ PLAN_SCHEMA = 2
 BASE = "base"
 STREAM = 1  # the common random numbers that every arm and the base share
 FLOOR_STREAM = 2  # the base's second, disjoint set
+FURTHER_STREAM = 3  # the base's further samples, for best-of-n
+BASE_ONLY = {"further_samples_per_prompt"}  # what the base's evaluation has beyond an arm's
 
 SAMPLE_COLUMNS = {
     "prompt_id": "text", "sample_id": "number", "stream": "number", "prompt": "text", "response": "text",
@@ -77,6 +80,8 @@ class Ledger:
         samples: one row per response: arm, algorithm, seed, point and the columns of `SAMPLE_COLUMNS`; the base is arm
             "base", point 0.
         metrics: one row per line of any metrics.jsonl: label and kind of the job, then the line's own keys.
+        ranking: the samples that the arms learned from, the columns of `SAMPLE_COLUMNS`; None in sweeps that did not
+            record them.
         specs: spec.json by job label.
         provenance: provenance.json by job label.
     """
@@ -88,6 +93,7 @@ class Ledger:
     metrics: pd.DataFrame
     specs: Mapping[str, dict[str, Any]]
     provenance: Mapping[str, dict[str, Any]]
+    ranking: pd.DataFrame | None = None
     _arrays: dict[tuple[Any, ...], npt.NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -199,6 +205,7 @@ def load_ledger(runs_dir: Path) -> Ledger:
         metrics=_read_metrics(folders, specs),
         specs=specs,
         provenance={label: _optional_json(folder / "provenance.json") for label, folder in folders.items()},
+        ranking=_read_ranking(folders),
     )
 
 
@@ -291,7 +298,8 @@ def _condition_problems(plan: dict[str, Any], specs: Mapping[str, dict[str, Any]
     base, first = specs["base_evaluation"], specs[runs[0].label]
     for run in runs:
         evaluation, arm = specs[f"{run.label}/evaluation"], specs[run.label]
-        for key, ours, theirs in _differences(evaluation["spec"], base["spec"]):
+        shared = {key: value for key, value in base["spec"].items() if key not in BASE_ONLY}
+        for key, ours, theirs in _differences(evaluation["spec"], shared):
             yield f"{run.label}: evaluated with {key} = {ours!r}, the base with {theirs!r}"
         yield from _need_problems(run.label, evaluation, base, ("gold", "reward_model"), "the base's evaluation")
         for job, spec in (("trained", arm), ("evaluated", evaluation)):
@@ -364,10 +372,24 @@ def _base_problems(base: pd.DataFrame, reference: list[tuple[str, int, int]]) ->
     if [key[:2] for key in floor] != [key[:2] for key in reference]:
         yield "base_evaluation: the second set of random numbers does not cover the same prompts as the first"
     prompts = {key[0] for key in reference}
+    further = Counter(key[0] for key in _keys(base[base["stream"] == FURTHER_STREAM]))
+    if further and (set(further) != prompts or len(set(further.values())) > 1):
+        yield "base_evaluation: the further samples are not equally many for every prompt"
     if len(reference) % max(1, len(prompts)) or len(set(reference)) != len(reference):
         yield "base_evaluation: prompts have different numbers of samples"
     if len(prompts) < 2:
         yield "base_evaluation: fewer than two prompts"
+
+
+def _read_ranking(folders: Mapping[str, Path]) -> pd.DataFrame | None:
+    """The ranking data's samples in the order of prompts, where the job has recorded them."""
+    folder = folders.get("ranking_data")
+    if folder is None or not sample_files(folder):
+        return None
+    rows = _sample_frame(folder, 0, BASE, BASE, 0)
+    if rows.groupby("prompt_id").size().nunique() != 1:
+        raise LedgerError("ranking_data: prompts have different numbers of samples")
+    return rows.sort_values(["prompt_id", "sample_id"], ignore_index=True)
 
 
 def _sample_frame(folder: Path, point: int, arm: str, algorithm: str, seed: int) -> pd.DataFrame:

@@ -27,7 +27,7 @@ class SampleRow(TypedDict):
 
     prompt_id: str  # hash of the prompt's text
     sample_id: int  # 0 .. samples_per_prompt - 1
-    stream: int  # which set of common random numbers drew it: 1, or 2 for the base's noise floor
+    stream: int  # the common random numbers that drew it: 1; the base's 2 (noise floor), 3 (further), 0 (ranking data)
     prompt: str
     response: str
     num_tokens: int  # response tokens, the end-of-sequence token included

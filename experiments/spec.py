@@ -109,6 +109,11 @@ class Budget(Strict):
     )
     num_evaluation_prompts: int = Field(ge=2, description="held-out prompts")
     samples_per_evaluation_prompt: int = Field(ge=1)
+    further_base_samples_per_prompt: int = Field(
+        ge=0,
+        description="samples of the base on each evaluation prompt beyond its two evaluations, for best-of-n: with "
+        "twice samples_per_evaluation_prompt they must be at least rules.readiness.best_of",
+    )
 
 
 class LocalEngine(Strict):
@@ -344,13 +349,19 @@ class RewardModelJobSpec(Strict):
 
 
 class EvaluationJobSpec(Strict):
-    """Sample and score a model on the shared evaluation set. The same object for the base and for every arm."""
+    """Sample and score a model on the shared evaluation set. The same values for the base and for every arm."""
 
     model: Model
     data: Data
     evaluation: Evaluation
     num_prompts: int
     samples_per_prompt: int
+
+
+class BaseEvaluationJobSpec(EvaluationJobSpec):
+    """The evaluation of the base, sampled more often than an arm: it also shows what was in reach untrained."""
+
+    further_samples_per_prompt: int
 
 
 class ArmJobSpec(Strict):
@@ -365,7 +376,7 @@ class ArmJobSpec(Strict):
     num_points: int
 
 
-JobSpec = GoldJobSpec | RankingJobSpec | RewardModelJobSpec | EvaluationJobSpec | ArmJobSpec
+JobSpec = GoldJobSpec | RankingJobSpec | RewardModelJobSpec | BaseEvaluationJobSpec | EvaluationJobSpec | ArmJobSpec
 
 
 def evaluation_updates(num_updates: int, num_points: int) -> list[int]:
@@ -382,7 +393,7 @@ JOB_SPECS: dict[str, type[JobSpec]] = {
     "gold": GoldJobSpec,
     "ranking_data": RankingJobSpec,
     "reward_model": RewardModelJobSpec,
-    "base_evaluation": EvaluationJobSpec,
+    "base_evaluation": BaseEvaluationJobSpec,
     "arm": ArmJobSpec,
     "evaluation": EvaluationJobSpec,
 }

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from experiments.records import Recorder
-from experiments.spec import ArmJobSpec, EvaluationJobSpec, GoldJobSpec, JobSpec, RankingJobSpec, RewardModelJobSpec
+from experiments.spec import (
+    ArmJobSpec,
+    BaseEvaluationJobSpec,
+    EvaluationJobSpec,
+    GoldJobSpec,
+    JobSpec,
+    RankingJobSpec,
+    RewardModelJobSpec,
+)
 
 
 def run_stage(
@@ -38,7 +46,7 @@ def run_stage(
             from experiments.artifacts import reward_model
 
             reward_model.build(spec, needs["ranking_data"], folder, cache_dir, recorder)
-        case "base_evaluation", EvaluationJobSpec():
+        case "base_evaluation", BaseEvaluationJobSpec():
             from experiments.evaluation import evaluate
 
             evaluate.evaluate_base(spec, needs["gold"], needs["reward_model"], cache_dir, recorder)

@@ -12,7 +12,10 @@ from experiments.spec import RunSpec
 MADE_FROM: dict[str, dict[str, Any]] = {
     "ranking_data": {"data": True, "budget": {"num_ranking_prompts"}},
     "reward_model": {"reward_model": True},
-    "base_evaluation": {"evaluation": True, "budget": {"num_evaluation_prompts", "samples_per_evaluation_prompt"}},
+    "base_evaluation": {
+        "evaluation": True,
+        "budget": {"num_evaluation_prompts", "samples_per_evaluation_prompt", "further_base_samples_per_prompt"},
+    },
 }
 
 

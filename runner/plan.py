@@ -20,6 +20,7 @@ from experiments.errors import InputError
 from experiments.inputs.fingerprint import data_fingerprint, model_fingerprint
 from experiments.spec import (
     ArmJobSpec,
+    BaseEvaluationJobSpec,
     Engine,
     EvaluationJobSpec,
     GoldJobSpec,
@@ -260,9 +261,8 @@ def _shared_jobs(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
     )
     trained = Work(trained=_reward_tokens(run))
     reward = _shared_job(run, "reward_model", reward_spec, only_model, {"ranking_data": ranking}, trained)
-    twice = Work(sampled=2 * _evaluated_tokens(run))  # two sets of random numbers, for the noise floor
     judges = {"gold": gold, "reward_model": reward}
-    base = _shared_job(run, "base_evaluation", _evaluation_spec(run), inputs, judges, twice)
+    base = _shared_job(run, "base_evaluation", _base_evaluation_spec(run), inputs, judges, _base_evaluation_work(run))
     return {job.kind: job for job in (gold, ranking, reward, base)}
 
 
@@ -273,6 +273,13 @@ def _evaluation_spec(run: RunSpec) -> EvaluationJobSpec:
         evaluation=run.evaluation,
         num_prompts=run.budget.num_evaluation_prompts,
         samples_per_prompt=run.budget.samples_per_evaluation_prompt,
+    )
+
+
+def _base_evaluation_spec(run: RunSpec) -> BaseEvaluationJobSpec:
+    """That of the arms, so that they can be compared, and how often the base alone is sampled beyond it."""
+    return BaseEvaluationJobSpec(
+        **dict(_evaluation_spec(run)), further_samples_per_prompt=run.budget.further_base_samples_per_prompt
     )
 
 
@@ -356,6 +363,12 @@ def _reward_tokens(run: RunSpec) -> int:
 def _evaluated_tokens(run: RunSpec) -> int:
     """Response tokens of one evaluation point."""
     return run.budget.num_evaluation_prompts * run.budget.samples_per_evaluation_prompt * run.data.max_new_tokens
+
+
+def _base_evaluation_work(run: RunSpec) -> Work:
+    """Two sets of random numbers, for the noise floor, and the further samples."""
+    further = run.budget.num_evaluation_prompts * run.budget.further_base_samples_per_prompt * run.data.max_new_tokens
+    return Work(sampled=2 * _evaluated_tokens(run) + further)
 
 
 def _arm_work(run: RunSpec) -> Work:

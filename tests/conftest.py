@@ -12,6 +12,7 @@ from experiments.spec import (
     DPO,
     PPO,
     ArmJobSpec,
+    BaseEvaluationJobSpec,
     Data,
     Evaluation,
     EvaluationJobSpec,
@@ -172,6 +173,11 @@ def arm_job(tiny: Model, data: Data) -> Any:
         return ArmJobSpec(**{**settings, **changes})
 
     return make
+
+
+@pytest.fixture
+def base_evaluation_job(evaluation_job: EvaluationJobSpec) -> BaseEvaluationJobSpec:
+    return BaseEvaluationJobSpec(**dict(evaluation_job), further_samples_per_prompt=3)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import decision, over_optimisation, stability, style_drift, win_rate
+from analysis import decision, gates, over_optimisation, readiness, recommendation, stability, style_drift, win_rate
 from analysis.load import BASE, Ledger
 from analysis.report import context, side_by_side
 from analysis.report.text import all_visible
@@ -32,6 +32,8 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     outcome = decision.decide(ledger, resamples, rng)
     arms = [_arm(ledger, arm, resamples) for arm in ledger.arms]
     pairs = [_pair(ledger, item, resamples) for item in win_rate.head_to_head(ledger, "gold", resamples)]
+    questions = recommendation.Questions(readiness.assess(ledger, resamples, rng))
+    gates_of = _gates(ledger, resamples)
     report = {
         "schema": REPORT_SCHEMA,
         "sweep": ledger.plan["sweep"],
@@ -44,6 +46,9 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
             "selection_rule": decision.SELECTION_RULE,
             "confidence_rule": decision.CONFIDENCE_RULE,
         },
+        "recommendation": _recommendation(ledger, outcome, gates_of, questions),
+        "questions": plain(questions.shown()),
+        "gates": plain(gates_of),
         "missing": plain(ledger.missing),
         "design": _design(ledger),
         "base": _base(ledger, resamples),
@@ -77,6 +82,65 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+def _gates(ledger: Ledger, resamples: Resamples) -> dict[str, tuple[gates.Gate, ...]]:
+    """Of every finished arm; none where the plan registered no thresholds."""
+    if "decision" not in ledger.plan["rules"]:
+        return {}
+    rules = ledger.rules("decision", gates.DecisionRules)
+    costs = context.cost_ratios(ledger)
+    return {
+        arm: gates.assess(
+            gates.Measurements(
+                win_rate=_gold_rate(ledger, arm, resamples),
+                controlled_win_rate=None,
+                gold_gain=over_optimisation.score_gain(ledger, arm, "gold", ledger.final_point, resamples),
+                stability=None,
+                style_auc=None,
+                over_optimisation=None,
+                cost_ratio=costs.get(arm),
+            ),
+            rules,
+        )
+        for arm in ledger.arms
+    }
+
+
+def _gold_rate(ledger: Ledger, arm: str, resamples: Resamples) -> Estimate | None:
+    rate = win_rate.compare(ledger, arm, BASE, "gold", resamples)
+    return rate.estimate if rate else None
+
+
+def _recommendation(
+    ledger: Ledger,
+    outcome: decision.Decision,
+    gates_of: dict[str, tuple[gates.Gate, ...]],
+    questions: recommendation.Questions,
+) -> dict[str, Any] | None:
+    """With the whole table of rules, so that a reader sees which row applied."""
+    if not gates_of:
+        return None
+    final = outcome.final
+    sweep = recommendation.Sweep(
+        name=ledger.plan["sweep"],
+        algorithms={arm: ledger.algorithm(arm) for arm in ledger.arms},
+        planned_seeds=sorted({int(arm["seed"]) for arm in ledger.plan["arms"]}),
+        num_seeds=len(final.seeds) if final else min(len(ledger.seeds(arm)) for arm in ledger.arms),
+        num_prompts=len(ledger.prompt_ids),
+        num_missing=len(ledger.missing),
+    )
+    found = recommendation.recommend(
+        sweep,
+        final,
+        outcome.confidence,
+        gates_of,
+        questions,
+        ledger.rules("confidence", decision.ConfidenceRules),
+        ledger.rules("decision", gates.DecisionRules),
+    )
+    table = [{"when": rule.when, "then": rule.then, "rests_on": rule.rests_on} for rule in recommendation.RULES]
+    return {**plain(found), "rules": table}
 
 
 def _design(ledger: Ledger) -> dict[str, Any]:

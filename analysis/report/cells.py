@@ -19,6 +19,7 @@ UNITS = {  # unit -> (decimals, what follows the number)
     "compound": (2, ""),
     "distance": (3, ""),
     "times the floor": (1, "\u00a0×"),
+    "times": (1, "\u00a0×"),
     "steps": (0, ""),
     "count": (0, ""),
     "tokens in all": (0, ""),

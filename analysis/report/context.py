@@ -69,6 +69,13 @@ def cost(ledger: Ledger, arm: str) -> dict[str, Any]:
     return {name: exact(_spent(rows, name), unit) for name, unit in COSTS.items()}
 
 
+def cost_ratios(ledger: Ledger) -> dict[str, float]:
+    """Device time of every arm over that of the cheapest; arms that did not record it are left out."""
+    spent = {arm: _spent(_rows(ledger, arm), "device_seconds") for arm in ledger.arms}
+    known = {arm: seconds for arm, seconds in spent.items() if seconds and math.isfinite(seconds)}
+    return {arm: seconds / min(known.values()) for arm, seconds in known.items()}
+
+
 def _spent(rows: pd.DataFrame, name: str) -> float | None:
     if name not in rows:
         return None

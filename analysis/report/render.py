@@ -11,7 +11,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from analysis.report import cells, context, figures, wording
-from analysis.report.tables import conditions, glance, over_optimisation, stability, style_drift, win_rate
+from analysis.report.tables import (
+    conditions,
+    gates,
+    glance,
+    over_optimisation,
+    questions,
+    stability,
+    style_drift,
+    win_rate,
+)
 
 TEMPLATES = Path(__file__).parent / "templates"
 CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -35,6 +44,9 @@ def view(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "report": content,
         "number": cells.cell,
+        "gates": gates.gates(content),
+        "decision_rules": gates.rules(content),
+        "questions": questions.questions(content),
         "summary": glance.summary(content),
         "matrix": win_rate.matrix(content),
         "pairs": win_rate.pair_details(content),

@@ -11,18 +11,19 @@ from typing import Literal
 
 import pandas as pd
 
-from experiments.evaluation.scorers import GoldScorer
+from experiments.evaluation.scorers import GoldScorer, vader_scores
 from experiments.inputs.models import decode, load_base, load_tokenizer, precision
-from experiments.inputs.texts import prompts
+from experiments.inputs.texts import Prompt, prompts
 from experiments.meter import Meter
-from experiments.records import Recorder
+from experiments.records import Recorder, SampleRow
 from experiments.sampling.logprobs import total_logprobs
-from experiments.sampling.sampler import common_uniforms, sample
+from experiments.sampling.sampler import Response, common_uniforms, sample
 from experiments.spec import RankingJobSpec
 
 FILE = "ranking.parquet"
 ROWS_PER_BATCH = 128
 DPO_TEMPERATURE = 1.0  # of its log-probs, whatever the sampling temperature
+STREAM = 0  # the random numbers of the ranking data; the evaluations have others
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,17 @@ def build(spec: RankingJobSpec, gold_folder: Path, folder: Path, cache_dir: Path
     responses = sample(
         base,
         prompt_ids,
-        common_uniforms(data.seed, 0, [f"{prompt.prompt_id}/{index}" for prompt, index in rows], data.max_new_tokens),
+        common_uniforms(
+            data.seed, STREAM, [f"{prompt.prompt_id}/{index}" for prompt, index in rows], data.max_new_tokens
+        ),
         temperature=data.temperature,
         eos_id=tokenizer.eos_token_id,
         rows_per_batch=ROWS_PER_BATCH,
         on_batch=lambda done: recorder.progress("sample the base", done, len(rows), "responses"),
     )
     meter.tokens_generated = sum(len(response.token_ids) for response in responses)
-    texts = [p.text + decode(tokenizer, r.token_ids) for (p, _), r in zip(rows, responses, strict=True)]
+    texts = [decode(tokenizer, response.token_ids) for response in responses]
+    whole = [prompt.text + text for (prompt, _), text in zip(rows, texts, strict=True)]
     frame = pd.DataFrame(
         {
             "prompt_id": [prompt.prompt_id for prompt, _ in rows],
@@ -82,7 +86,7 @@ def build(spec: RankingJobSpec, gold_folder: Path, folder: Path, cache_dir: Path
             "prompt_ids": prompt_ids,
             "response_ids": [response.token_ids for response in responses],
             "ended": [response.finish_reason == "eos" for response in responses],
-            "gold": gold.score(texts),
+            "gold": gold.score(whole),
         }
     )
     if data.temperature == DPO_TEMPERATURE and base.dtype == precision(base.dtype):
@@ -98,7 +102,35 @@ def build(spec: RankingJobSpec, gold_folder: Path, folder: Path, cache_dir: Path
             pad_id=tokenizer.eos_token_id,
         )
     frame.to_parquet(folder / FILE)
+    recorder.samples(0, _sample_rows(rows, responses, texts, frame["gold"].tolist(), vader_scores(whole)))
     recorder.metrics("artifact", _summary(load(folder), frame), meter.axes())
+
+
+def _sample_rows(
+    rows: Sequence[tuple[Prompt, int]],
+    responses: Sequence[Response],
+    texts: Sequence[str],
+    gold: Sequence[float],
+    vader: Sequence[float],
+) -> list[SampleRow]:
+    """For the ledger: how likely the base finds what the arms learn from. The reward model does not exist yet."""
+    return [
+        SampleRow(
+            prompt_id=prompt.prompt_id,
+            sample_id=index,
+            stream=STREAM,
+            prompt=prompt.text,
+            response=texts[i],
+            num_tokens=len(responses[i].token_ids),
+            finish_reason=responses[i].finish_reason,
+            logp_policy=sum(responses[i].logps),
+            logp_base=sum(responses[i].logps),
+            gold=gold[i],
+            proxy=math.nan,
+            vader=vader[i],
+        )
+        for i, (prompt, index) in enumerate(rows)
+    ]
 
 
 def load(folder: Path) -> list[RankedPrompt]:

@@ -18,7 +18,7 @@ from experiments.meter import Meter
 from experiments.records import Axes, Recorder, SampleRow
 from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
-from experiments.spec import EvaluationJobSpec
+from experiments.spec import BaseEvaluationJobSpec, EvaluationJobSpec
 
 
 class Evaluator:
@@ -30,10 +30,14 @@ class Evaluator:
         self.policy: PeftModel = with_policy(load_base(spec.model, cache_dir), spec.model.lora, seed=0)
         self.reward = RewardScorer.attach(self.policy, spec.model, reward_folder, self.tokenizer.eos_token_id)
         self.gold = GoldScorer.load(gold_folder)
+        self.ask(spec.samples_per_prompt)
+
+    def ask(self, samples_per_prompt: int) -> None:
+        """Choose how many responses `evaluate` draws for each prompt."""
         self.rows: list[tuple[Prompt, int]] = [
             (prompt, index)
-            for prompt in prompts(spec.data, "evaluation", spec.num_prompts)
-            for index in range(spec.samples_per_prompt)
+            for prompt in prompts(self.spec.data, "evaluation", self.spec.num_prompts)
+            for index in range(samples_per_prompt)
         ]
         self.prompt_ids: list[list[int]] = [self.tokenizer(prompt.text)["input_ids"] for prompt, _ in self.rows]
 
@@ -97,14 +101,21 @@ class Evaluator:
 
 
 def evaluate_base(
-    spec: EvaluationJobSpec, gold_folder: Path, reward_folder: Path, cache_dir: Path, recorder: Recorder
+    spec: BaseEvaluationJobSpec, gold_folder: Path, reward_folder: Path, cache_dir: Path, recorder: Recorder
 ) -> None:
-    """Point 0 of every arm, with two sets of random numbers: base against base is the floor of every distance."""
+    """Point 0 of every arm, with two sets of random numbers: base against base is the floor of every distance.
+
+    The further samples, under a third set, show how good the best of several responses is before any training.
+    """
     meter = Meter()
     evaluator = Evaluator(spec, gold_folder, reward_folder, cache_dir)
     rows = [evaluator.evaluate(stream, recorder, f"base, random numbers {stream}", is_base=True) for stream in (1, 2)]
-    recorder.samples(0, rows[0] + rows[1])
-    meter.tokens_generated = sum(row["num_tokens"] for row in rows[0] + rows[1])
+    if spec.further_samples_per_prompt:
+        evaluator.ask(spec.further_samples_per_prompt)
+        rows.append(evaluator.evaluate(3, recorder, "base, further samples", is_base=True))
+    everything = [row for some in rows for row in some]
+    recorder.samples(0, everything)
+    meter.tokens_generated = sum(row["num_tokens"] for row in everything)
     recorder.metrics("evaluation", summarise(rows[0]), Axes(), point=0)
     recorder.metrics("artifact", {}, meter.axes())
 

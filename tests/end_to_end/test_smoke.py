@@ -133,7 +133,12 @@ def test_every_run_folder_explains_itself(
     samples = pd.read_parquet(sweep / "ppo/seed0/evaluation/samples/point_2.parquet")
     base = pd.read_parquet(sweep / "shared/base_evaluation/samples/point_0.parquet")
     assert len(samples) == 32
-    assert set(base["stream"]) == {1, 2}
+    assert base["stream"].value_counts().to_dict() == {1: 32, 2: 32, 3: 64}
+    ranking = pd.read_parquet(sweep / "shared/ranking_data/samples/point_0.parquet")
+    assert (len(ranking), set(ranking["stream"])) == (16 * 4, {0})
+    readiness = json.loads((sweep / "report/report.json").read_text())["questions"][0]
+    assert len(readiness["evidence"]) == 9
+    assert all(item["number"] is not None for item in readiness["evidence"])
     assert list(samples.columns) == list(base.columns)
 
 

@@ -67,9 +67,10 @@ class Sweep:
         num_prompts: int = 12,
         num_samples: int = 2,
         seeds: tuple[int, ...] = (0,),
+        further_samples: int = 4,
     ) -> None:
         self.folder, self.arms, self.seeds = folder, dict(arms), seeds
-        self.num_prompts, self.num_samples = num_prompts, num_samples
+        self.num_prompts, self.num_samples, self.further_samples = num_prompts, num_samples, further_samples
         self.num_points = len(next(iter(self.arms.values())).gold) + 1
         self.rng = np.random.default_rng(7)
         self.settings = self._settings()
@@ -88,6 +89,8 @@ class Sweep:
             for seed in self.seeds:
                 jobs += self._write_arm(name, arm, seed)
                 arms.append(self._planned(name, arm, seed))
+        if self.further_samples:
+            self._write_readiness()
         plan = {
             "schema": 2,
             "sweep": "synthetic",
@@ -140,12 +143,26 @@ class Sweep:
             "base_evaluation": {"gold_mean": float(base["gold"].mean())},
         }
         for kind, folder in self.shared.items():
-            spec = self.evaluation_spec if kind == "base_evaluation" else {}
+            further = {"further_samples_per_prompt": self.further_samples}
+            spec = self.evaluation_spec | further if kind == "base_evaluation" else {}
             needs = self._needs("gold", "reward_model") if kind == "base_evaluation" else {}
             row = {"phase": "artifact", "point": None, **self._axes(0.5)}
             row |= {f"{kind}/{name}": value for name, value in numbers[kind].items()}
             self.job(self.folder / folder, kind, kind, spec, needs, self.identities[kind], [row])
         self.samples(self.shared["base_evaluation"], 0, pd.concat([base, floor]))
+
+    def _write_readiness(self) -> None:
+        """The base's further samples and the ranking data: after the arms, whose random numbers so stay as they are."""
+        path = f"{self.shared['base_evaluation']}/samples/point_0.parquet"
+        drawn = [
+            self._row(prompt, sample, 0.0, 0.0, 0.0, 24)
+            for prompt in range(self.num_prompts)
+            for sample in range(self.further_samples)
+        ]
+        base = pd.concat([pd.read_parquet(self.folder / path), pd.DataFrame(drawn).assign(stream=3)])
+        self.samples(self.shared["base_evaluation"], 0, base)
+        ranking = [self._row(prompt, sample, 0.0, 0.0, 0.0, 24) for prompt in range(100, 140) for sample in range(4)]
+        self.samples(self.shared["ranking_data"], 0, pd.DataFrame(ranking).assign(stream=0, proxy=float("nan")))
 
     def _write_arm(self, name: str, arm: Arm, seed: int) -> list[dict[str, Any]]:
         label, evaluation = f"{name}/seed{seed}", f"{name}/seed{seed}/evaluation"

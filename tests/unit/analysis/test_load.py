@@ -160,3 +160,31 @@ def test_an_arm_may_not_be_called_base(make_sweep, synthetic):
     sweep = make_sweep({"base": synthetic.Arm("ppo", (0.1,))})
     with pytest.raises(LedgerError, match="called 'base'"):
         load_ledger(sweep.folder)
+
+
+def test_further_samples_of_the_base_are_not_held_against_the_arms(make_sweep):
+    ledger = load_ledger(make_sweep(num_prompts=5).folder)
+    assert ledger.numbers("base", "gold", stream=3).shape == (1, 5, 4)
+    assert len(ledger.ranking) == 40 * 4
+
+
+def test_further_samples_must_be_equally_many(make_sweep):
+    sweep = make_sweep()
+    path = sweep.folder / "shared/base_evaluation/samples/point_0.parquet"
+    pd.read_parquet(path).iloc[:-1].to_parquet(path)
+    with pytest.raises(LedgerError, match="further samples are not equally many"):
+        load_ledger(sweep.folder)
+
+
+def test_ranking_data_must_be_whole(make_sweep):
+    sweep = make_sweep()
+    path = sweep.folder / "shared/ranking_data/samples/point_0.parquet"
+    pd.read_parquet(path).iloc[1:].to_parquet(path)
+    with pytest.raises(LedgerError, match="ranking_data: prompts have different numbers of samples"):
+        load_ledger(sweep.folder)
+
+
+def test_sweep_without_either_has_none(make_sweep):
+    ledger = load_ledger(make_sweep(further_samples=0).folder)
+    assert ledger.ranking is None
+    assert set(ledger.samples["stream"]) == {1, 2}

@@ -91,6 +91,19 @@ class TestRankingData:
             used = {index for pair in prompt.comparisons("best_worst") for index in pair}
             assert all((prompt.reference_logp[index] < 0) for index in used)
 
+    def test_the_ledger_keeps_each_sample_with_its_probability_under_the_base(
+        self, artifacts: dict[str, Path], tiny: Model, data: Data, cache_dir: Path, tmp_path: Path, recorder: Any
+    ) -> None:
+        spec = RankingJobSpec(model=tiny, data=data, num_ranking_prompts=12)
+        run_stage("ranking_data", spec, artifacts, tmp_path, cache_dir, recorder)
+        rows, kept = recorder.sample_rows[0], pd.read_parquet(tmp_path / ranking.FILE)
+        assert [row["gold"] for row in rows] == kept["gold"].tolist()
+        assert [row["num_tokens"] for row in rows] == kept["response_ids"].str.len().tolist()
+        scored = kept["reference_logp"].notna()  # by a forward pass over the whole text, at the same temperature
+        assert np.array([row["logp_base"] for row in rows])[scored] == pytest.approx(
+            kept["reference_logp"][scored].to_numpy(), abs=1e-3
+        )
+
     def test_the_text_of_a_sample_leaves_its_end_of_sequence_token_out(self) -> None:
         prompt = RankedPrompt("id", "prompt", [1], [[5, 9], [6, 7]], [True, False], [0.1, 0.2], [-1.0, -2.0])
         assert prompt.text_ids == [[5], [6, 7]]

@@ -6,23 +6,48 @@ from typing import Any
 
 import pytest
 
-from experiments.spec import PPO, EvaluationJobSpec
+from experiments.spec import PPO, BaseEvaluationJobSpec, EvaluationJobSpec
 from experiments.stages import run_stage
 
 
 @pytest.fixture
 def base_rows(
-    evaluation_job: EvaluationJobSpec, artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path, recorder: Any
+    base_evaluation_job: BaseEvaluationJobSpec,
+    artifacts: dict[str, Path],
+    cache_dir: Path,
+    tmp_path: Path,
+    recorder: Any,
 ) -> list[Any]:
-    run_stage("base_evaluation", evaluation_job, artifacts, tmp_path, cache_dir, recorder)
+    run_stage("base_evaluation", base_evaluation_job, artifacts, tmp_path, cache_dir, recorder)
     return recorder.sample_rows[0]  # type: ignore[no-any-return]
 
 
 def test_the_base_is_sampled_with_two_sets_of_random_numbers(base_rows: list[Any], recorder: Any) -> None:
-    assert [row["stream"] for row in base_rows] == [1] * 12 + [2] * 12
-    assert [row["prompt_id"] for row in base_rows[:12]] == [row["prompt_id"] for row in base_rows[12:]]
-    assert [row["response"] for row in base_rows[:12]] != [row["response"] for row in base_rows[12:]]
-    assert {row["sample_id"] for row in base_rows} == {0, 1}
+    assert [row["stream"] for row in base_rows] == [1] * 12 + [2] * 12 + [3] * 18
+    assert [row["prompt_id"] for row in base_rows[:12]] == [row["prompt_id"] for row in base_rows[12:24]]
+    assert [row["response"] for row in base_rows[:12]] != [row["response"] for row in base_rows[12:24]]
+    assert {row["sample_id"] for row in base_rows[:24]} == {0, 1}
+
+
+def test_further_samples_of_the_base_are_new_and_judged_like_the_others(base_rows: list[Any]) -> None:
+    further = base_rows[24:]
+    assert [(row["prompt_id"], row["sample_id"]) for row in further] == [
+        (row["prompt_id"], sample) for row in base_rows[:12:2] for sample in range(3)
+    ]
+    assert not {row["response"] for row in further} & {row["response"] for row in base_rows[:24]}
+    assert len({row["proxy"] for row in further}) > 10
+
+
+def test_the_base_is_not_sampled_further_unless_asked(
+    base_evaluation_job: BaseEvaluationJobSpec,
+    artifacts: dict[str, Path],
+    cache_dir: Path,
+    tmp_path: Path,
+    recorder: Any,
+) -> None:
+    spec = base_evaluation_job.model_copy(update={"further_samples_per_prompt": 0})
+    run_stage("base_evaluation", spec, artifacts, tmp_path, cache_dir, recorder)
+    assert {row["stream"] for row in recorder.sample_rows[0]} == {1, 2}
 
 
 def test_the_base_has_no_kl_to_itself(base_rows: list[Any], recorder: Any) -> None:

@@ -70,9 +70,20 @@ def test_dpo_needs_no_reward_model_to_train(planned: Planned) -> None:
 def test_base_and_arms_are_evaluated_by_the_same_specification(planned: Planned) -> None:
     plan = planned()
     specs = [job.file.spec for job in plan.jobs if isinstance(job.file.spec, EvaluationJobSpec)]
+    shared = [spec.model_dump(include=set(EvaluationJobSpec.model_fields)) for spec in specs]
 
     assert len(specs) == 3
-    assert all(spec == specs[0] for spec in specs)
+    assert all(values == shared[0] for values in shared)
+
+
+def test_further_samples_of_the_base_leave_the_arms_evaluations_as_they_are(planned: Planned) -> None:
+    few, many = planned("budget.further_base_samples_per_prompt=0"), planned("budget.further_base_samples_per_prompt=6")
+    tokens = job(many, "base_evaluation").work.sampled - job(few, "base_evaluation").work.sampled
+
+    assert tokens == 16 * 6 * 12
+    assert job(few, "base_evaluation").identity != job(many, "base_evaluation").identity
+    for label in ("ppo/seed0", "ppo/seed0/evaluation", "dpo/seed0/evaluation"):
+        assert job(few, label).identity == job(many, label).identity
 
 
 @pytest.mark.parametrize(
@@ -296,5 +307,5 @@ def test_work_is_counted_in_response_tokens(planned: Planned) -> None:
     assert job(plan, "reward_model").work.trained == 14 * 4 * tokens  # 2 of 16 prompts are held out
     assert (job(plan, "ppo/seed0").work.sampled, job(plan, "ppo/seed0").work.trained) == (64 * tokens, 64 * tokens * 2)
     assert (job(plan, "dpo/seed0").work.sampled, job(plan, "dpo/seed0").work.trained) == (0, 64 * 2 * tokens)
-    assert job(plan, "base_evaluation").work.sampled == 16 * 2 * tokens * 2
+    assert job(plan, "base_evaluation").work.sampled == 16 * (2 * 2 + 4) * tokens
     assert job(plan, "ppo/seed0/evaluation").work.sampled == 16 * 2 * tokens * 2

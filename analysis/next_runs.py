@@ -1,0 +1,59 @@
+"""What would settle an open question: how many prompts, which seeds, and the command that runs them."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import dataclass
+
+from analysis.statistics import Estimate, FloatArray
+
+SEED_STEPS = (3, 5, 8)  # fixed looks, so that adding seeds until something shows is no method
+
+
+@dataclass(frozen=True)
+class NextRun:
+    """One thing to do, and why."""
+
+    why: str
+    command: str
+
+
+def units_needed(estimate: Estimate, threshold: float) -> int | None:
+    """Prompts (or what else was resampled) at which the interval would just clear the threshold, value unchanged.
+
+    n' = n (half-width / distance)^2, since an interval shrinks with the square root of n. None where the value lies on
+    the threshold: then no number settles it.
+    """
+    distance = abs(estimate.value - threshold)
+    if distance == 0:
+        return None
+    return max(estimate.n, math.ceil(estimate.n * ((estimate.high - estimate.low) / 2 / distance) ** 2))
+
+
+def seed_share(values_SP: FloatArray) -> float | None:
+    """Share of the variance of the overall mean that comes from the seeds, 0 to 1; None below two seeds.
+
+    Seeds and prompts are crossed random effects. The mean squares of seeds, prompts and residual estimate the three
+    components (Searle, Casella & McCulloch 1992, section 4.4), negative ones counted as zero.
+    """
+    num_seeds, num_prompts = values_SP.shape
+    if num_seeds < 2 or num_prompts < 2:
+        return None
+    by_seed, by_prompt = values_SP.mean(axis=1), values_SP.mean(axis=0)
+    residual = values_SP - by_seed[:, None] - by_prompt + values_SP.mean()
+    noise = float((residual**2).sum()) / ((num_seeds - 1) * (num_prompts - 1))
+    of_seeds = max(0.0, float(by_seed.var(ddof=1)) - noise / num_prompts) / num_seeds
+    of_prompts = max(0.0, float(by_prompt.var(ddof=1)) - noise / num_seeds) / num_prompts
+    total = of_seeds + of_prompts + noise / (num_seeds * num_prompts)
+    return of_seeds / total if total > 0 else 0.0
+
+
+def next_seed_count(num_seeds: int) -> int | None:
+    """The next step of the fixed schedule; None at its end."""
+    return next((step for step in SEED_STEPS if step > num_seeds), None)
+
+
+def runner_command(sweep: str, *overrides: str) -> str:
+    """The sweep again with these overrides, as typed into a shell."""
+    return shlex.join(["python", "-m", "runner", f"+sweep={sweep}", *overrides])

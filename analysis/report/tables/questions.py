@@ -1,0 +1,45 @@
+"""The three questions: what each answer rests on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from analysis.report.cells import Cell, Report, Row, Table, cell
+
+REPLIES = {"yes": ("✓ Yes", "good"), "no": ("✗ No", "bad"), "inconclusive": ("● Inconclusive", "even")}
+
+
+def questions(report: Report) -> list[dict[str, Any]]:
+    """For each: the question, the reply in words, the sentence, its evidence as a table, and what would change it."""
+    return [
+        {
+            "question": item["question"],
+            "reply": REPLIES[item["reply"]][0],
+            "tone": REPLIES[item["reply"]][1],
+            "sentence": item["sentence"],
+            "evidence": _evidence(item),
+            "would_change": item["would_change"],
+        }
+        for item in report["questions"]
+    ]
+
+
+def _evidence(item: Report) -> Table | None:
+    rows = tuple(
+        Row(
+            found["name"],
+            found["meaning"],
+            (
+                cell(found["number"]) if found["number"] else Cell("not assessable", tone="even"),
+                Cell("", remark=found["threshold"]),
+                Cell("", remark=found["reading"]),
+            ),
+        )
+        for found in item["evidence"]
+    )
+    caption = f"Evidence: {item['question']}"
+    return (
+        Table(caption, "Evidence", ("value", "threshold, registered before training", "reading"), rows)
+        if rows
+        else None
+    )

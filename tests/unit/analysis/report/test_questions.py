@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+
+from analysis.load import load_ledger
+from analysis.report.build import build_report
+from analysis.report.markdown import render_markdown
+from analysis.report.render import render_html
+from analysis.report.tables import gates, questions
+
+
+@pytest.fixture
+def report(make_ledger):
+    return build_report(make_ledger(num_prompts=20))
+
+
+def test_the_report_says_what_to_do_and_why(report):
+    for text in (render_html(report), render_markdown(report)):
+        for words in (
+            "What to do",
+            "Do not choose yet",
+            "python -m runner +sweep=synthetic seed=0,1,2",
+            "The three questions",
+            "Can we tolerate the oscillation of PPO?",
+            "U1 Headroom",
+            "What would change this",
+        ):
+            assert words in text
+
+
+def test_gates_have_arms_as_columns_and_an_outcome_in_every_cell(report):
+    table = gates.gates(report)
+    assert table.columns == ("ppo", "dpo")
+    assert len(table.rows) == 7
+    outcomes = ("pass", "fail", "inconclusive", "not assessable")
+    for row in table.rows:
+        assert all(any(word in item.main + item.remark for word in outcomes) for item in row.cells)
+
+
+def test_one_row_of_the_rules_is_marked(report):
+    marks = [row.cells[2].main for row in gates.rules(report).rows]
+    assert marks.count("▲ this one") == 1
+    assert marks.index("▲ this one") == report["recommendation"]["row"]
+
+
+def test_the_first_question_comes_with_its_numbers(report):
+    first, *others = questions.questions(report)
+    assert len(first["evidence"].rows) == 9
+    assert all(item["evidence"] is None for item in others)
+
+
+def test_sweep_of_before_the_gates_still_reports(make_sweep, synthetic):
+    sweep = make_sweep(further_samples=0)
+    old = {"confidence": synthetic.RULES["confidence"]}
+    sweep.edit("plan.json", rules=old, registered_rules={"sha256": "c" * 64, "values": old})
+    report = build_report(load_ledger(sweep.folder))
+    assert report["recommendation"] is None
+    for text in (render_html(report), render_markdown(report)):
+        assert "registered no gates" in text
+        assert "registered no rules" in text
+
+
+def test_hostile_names_of_sweeps_stay_text(make_sweep):
+    sweep = make_sweep()
+    sweep.edit("plan.json", sweep="<b>```\n# x; rm -rf /")
+    report = build_report(load_ledger(sweep.folder))
+    assert "<b>```" not in render_html(report)
+    assert "````text" in render_markdown(report)

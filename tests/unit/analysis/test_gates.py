@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from analysis import gates
+from analysis.answers import Answer, Evidence
+from analysis.statistics import Estimate
+
+
+def estimate(low, high, n=64):
+    return Estimate((low + high) / 2, low, high, (high - low) / 4, "percent", n)
+
+
+DRAWDOWN = estimate(0.0, 0.1)
+
+
+def stable(reply):
+    return Answer("?", reply, "", (Evidence("largest drawdown", "", DRAWDOWN, "", ""),), "")
+
+
+NOTHING = gates.Measurements(*[None] * 7)
+GOOD = gates.Measurements(
+    win_rate=estimate(55, 65),
+    controlled_win_rate=estimate(51, 61),
+    gold_gain=estimate(0.3, 0.8),
+    stability=stable("yes"),
+    style_auc=estimate(0.55, 0.7),
+    over_optimisation=("ok", "no detector fires"),
+    cost_ratio=2.0,
+)
+NAMES = ("Win rate", "Controlled win rate", "Gold", "Stability", "Style drift", "Over-optimisation", "Cost")
+
+
+@pytest.fixture
+def rules(synthetic):
+    return gates.DecisionRules(**synthetic.RULES["decision"])
+
+
+def outcomes(measured, rules):
+    return {gate.name: gate.outcome for gate in gates.assess(measured, rules)}
+
+
+def test_an_arm_with_everything_good_clears(rules):
+    found = gates.assess(GOOD, rules)
+    assert tuple(gate.name for gate in found) == NAMES
+    assert {gate.outcome for gate in found} == {"pass"}
+    assert gates.standing(found) == "clears"
+
+
+def test_what_is_missing_is_not_assessable_and_never_a_pass(rules):
+    found = gates.assess(NOTHING, rules)
+    assert {gate.outcome for gate in found} == {"not assessable"}
+    assert all(gate.note for gate in found)
+    assert gates.standing(found) == "open"
+
+
+@pytest.mark.parametrize(
+    ("gate", "change", "outcome"),
+    [
+        ("Win rate", {"win_rate": estimate(40, 49)}, "fail"),
+        ("Win rate", {"win_rate": estimate(45, 60)}, "inconclusive"),
+        ("Controlled win rate", {"controlled_win_rate": estimate(40, 49)}, "fail"),
+        ("Gold", {"gold_gain": estimate(0.05, 0.15)}, "fail"),  # above the base, but not worth having
+        ("Gold", {"gold_gain": estimate(0.15, 0.5)}, "inconclusive"),
+        ("Stability", {"stability": stable("no")}, "fail"),
+        ("Stability", {"stability": stable("inconclusive")}, "inconclusive"),
+        ("Style drift", {"style_auc": estimate(0.85, 0.95)}, "fail"),
+        ("Style drift", {"style_auc": estimate(0.7, 0.85)}, "inconclusive"),
+        ("Over-optimisation", {"over_optimisation": ("hacking", "H1 and H4 fire")}, "fail"),
+        ("Over-optimisation", {"over_optimisation": ("watch", "H4 fires")}, "inconclusive"),
+        ("Over-optimisation", {"over_optimisation": ("not assessable", "no proxy")}, "not assessable"),
+        ("Cost", {"cost_ratio": 5.1}, "fail"),
+    ],
+)
+def test_each_gate_follows_its_threshold(rules, gate, change, outcome):
+    found = gates.assess(replace(GOOD, **change), rules)
+    assert {item.name: item.outcome for item in found if item.outcome != "pass"} == {gate: outcome}
+    assert gates.standing(found) == ("fails" if outcome == "fail" else "open")
+
+
+def test_stability_shows_the_drawdown_it_was_judged_by(rules):
+    found = {gate.name: gate for gate in gates.assess(GOOD, rules)}
+    assert found["Stability"].number == DRAWDOWN
+
+
+def test_an_open_gate_says_how_many_prompts_would_settle_it(rules):
+    found = gates.assess(replace(GOOD, win_rate=estimate(45, 60, n=64)), rules)[0]  # 52.5 ± 7.5, 2.5 off: nine times
+    assert found.note == "about 576 prompts would settle it, not 64"

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analysis.next_runs import next_seed_count, runner_command, seed_share, units_needed
+from analysis.statistics import Estimate
+
+
+def test_half_the_distance_needs_four_times_the_prompts():
+    found = Estimate(55, 45, 65, 5, "percent", 64)
+    assert units_needed(found, 50) == 256
+    assert units_needed(found, 45) == 64  # the interval ends there already
+    assert units_needed(found, 55) is None
+
+
+@pytest.mark.parametrize(("have", "following"), [(1, 3), (2, 3), (3, 5), (5, 8), (8, None)])
+def test_seeds_are_added_by_a_fixed_schedule(have, following):
+    assert next_seed_count(have) == following
+
+
+def test_command_is_quoted_for_a_shell():
+    assert runner_command("mine", "seed=0,1") == "python -m runner +sweep=mine seed=0,1"
+    assert runner_command("a; rm -rf b") == "python -m runner '+sweep=a; rm -rf b'"
+
+
+class TestSeedShare:
+    def test_by_hand(self):
+        # seeds differ by 1 on each prompt, prompts by 2, no residual: 0.5/2 of seeds, 2/2 of prompts
+        assert seed_share(np.array([[0.0, 2.0], [1.0, 3.0]])) == pytest.approx(0.25 / 1.25)
+
+    def test_recovers_the_share_that_made_the_numbers(self):
+        rng = np.random.default_rng(0)
+        shares = []
+        for _ in range(300):
+            seeds, prompts = rng.normal(size=(40, 1)), 1.5 * rng.normal(size=(1, 90))
+            shares.append(seed_share(seeds + prompts + 2 * rng.normal(size=(40, 90))))
+        true = (1 / 40) / (1 / 40 + 2.25 / 90 + 4 / (40 * 90))
+        assert np.mean(shares) == pytest.approx(true, abs=0.03)
+
+    def test_one_seed_says_nothing_and_equal_ones_are_no_source(self):
+        assert seed_share(np.ones((1, 5))) is None
+        assert seed_share(np.tile([1.0, 2.0, 3.0], (3, 1))) == 0
