@@ -34,7 +34,7 @@ from analysis.statistics import (
 )
 from analysis.style_drift import repeated_share, words
 
-Vote = Literal["PPO", "DPO", "neutral"]
+Vote = Literal["PPO", "DPO", "neither", "neutral"]  # "neither" stands against both
 
 QUESTION = "Is the base nearly right already (a case for DPO), rather than unruly (a case for PPO)?"
 DECISIVE = ("U1", "U2")  # a verdict may not go against these
@@ -54,7 +54,6 @@ class ReadinessRules:
     high_reach: float
     low_reach: float
     large_headroom_base_sd: float
-    small_headroom_base_sd: float
     small_coverage_gap_nats: float
     large_coverage_gap_nats: float
     small_off_support_share: float
@@ -161,11 +160,11 @@ def vote_between(estimate: Estimate, for_dpo: float, for_ppo: float) -> Vote:
 
 
 def verdict(votes: Mapping[str, Vote], min_votes: int) -> Vote:
-    """The side with enough votes, unless U1 or U2 votes for the other; otherwise neutral."""
+    """The side with enough votes, unless U1 or U2 votes for the other or for neither; otherwise neutral."""
     sides: tuple[tuple[Vote, Vote], ...] = (("DPO", "PPO"), ("PPO", "DPO"))
     for ours, other in sides:
         enough = sum(vote == ours for vote in votes.values()) >= min_votes
-        if enough and not any(votes.get(key) == other for key in DECISIVE):
+        if enough and not any(votes.get(key) in (other, "neither") for key in DECISIVE):
             return ours
     return "neutral"
 
@@ -188,7 +187,8 @@ def headroom(gold_PN: FloatArray | None, scale: float, weights_BP: FloatArray, r
     n = rules.best_of
     threshold = (
         f"reach above {_percent(rules.high_reach)}: DPO; below it, with a headroom above "
-        f"{rules.large_headroom_base_sd:g} SD and a reach that still rises: PPO"
+        f"{rules.large_headroom_base_sd:g} SD and a reach that still rises: PPO; otherwise, below "
+        f"{_percent(rules.low_reach)}: neither"
     )
     names = "U1 Headroom", "U1 Reach"
     meanings = (
@@ -221,8 +221,11 @@ def headroom_vote(gain: Estimate, reach: Estimate, rise: Estimate, rules: Readin
         return "DPO", "the good answer is in the distribution already"
     if side(reach, rules.high_reach) < 0 and side(gain, rules.large_headroom_base_sd) > 0 and rise.low > 0:
         return "PPO", "more samples still find better answers, so exploring pays"
-    if side(reach, rules.low_reach) < 0 and side(gain, rules.small_headroom_base_sd) < 0:
-        return "neutral", "neither finds much to improve here; demonstrations or other data come first"
+    if side(reach, rules.low_reach) < 0:
+        return (
+            "neither",
+            "good answers are out of reach and exploring finds few; demonstrations or other data come first",
+        )
     return "neutral", BETWEEN
 
 
@@ -351,10 +354,13 @@ def answer(findings: Sequence[Finding], min_votes: int) -> Answer:
     votes = {finding.key: finding.vote for finding in findings}
     outcome = verdict(votes, min_votes)
     reply: Reply = {"DPO": "yes", "PPO": "no", "neutral": "inconclusive"}[outcome]  # type: ignore[assignment]
+    undecided = f"Undecided: no side has {min_votes} votes without U1 or U2 against it"
+    if "neither" in votes.values():
+        undecided = "A case for neither yet: good answers are out of the base's reach"
     sentence = {
         "DPO": "Nearly right: the base offers DPO what it needs",
         "PPO": "Unruly: the base is far from what is wanted, which is where exploring with PPO pays",
-        "neutral": f"Undecided: no side has {min_votes} votes without U1 or U2 against it",
+        "neutral": undecided,
     }[outcome]
     return Answer(
         QUESTION,
@@ -368,10 +374,10 @@ def answer(findings: Sequence[Finding], min_votes: int) -> Answer:
 def _tally(votes: Mapping[str, Vote]) -> str:
     words = [
         f"{', '.join(keys)} {'are' if len(keys) > 1 else 'is'} neutral"
-        if side_ == "neutral"
-        else f"{', '.join(keys)} for {side_}"
-        for side_ in ("DPO", "PPO", "neutral")
-        if (keys := [key for key, vote in votes.items() if vote == side_])
+        if whom == "neutral"
+        else f"{', '.join(keys)} for {whom}"
+        for whom in ("DPO", "PPO", "neither", "neutral")
+        if (keys := [key for key, vote in votes.items() if vote == whom])
     ]
     return "; ".join(words)
 

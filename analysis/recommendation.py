@@ -207,7 +207,7 @@ def recommend(
         row,
         tuple(f"{arm}: {_stand(gates[arm])}" for arm in ((final.ppo, final.dpo) if final else gates)),
         WOULD_CHANGE[rule.then],
-        tuple(_next_runs(sweep, final, rules)),
+        tuple(_next_runs(sweep, final, rules, rule.then)),
     )
 
 
@@ -250,7 +250,7 @@ def _sentence(choice: Choice, final: Final | None, gates: Mapping[str, Sequence[
         "PPO": f"Shape with PPO now ({ppo}).",
         "DPO": f"Set with DPO now ({dpo}).",
         "PPO then DPO": f"Shape with PPO ({ppo}) up to {switch_at or 'the switch point'}, then set with DPO.",
-        "base": "Neither: stay with the base, because no arm passes its gates.",
+        "base": "Neither: stay with the base, because every arm fails a gate.",
         "inconclusive": f"Do not choose yet: {_why_not(final, gates)}.",
     }[choice]
 
@@ -277,11 +277,12 @@ def _stand(gates: Sequence[Gate]) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------- what to run next
-def _next_runs(sweep: Sweep, final: Final | None, rules: DecisionRules) -> Iterator[NextRun]:
+def _next_runs(sweep: Sweep, final: Final | None, rules: DecisionRules, choice: Choice) -> Iterator[NextRun]:
     if sweep.num_missing:
         runs = "one planned run is" if sweep.num_missing == 1 else f"{sweep.num_missing} planned runs are"
         yield NextRun(f"{runs} missing; only what is missing is run again", runner_command(sweep.name))
-    seeds, prompts = list(_more_seeds(sweep)), list(_more_prompts(sweep, final, rules))
+    seeds = list(_more_seeds(sweep))
+    prompts = [] if choice == "base" else list(_more_prompts(sweep, final, rules))  # who leads matters no more
     few = sweep.num_seeds < MIN_SEEDS_FOR_METHOD
     seeds_first = few or (final is not None and (final.seed_share or 0.0) > 1 / 2)
     yield from [*seeds, *prompts] if seeds_first else [*prompts, *seeds]

@@ -28,9 +28,8 @@ class ReadinessRules(Section):
     best_of: int = Field(ge=2, description="samples of the base on a prompt, of which the best by gold counts")
     target_gold_points: float = Field(ge=0, le=100, description="from here on a response is good, gold points")
     high_reach: float = Field(ge=0, le=1, description="above: the best sample attains the target often enough, for DPO")
-    low_reach: float = Field(ge=0, le=1, description="below, with small headroom: neither algorithm finds much to do")
+    low_reach: float = Field(ge=0, le=1, description="below, and nothing for PPO to explore: neither has a case yet")
     large_headroom_base_sd: float = Field(ge=0, description="above: exploring pays, for PPO; best of n minus mean")
-    small_headroom_base_sd: float = Field(ge=0, description="below: little to gain by choosing among samples")
     small_coverage_gap_nats: float = Field(
         description="below: chosen responses are on support, for DPO; nats per token"
     )

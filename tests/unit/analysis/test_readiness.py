@@ -89,6 +89,7 @@ def test_vote_between_two_thresholds(low, high, vote):
         (("PPO", "DPO", "PPO", "PPO", "neutral"), "neutral"),  # U2 is against it
         (("DPO", "DPO", "PPO", "PPO", "neutral"), "DPO"),  # U3 and U4 may be
         (("PPO", "neutral", "neutral", "PPO", "DPO"), "PPO"),
+        (("neither", "DPO", "neutral", "DPO", "DPO"), "neutral"),  # well-behaved and on support, but never good
     ],
 )
 def test_verdict(votes, expected):
@@ -101,9 +102,10 @@ def test_verdict(votes, expected):
     [
         ((2, 3), (0.8, 0.9), (0.1, 0.2), "DPO", "in the distribution"),
         ((2, 3), (0.4, 0.6), (0.1, 0.2), "PPO", "exploring pays"),
-        ((2, 3), (0.0, 0.1), (0.0, 0.0), "neutral", "between"),  # nothing reached, so no sign that it would be
+        ((2, 3), (0.0, 0.1), (0.0, 0.0), "neither", "demonstrations"),  # nothing reached, no sign that it would be
+        ((0.1, 0.3), (0.0, 0.1), (0.1, 0.2), "neither", "demonstrations"),
         ((2, 3), (0.6, 0.8), (0.1, 0.2), "neutral", "between"),
-        ((0.1, 0.3), (0.0, 0.1), (0.0, 0.0), "neutral", "demonstrations"),
+        ((0.1, 0.3), (0.4, 0.6), (0.1, 0.2), "neutral", "between"),
     ],
 )
 def test_vote_of_headroom(rules, gain, reach, rise, vote, word):
@@ -219,6 +221,13 @@ class TestAnswer:
         found = readiness.answer([self.finding("U3", "neutral", (hinge,))], 2)
         assert found.reply == "inconclusive"
         assert "U3 Implicit ranking, about 400 in place of 100" in found.would_change
+
+    def test_base_without_good_answers_is_a_case_for_neither(self):
+        found = readiness.answer(
+            [self.finding("U1", "neither"), self.finding("U2", "DPO"), self.finding("U4", "DPO")], 2
+        )
+        assert found.reply == "inconclusive"
+        assert found.sentence.startswith("A case for neither yet")
 
     def test_disagreement_of_the_decisive_two_is_not_a_matter_of_data(self):
         found = readiness.answer([self.finding("U1", "PPO"), self.finding("U2", "DPO")], 1)

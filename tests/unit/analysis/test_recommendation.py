@@ -135,6 +135,10 @@ class TestNextRuns:
         assert runs[0].command == "python -m runner +sweep=mine"
         assert runs[0].why.startswith("2 planned runs are missing")
 
+    def test_nobody_looks_for_a_lead_among_arms_that_fail(self, recommend):
+        runs = recommend(gold=rate(47, 61), ppo=FAILED, dpo=FAILED).next_runs
+        assert [run.command for run in runs] == ["python -m runner +sweep=mine seed=0,1,2,3,4"]
+
     def test_the_schedule_ends(self, recommend):
         assert recommend(gold=WON, sweep=replace(SWEEP, planned_seeds=tuple(range(8)), num_seeds=8)).next_runs == ()
 
