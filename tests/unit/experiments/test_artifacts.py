@@ -18,6 +18,7 @@ from experiments.evaluation.scorers import GoldScorer, vader_scores
 from experiments.inputs.models import REWARD, load_base, load_tokenizer, prepare_model, reference, with_policy
 from experiments.inputs.texts import labelled_texts
 from experiments.sampling.batch import make_batch
+from experiments.sampling.logprobs import total_logprobs
 from experiments.spec import Data, GoldJobSpec, Model, RankingJobSpec, RewardModel, RewardModelJobSpec
 from experiments.stages import run_stage
 
@@ -99,10 +100,11 @@ class TestRankingData:
         rows, kept = recorder.sample_rows[0], pd.read_parquet(tmp_path / ranking.FILE)
         assert [row["gold"] for row in rows] == kept["gold"].tolist()
         assert [row["num_tokens"] for row in rows] == kept["response_ids"].str.len().tolist()
-        scored = kept["reference_logp"].notna()  # by a forward pass over the whole text, at the same temperature
-        assert np.array([row["logp_base"] for row in rows])[scored] == pytest.approx(
-            kept["reference_logp"][scored].to_numpy(), abs=1e-3
+        prompt_ids, response_ids = (kept[name].map(list).tolist() for name in ("prompt_ids", "response_ids"))
+        passed = total_logprobs(
+            load_base(tiny, cache_dir), prompt_ids, response_ids, temperature=data.temperature, pad_id=0
         )
+        assert [row["logp_base"] for row in rows] == pytest.approx(passed, abs=1e-3)
 
     def test_the_text_of_a_sample_leaves_its_end_of_sequence_token_out(self) -> None:
         prompt = RankedPrompt("id", "prompt", [1], [[5, 9], [6, 7]], [True, False], [0.1, 0.2], [-1.0, -2.0])
