@@ -229,8 +229,9 @@ class _Norm:
 
     def __call__(self, x: Tensor) -> Tensor:
         wide = x.to(precision(x.dtype))
-        inverse = torch.linalg.vecdot(wide, wide).div_(x.shape[-1]).add_(self.epsilon).rsqrt_()
-        return (wide * inverse[..., None]).to(x.dtype).mul_(self.weight_H)
+        mean_square: Tensor = torch.linalg.vecdot(wide, wide)[..., None] / x.shape[-1]
+        normed = wide * mean_square.add_(self.epsilon).rsqrt_()
+        return normed.to(x.dtype).mul_(self.weight_H)
 
 
 @dataclass(frozen=True)
