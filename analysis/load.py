@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from analysis.ledger_hash import Manifest, is_inside, manifest_of
 from analysis.statistics import FloatArray
 from runner.ledger.reader import read_json, read_metrics, read_status, sample_files
 
@@ -79,6 +81,7 @@ class Ledger:
         metrics: one row per line of any metrics.jsonl: label and kind of the job, then the line's own keys.
         specs: spec.json by job label.
         provenance: provenance.json by job label.
+        folder: of the sweep.
     """
 
     plan: dict[str, Any]
@@ -88,7 +91,13 @@ class Ledger:
     metrics: pd.DataFrame
     specs: Mapping[str, dict[str, Any]]
     provenance: Mapping[str, dict[str, Any]]
+    folder: Path
     _arrays: dict[tuple[Any, ...], npt.NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The files that all this was read from, with their hashes."""
+        return manifest_of(self.folder, self.plan)
 
     @property
     def arms(self) -> list[str]:
@@ -199,15 +208,15 @@ def load_ledger(runs_dir: Path) -> Ledger:
         metrics=_read_metrics(folders, specs),
         specs=specs,
         provenance={label: _optional_json(folder / "provenance.json") for label, folder in folders.items()},
+        folder=runs_dir,
     )
 
 
 def relative(path: str) -> Path:
     """A path of the plan, which must stay inside the run folder."""
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts:
+    if not is_inside(path):
         raise LedgerError(f"plan.json names {path!r}, which is outside the run folder")
-    return Path(pure)
+    return Path(path)
 
 
 # ------------------------------------------------------------------------------------------------------- plan and state
