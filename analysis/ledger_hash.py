@@ -144,7 +144,7 @@ def _rows(path: Path) -> str:
 def _row_digests(frame: pd.DataFrame) -> str:
     """Text is hashed as Python's, and what is missing as None: another pandas may hold both in another way."""
     texts = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
-    plain = frame.assign(**{name: frame[name].astype(object).where(frame[name].notna(), None) for name in texts})
+    plain = frame.assign(**{str(name): frame[name].astype(object).where(frame[name].notna(), None) for name in texts})
     hashes = pd.util.hash_pandas_object(plain, index=False, categorize=False).to_numpy()
     return (hashes & 0xFFFFFFFF).astype(">u4").tobytes().hex()
 
