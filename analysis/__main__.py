@@ -1,69 +1,80 @@
 """From ledger to decision, and from comparisons judged elsewhere to win rates.
 
 ``python -m analysis report RUNS_DIR`` writes the report of a finished sweep into ``RUNS_DIR/report/``.
+``python -m analysis report --from-json REPORT_JSON`` writes the HTML and Markdown of a report.json again.
 ``python -m analysis winrate FILE... --format alpaca_eval`` prints raw and length-controlled win rates of each file.
+``python -m analysis sign REPORT_DIR …`` records who accepts a report, ``… verify REPORT_DIR`` whether it is unchanged.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from analysis.annotations import FORMATS, AnnotationError
 from analysis.elsewhere import render_table, win_rates
 from analysis.load import LedgerError, load_ledger
-from analysis.report.build import build_report
-from analysis.report.markdown import render_markdown
-from analysis.report.render import render_html
+from analysis.report.files import HTML, JSON, MARKDOWN, ReportError, render_again, write_report
+from analysis.report.text import visible
+from analysis.signatures import SignoffError
+from analysis.signoff_commands import add_commands
 
 BAD_INPUT = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; returns the exit code (2 with one line on stderr for bad input)."""
+    """Run one subcommand; returns its exit code, or 2 with one line on stderr for bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    report = commands.add_parser("report", help="write report.html, report.md and report.json of a sweep")
-    report.add_argument("runs_dir", type=Path, metavar="RUNS_DIR", help="the sweep's folder, the one with plan.json")
-    report.set_defaults(run=lambda options: write_report(options.runs_dir))
+    _add_report(commands)
     winrate = commands.add_parser("winrate", help="win rates of comparisons that another tool judged")
     winrate.add_argument("files", type=Path, nargs="+", metavar="FILE", help="annotations, JSON or JSON packed by gzip")
     winrate.add_argument("--format", required=True, metavar="NAME", help=f"of the files: {', '.join(FORMATS)}")
     winrate.add_argument("--json", action="store_true", help="print a JSON list, one object a file, rates in percent")
     winrate.set_defaults(run=lambda options: print_win_rates(options.files, options.format, options.json))
+    add_commands(commands)
     options = parser.parse_args(arguments)
     try:
-        options.run(options)
-    except (LedgerError, AnnotationError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return options.run(options) or 0
+    except (LedgerError, AnnotationError, ReportError, SignoffError, OSError) as error:
+        print(f"error: {visible(' '.join(str(error).split()))}", file=sys.stderr)
         return BAD_INPUT
-    return 0
 
 
-def write_report(runs_dir: Path) -> None:
-    """Write the three files and print where they are and what they say.
+def _add_report(commands: Any) -> None:
+    parser = commands.add_parser("report", help="write report.html, report.md and report.json of a sweep")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "runs_dir", type=Path, nargs="?", metavar="RUNS_DIR", help="the sweep's folder, the one with plan.json"
+    )
+    source.add_argument(
+        "--from-json", type=Path, metavar="REPORT_JSON", help="write only HTML and Markdown anew, from this file"
+    )
+    parser.set_defaults(run=lambda options: _report(options.runs_dir, options.from_json))
+
+
+def _report(runs_dir: Path, report_json: Path | None) -> None:
+    """Write a report and print where it is and what it says.
 
     Raises:
         LedgerError: the sweep cannot be reported on.
+        ReportError: the file holds no report.
+        SignoffError: signatures there are damaged, or files are links.
     """
-    report = build_report(load_ledger(runs_dir))
-    files = {
-        "report.json": json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        "report.md": render_markdown(report),
-        "report.html": render_html(report),
-    }
-    folder = runs_dir / "report"
-    folder.mkdir(exist_ok=True)
-    for name, text in files.items():
-        _replace(folder / name, text)
-        print(folder / name)
-    print(report["headline"])
+    if report_json is not None:
+        print(*render_again(report_json), sep="\n")
+        return
+    written = write_report(load_ledger(runs_dir))
+    if written.remark:
+        print(written.remark)
+    print(*(written.folder / name for name in (JSON, MARKDOWN, HTML)), sep="\n")
+    print(written.headline)
 
 
 def print_win_rates(files: Sequence[Path], format_name: str, as_json: bool) -> None:
@@ -77,13 +88,6 @@ def print_win_rates(files: Sequence[Path], format_name: str, as_json: bool) -> N
         print(json.dumps([result.as_dict() for result in results], indent=1, allow_nan=False))
     else:
         print(render_table(results))
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write atomically: a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

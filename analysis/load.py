@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from analysis.ledger_hash import Manifest, is_inside, manifest_of
 from analysis.statistics import FloatArray
 from runner.ledger.reader import read_json, read_metrics, read_status, sample_files
 
@@ -84,6 +86,7 @@ class Ledger:
             record them.
         specs: spec.json by job label.
         provenance: provenance.json by job label.
+        folder: of the sweep.
     """
 
     plan: dict[str, Any]
@@ -93,8 +96,14 @@ class Ledger:
     metrics: pd.DataFrame
     specs: Mapping[str, dict[str, Any]]
     provenance: Mapping[str, dict[str, Any]]
+    folder: Path
     ranking: pd.DataFrame | None = None
     _arrays: dict[tuple[Any, ...], npt.NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The files that all this was read from, with their hashes."""
+        return manifest_of(self.folder, self.plan)
 
     @property
     def arms(self) -> list[str]:
@@ -205,16 +214,16 @@ def load_ledger(runs_dir: Path) -> Ledger:
         metrics=_read_metrics(folders, specs),
         specs=specs,
         provenance={label: _optional_json(folder / "provenance.json") for label, folder in folders.items()},
+        folder=runs_dir,
         ranking=_read_ranking(folders),
     )
 
 
 def relative(path: str) -> Path:
     """A path of the plan, which must stay inside the run folder."""
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts:
+    if not is_inside(path):
         raise LedgerError(f"plan.json names {path!r}, which is outside the run folder")
-    return Path(pure)
+    return Path(path)
 
 
 # ------------------------------------------------------------------------------------------------------- plan and state

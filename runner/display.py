@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from runner.ledger.reader import is_finished, read_json
+from runner.ledger.reader import is_finished, newest_report, read_json
 from runner.plan import Job, Plan
 
 PROGRESS_SECONDS = 10.0  # between two lines of one stage
@@ -85,7 +85,7 @@ class Display:
                 self._failure(job, results[job.label])
         self._offline_runs(plan)
         if results["report"].state in {"finished", "reused"}:
-            self._report(plan.folder / "report")
+            self._report(newest_report(plan.folder))
 
     def _failure(self, job: Job, result: Result) -> None:
         self.say(f"\n{clean(job.label)} {result.state}: {clean(result.reason)}")

@@ -28,7 +28,7 @@ from runner.engines import PARENT_VARIABLE
 from runner.jobfile import JobFile, read_job_file
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.provenance import provenance
-from runner.ledger.reader import is_finished, read_json
+from runner.ledger.reader import is_finished, newest_report, read_json
 from runner.ledger.writer import LedgerRecorder, StatusFile
 from runner.trackers import Tracker, make_tracker
 
@@ -148,7 +148,7 @@ def _make_report(folder: Path, tracker: Tracker) -> None:
     done = subprocess.run([sys.executable, "-m", "analysis", "report", str(folder.parent)], check=False)
     if done.returncode:
         raise RuntimeError(f"python -m analysis report {folder.parent} ended with exit code {done.returncode}")
-    report = read_json(folder / "report.json")
+    report = read_json(newest_report(folder.parent) / "report.json")
     tracker.summary({"headline": report["headline"], **report["summary"]})
 
 

@@ -33,7 +33,7 @@ from experiments.spec import (
 from runner.fairness import Check, differences, fairness_checks, flatten
 from runner.jobfile import JobFile, Need, digest, identity_of
 from runner.ledger.files import timestamp, write_json
-from runner.ledger.reader import is_finished, read_json
+from runner.ledger.reader import NUMBERED_REPORT, is_finished, read_json
 from runner.problems import Problem, listing
 
 SHARED = ("gold", "ranking_data", "reward_model", "base_evaluation")
@@ -394,7 +394,8 @@ def _listed_twice(runs: Sequence[RunSpec]) -> list[Problem]:
 
 
 def _reserved_names(runs: Sequence[RunSpec]) -> list[Problem]:
-    taken = sorted({run.arm.name for run in runs} & RESERVED)
+    names = sorted({run.arm.name for run in runs})
+    taken = [name for name in names if name in RESERVED or NUMBERED_REPORT.fullmatch(name)]
     return [Problem("", f"arm.name={name}: the sweep's folder or its report uses this name already") for name in taken]
 
 

@@ -66,6 +66,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         },
         "fairness": ledger.plan.get("fairness", []),
         "provenance": context.provenance(ledger),
+        "ledger": {"sha256": ledger.manifest.sha256, "num_files": len(ledger.manifest.files)},
     }
     safe: dict[str, Any] = all_visible(report)
     return safe

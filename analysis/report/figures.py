@@ -68,7 +68,9 @@ def pictures(report: Report) -> dict[str, Picture]:
 
 
 def _picture(report: Report, name: str, draw: Callable[[Figure, Report], None], title: str, caption: str) -> Picture:
-    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a person's own matplotlibrc must not change the bytes
+        mpl.rcParams.update({**STYLE, "svg.hashsalt": name})
         canvas = Figure(layout="constrained")
         FigureCanvasSVG(canvas)
         draw(canvas, report)

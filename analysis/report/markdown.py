@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from analysis.report.cells import Cell, Table
 from analysis.report.render import environment, view
 from analysis.report.text import markdown_fence, markdown_inline
+from analysis.signatures import Signature
 
 
-def render_markdown(report: Mapping[str, Any]) -> str:
-    """The Markdown twin of report.json."""
+def render_markdown(report: Mapping[str, Any], signed: Sequence[Signature] = ()) -> str:
+    """The Markdown twin of report.json and the signatures under it."""
     engine = environment(autoescape=False)
     engine.filters |= {"md": markdown_inline, "fence": markdown_fence, "table": table}
-    return engine.get_template("report.md.j2").render(**view(report))
+    return engine.get_template("report.md.j2").render(**view(report, signed))
 
 
 def table(content: Table) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from analysis.report.tables import (
     glance,
     over_optimisation,
     questions,
+    signatures,
     stability,
     style_drift,
     win_rate,
 )
+from analysis.signatures import Signature
 
 TEMPLATES = Path(__file__).parent / "templates"
 CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -38,8 +40,8 @@ def environment(autoescape: bool) -> Environment:
     )
 
 
-def view(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What both templates are given: the report and its tables."""
+def view(report: Mapping[str, Any], signed: Sequence[Signature]) -> dict[str, Any]:
+    """What both templates are given: the report, its signatures and its tables."""
     content = dict(report)
     return {
         "report": content,
@@ -62,11 +64,13 @@ def view(report: Mapping[str, Any]) -> dict[str, Any]:
         "provenance": conditions.provenance(content),
         "how_to_read": wording.HOW_TO_READ,
         "limits": wording.LIMITS,
+        "signed": signed,
+        "signatures": signatures.signatures(signed),
     }
 
 
-def render_html(report: Mapping[str, Any]) -> str:
-    """The HTML twin of report.json. Every text is escaped; only our own style sheet and figures are markup."""
+def render_html(report: Mapping[str, Any], signed: Sequence[Signature] = ()) -> str:
+    """The HTML twin of report.json, with signatures. Every text is escaped; only style sheet and figures are markup."""
     pictures = {
         name: {"svg": Markup(picture.svg), "caption": picture.caption}  # noqa: S704 - matplotlib escapes the text it draws
         for name, picture in figures.pictures(dict(report)).items()
@@ -75,7 +79,7 @@ def render_html(report: Mapping[str, Any]) -> str:
     engine = environment(autoescape=True)
     engine.filters["breakable"] = breakable
     template = engine.get_template("report.html.j2")
-    return template.render(**view(report), pictures=pictures, style=style, policy=CONTENT_SECURITY_POLICY)
+    return template.render(**view(report, signed), pictures=pictures, style=style, policy=CONTENT_SECURITY_POLICY)
 
 
 def breakable(name: str) -> Markup:

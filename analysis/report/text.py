@@ -14,9 +14,12 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 def visible(text: str) -> str:
     """Spell out characters that cannot be seen or reorder what can: ⟨U+001B⟩. Newlines and tabs stay."""
-    return "".join(
-        f"⟨U+{ord(char):04X}⟩" if unicodedata.category(char) in _HIDDEN and char not in _KEPT else char for char in text
-    )
+    return "".join(f"⟨U+{ord(char):04X}⟩" if is_hidden(char) else char for char in text)
+
+
+def is_hidden(char: str) -> bool:
+    """Whether a character cannot be seen, newlines and tabs apart."""
+    return unicodedata.category(char) in _HIDDEN and char not in _KEPT
 
 
 def all_visible(value: Any) -> Any:

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+NUMBERED_REPORT = re.compile(r"report-([1-9]\d*)")
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
@@ -65,6 +67,16 @@ def sample_files(folder: Path) -> dict[int, Path]:
         if (m := re.fullmatch(r"point_(\d+)", path.stem))
     }
     return dict(sorted(found.items()))
+
+
+def newest_report(runs_dir: Path) -> Path:
+    """The folder of a sweep's newest report: ``report``, or the highest ``report-N`` where signed ones were kept."""
+    numbered = {
+        int(m[1]): path
+        for path in runs_dir.glob("report-*")
+        if (m := NUMBERED_REPORT.fullmatch(path.name)) and (path / "report.json").is_file() and not path.is_symlink()
+    }
+    return numbered[max(numbered)] if numbered else runs_dir / "report"
 
 
 def _complete(last: str) -> list[dict[str, Any]]:

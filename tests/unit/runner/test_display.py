@@ -87,6 +87,18 @@ def test_duration(seconds: float | None, expected: str) -> None:
     assert duration(seconds) == expected
 
 
+def test_the_newest_report_is_pointed_out(planned: Callable[..., Plan]) -> None:
+    plan = planned()
+    for name in ("report", "report-2"):
+        (plan.folder / name).mkdir(parents=True)
+        (plan.folder / name / "report.json").write_text(f'{{"headline": "headline of {name}"}}')
+    shown, output = display()
+    shown.summary(plan, {job.label: Result("finished") for job in plan.jobs})
+
+    assert "headline of report-2" in output.getvalue()
+    assert str(plan.folder / "report-2" / "report.html") in output.getvalue().replace("\n", "")
+
+
 def test_offline_runs_are_pointed_out_until_they_are_uploaded(planned: Callable[..., Plan]) -> None:
     plan = planned()
     run = plan.folder / "ppo" / "seed0" / "wandb" / "offline-run-1"

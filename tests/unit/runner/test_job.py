@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
+from runner.job import _make_report
+from runner.ledger.files import write_json
 from runner.ledger.reader import read_json, read_metrics, read_status
 from runner.plan import Job, Plan
+from runner.trackers import Tracker
 
 # The stage is the only thing that is replaced: what it does is in the environment variable STAGE, as Python code.
 WITH_STAGE = """
@@ -206,3 +209,20 @@ def test_without_a_folder_it_says_how_to_use_it() -> None:
 
     assert code == 2
     assert "python -m runner.job RUN_DIR" in output
+
+
+def test_the_tracker_is_told_of_the_newest_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first one is signed, the analysis writes the new one beside it."""
+    for name, headline in (("report", "signed"), ("report-2", "new")):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "report.json", {"headline": headline, "summary": {"gold/ppo": 1.0}})
+    monkeypatch.setattr("runner.job.subprocess.run", lambda *_, **__: subprocess.CompletedProcess([], 0))
+    told: list[Mapping[str, object]] = []
+
+    class Listener(Tracker):
+        def summary(self, values: Mapping[str, object]) -> None:
+            told.append(values)
+
+    _make_report(tmp_path / "report", Listener())
+
+    assert told == [{"headline": "new", "gold/ppo": 1.0}]

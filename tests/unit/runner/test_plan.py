@@ -192,7 +192,7 @@ def test_arms_of_two_sweeps_do_not_mix(composed: Composed) -> None:
         make_plan([ppo, changed(dpo, name="other")])
 
 
-@pytest.mark.parametrize("name", ["base", "shared", "report"])
+@pytest.mark.parametrize("name", ["base", "shared", "report", "report-2", "report-10"])
 def test_an_arm_cannot_take_a_name_that_the_folder_uses(composed: Composed, name: str) -> None:
     ppo, _ = composed()
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.ledger.reader import is_finished, read_json, read_metrics, read_status, sample_files
+from runner.ledger.reader import is_finished, newest_report, read_json, read_metrics, read_status, sample_files
 
 
 def test_a_torn_last_line_is_skipped(tmp_path: Path) -> None:
@@ -51,3 +51,17 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"plan\.json holds no JSON object"):
         read_json(path)
+
+
+def test_the_newest_report_has_the_highest_number(tmp_path: Path) -> None:
+    assert newest_report(tmp_path) == tmp_path / "report"
+    for name in ("report", "report-2", "report-10", "report-9"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text("{}")
+    (tmp_path / "report-11").mkdir()  # holds no report
+    (tmp_path / "report-12").symlink_to(tmp_path / "report-2")
+    for name in ("report-0", "report-02", "report-x", "my-report-13"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text("{}")
+
+    assert newest_report(tmp_path) == tmp_path / "report-10"

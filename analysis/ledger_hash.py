@@ -1,0 +1,194 @@
+"""Which files a report was made from, each with its SHA-256: what ties a report to its ledger.
+
+The manifest is ``ledger_manifest.json`` beside report.json. Its own SHA-256 is "the SHA-256 of the ledger", which
+report.json and every signature cite. Digests of single rows only help to name what changed; nothing is judged by them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+from runner.ledger.reader import read_status
+
+MANIFEST = "ledger_manifest.json"
+DIGEST_LENGTH = 8  # hex digits of a row's digest
+MAX_ROWS_NAMED = 8  # of one file
+RECORDS = ("*.json", "*.jsonl", "*.parquet", "*/*.parquet")  # of a job's folder; weights, logs and caches are no ledger
+
+
+@dataclass(frozen=True)
+class FileHash:
+    """One file: SHA-256 of its bytes, and the digests of its rows one after the other (empty where it has no rows)."""
+
+    sha256: str
+    rows: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Path relative to the sweep's folder -> the file's hash."""
+
+    files: Mapping[str, FileHash]
+
+    @property
+    def text(self) -> str:
+        """The content of ``ledger_manifest.json``."""
+        files = {path: asdict(file) for path, file in sorted(self.files.items())}
+        return json.dumps({"files": files}, indent=1) + "\n"
+
+    @property
+    def sha256(self) -> str:
+        """Of that content."""
+        return sha256(self.text.encode())
+
+
+def sha256(content: bytes) -> str:
+    """Hex SHA-256."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def manifest_of(runs_dir: Path, plan: Mapping[str, Any]) -> Manifest:
+    """Hash what a report of this sweep reads: plan.json, the records of finished jobs, the status of the others.
+
+    Args:
+        runs_dir: the sweep's folder.
+        plan: its plan.json.
+    """
+    return Manifest({path: _hash(runs_dir / path) for path in _paths(runs_dir, plan)})
+
+
+def read_manifest(content: bytes) -> Manifest:
+    """The manifest in the bytes of a file.
+
+    Raises:
+        ValueError: they hold something else.
+    """
+    try:
+        files = json.loads(content)["files"]
+        return Manifest({str(path): FileHash(str(file["sha256"]), str(file["rows"])) for path, file in files.items()})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{MANIFEST} is not a list of files and hashes") from None
+
+
+def changes(recorded: Manifest, runs_dir: Path) -> list[str]:
+    """What is no longer as it was recorded, one line a file.
+
+    Args:
+        recorded: the files when the report was made.
+        runs_dir: the sweep's folder as it is now.
+    """
+    found = [(path, _change(runs_dir, path, file)) for path, file in sorted(recorded.files.items())]
+    lines = [f"{path}: {change}" for path, change in found if change]
+    return lines + [f"{path}: was not there" for path in _paths_now(runs_dir) if path not in recorded.files]
+
+
+def is_inside(path: str) -> bool:
+    """Whether a relative path stays in the folder that it is relative to."""
+    pure = PurePosixPath(path)
+    return not pure.is_absolute() and ".." not in pure.parts
+
+
+# --------------------------------------------------------------------------------------------------------- which files
+def _paths(runs_dir: Path, plan: Mapping[str, Any]) -> list[str]:
+    folders = [*plan["shared"].values()]
+    folders += [arm[key] for arm in plan["arms"] for key in ("folder", "evaluation")]
+    folders += [job["folder"] for job in plan["jobs"] if job["kind"] != "report"]
+    files = {runs_dir / "plan.json"}
+    for folder in dict.fromkeys(filter(is_inside, folders)):
+        files.update(_records(runs_dir / folder))
+    return sorted(path.relative_to(runs_dir).as_posix() for path in files)
+
+
+def _records(folder: Path) -> Iterator[Path]:
+    """All that a finished job has recorded; of another one, only the status that says why it was left out."""
+    finished = (read_status(folder) or {}).get("state") == "finished"
+    for pattern in RECORDS if finished else ("status.json",):
+        yield from (path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith("."))
+
+
+def _paths_now(runs_dir: Path) -> list[str]:
+    """The files that a report made now would read; none where the plan has become unreadable."""
+    try:
+        return _paths(runs_dir, json.loads((runs_dir / "plan.json").read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
+# ---------------------------------------------------------------------------------------------------- hashes and rows
+def _hash(path: Path) -> FileHash:
+    with path.open("rb") as stream:
+        return FileHash(hashlib.file_digest(stream, "sha256").hexdigest(), _rows(path))
+
+
+def _rows(path: Path) -> str:
+    """A digest for each row; nothing for a file without rows or one whose rows cannot be read."""
+    try:
+        if path.suffix == ".jsonl":
+            lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
+            return "".join(sha256(line)[:DIGEST_LENGTH] for line in lines)
+        if path.suffix == ".parquet":
+            return _row_digests(pd.read_parquet(path))
+    except (OSError, ValueError, TypeError):
+        return ""
+    return ""
+
+
+def _row_digests(frame: pd.DataFrame) -> str:
+    """Text is hashed as Python's, and what is missing as None: another pandas may hold both in another way."""
+    texts = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+    plain = frame.assign(**{str(name): frame[name].astype(object).where(frame[name].notna(), None) for name in texts})
+    hashes = pd.util.hash_pandas_object(plain, index=False, categorize=False).to_numpy()
+    return (hashes & 0xFFFFFFFF).astype(">u4").tobytes().hex()
+
+
+def _change(runs_dir: Path, path: str, recorded: FileHash) -> str | None:
+    """In words, or None where the file is as it was."""
+    if not is_inside(path):
+        return "is outside the sweep's folder"
+    if not (runs_dir / path).is_file():
+        return "is missing"
+    now = _hash(runs_dir / path)
+    if now.sha256 == recorded.sha256:
+        return None
+    if not recorded.rows:
+        return "was changed"
+    if not now.rows:
+        return "was changed; its rows cannot be read any more"
+    return _changed_rows(_split(recorded.rows), _split(now.rows), "line" if path.endswith(".jsonl") else "row")
+
+
+def _split(digests: str) -> list[str]:
+    return [digests[start : start + DIGEST_LENGTH] for start in range(0, len(digests), DIGEST_LENGTH)]
+
+
+def _changed_rows(before: Sequence[str], now: Sequence[str], word: str) -> str:
+    """Which rows changed; they are counted from 1, removed ones as they were and the others as they are."""
+    if before == now:
+        return f"was written again; its {word}s say the same"
+    steps = difflib.SequenceMatcher(None, before, now, autojunk=False).get_opcodes()
+    named = [part for step in steps for part in _step(*step, word)]
+    more = f"; and {len(named) - MAX_ROWS_NAMED} more" if len(named) > MAX_ROWS_NAMED else ""
+    return "; ".join(named[:MAX_ROWS_NAMED]) + more
+
+
+def _step(tag: str, start: int, end: int, now_start: int, now_end: int, word: str) -> Iterator[str]:
+    """One step from the old rows to the new ones, in words."""
+    common = min(end - start, now_end - now_start)
+    if tag == "replace":
+        yield f"{_span(now_start, now_start + common, word)} changed"
+    if tag != "equal" and start + common < end:
+        yield f"{_span(start + common, end, word)} removed"
+    if tag != "equal" and now_start + common < now_end:
+        yield f"{_span(now_start + common, now_end, word)} added"
+
+
+def _span(start: int, end: int, word: str) -> str:
+    return f"{word} {end}" if end - start == 1 else f"{word}s {start + 1} to {end}"
