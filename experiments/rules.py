@@ -61,9 +61,50 @@ class DecisionRules(Section):
     max_num_evaluation_prompts: int = Field(ge=2, description="beyond it a lead is called too small to look for")
 
 
+class StabilityRules(Section):
+    """What counts as too unsteady. One base SD: standard deviation over prompts of the base's mean gold."""
+
+    max_drawdown: float = Field(gt=0, description="base SD: a fall below the running peak that can be tolerated")
+    yes_probability: float = Field(gt=0.5, lt=1, description="of a drawdown within the tolerance, from which on: yes")
+    no_probability: float = Field(gt=0, le=0.5, description="the same, up to which: no, where a drop is shown")
+    tail_share: float = Field(gt=0, le=1, description="share of the steps (points) along training that is the tail")
+    worst_response_share: float = Field(gt=0, le=1, description="share of all responses that counts as the worst")
+    min_kept_by_selection: float = Field(
+        gt=0, le=1, description="share of the peak's gain that a chosen checkpoint must keep on other prompts"
+    )
+    seed_looks: tuple[int, ...] = Field(min_length=1, description="numbers of seeds at which results are looked at")
+
+
+class CollapseRules(Section):
+    """Thresholds of the collapse detectors. Relative to the base, or to the run's own beginning or median."""
+
+    min_entropy_ratio: float = Field(gt=0, lt=1, description="entropy per token over the base's")
+    min_distinct_2_ratio: float = Field(gt=0, lt=1, description="share of different word pairs over the base's")
+    max_extra_loops: float = Field(
+        gt=0, lt=1, description="share of responses with a repeated four-word run, over base"
+    )
+    max_extra_truncated: float = Field(gt=0, lt=1, description="share of responses cut at the length limit, over base")
+    max_extra_empty: float = Field(gt=0, lt=1, description="share of responses of at most one token, over base")
+    max_extra_identical: float = Field(
+        gt=0, lt=1, description="share of responses that answer other prompts too, over base"
+    )
+    max_kl_per_token: float = Field(gt=0, description="nats per token, to the base")
+    min_kl_jump: float = Field(gt=0, description="nats per token: from which on a doubling between points counts")
+    max_clip_fraction: float = Field(gt=0, lt=1, description="share of PPO's tokens whose ratio was clipped")
+    max_spike: float = Field(gt=1, description="times the run's median: a row of gradient norm or PPO's update KL")
+    min_update_kl_spike: float = Field(gt=0, description="nats: under which no row of PPO's update KL is a spike")
+    min_explained_variance: float = Field(lt=1, description="of returns by PPO's value head; 0 is a constant's")
+    min_reward_std_ratio: float = Field(gt=0, lt=1, description="SD of PPO's rewards over that of its first rollouts")
+    max_chosen_drop: float = Field(gt=0, lt=1, description="fall of DPO's chosen log-prob over the reference's size")
+    max_points_below_reference: int = Field(ge=1, description="evaluation points in a row with a falling chosen reward")
+    max_accuracy: float = Field(gt=0.5, lt=1, description="DPO's accuracy, from which on flat gold means saturation")
+
+
 class Rules(Section):
     """All sections."""
 
     confidence: ConfidenceRules
     readiness: ReadinessRules
     decision: DecisionRules
+    stability: StabilityRules
+    collapse: CollapseRules

@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from analysis import decision, gates, over_optimisation, readiness, recommendation, stability, style_drift, win_rate
+from analysis import (
+    collapse,
+    decision,
+    gates,
+    over_optimisation,
+    readiness,
+    recommendation,
+    stability,
+    style_drift,
+    win_rate,
+)
 from analysis.load import BASE, Ledger
 from analysis.report import context, side_by_side
 from analysis.report.text import all_visible
@@ -30,7 +40,8 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     max_seeds = max(len(ledger.seeds(arm)) for arm in ledger.arms)
     resamples = Resamples.draw(rng, len(ledger.prompt_ids), max_seeds)
     outcome = decision.decide(ledger, resamples, rng)
-    arms = [_arm(ledger, arm, resamples) for arm in ledger.arms]
+    steadiness = {arm: stability.assess(ledger, arm, resamples) for arm in ledger.arms}
+    arms = [_arm(ledger, arm, resamples, steadiness[arm]) for arm in ledger.arms]
     pairs = [_pair(ledger, item, resamples) for item in win_rate.head_to_head(ledger, "gold", resamples)]
     questions = recommendation.Questions(readiness.assess(ledger, resamples, rng))
     gates_of = _gates(ledger, resamples)
@@ -53,6 +64,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "design": _design(ledger),
         "base": _base(ledger, resamples),
         "arms": arms,
+        "stability": plain(stability.together(ledger, steadiness, resamples)),
         "head_to_head": pairs,
         "judges": dict(win_rate.JUDGES),
         "samples": {"rule": side_by_side.RULE, "chosen": side_by_side.choose_samples(ledger)},
@@ -163,7 +175,7 @@ def _base(ledger: Ledger, resamples: Resamples) -> dict[str, Any]:
     return {"gold": win_rate.mean_gold(ledger, BASE, resamples).as_dict()}
 
 
-def _arm(ledger: Ledger, arm: str, resamples: Resamples) -> dict[str, Any]:
+def _arm(ledger: Ledger, arm: str, resamples: Resamples, steadiness: stability.ArmStability) -> dict[str, Any]:
     difference = win_rate.gold_difference(ledger, arm, resamples)
     knobs = next(item.get("knobs", {}) for item in ledger.plan["arms"] if item["arm"] == arm)
     return {
@@ -174,7 +186,8 @@ def _arm(ledger: Ledger, arm: str, resamples: Resamples) -> dict[str, Any]:
         "gold": win_rate.mean_gold(ledger, arm, resamples).as_dict(),
         "gold_difference": with_mde(difference),
         "win_rate": {judge: _rate(win_rate.compare(ledger, arm, BASE, judge, resamples)) for judge in win_rate.JUDGES},
-        "stability": plain(stability.assess(ledger, arm, resamples)),
+        "stability": plain(steadiness),
+        "collapse": plain(collapse.assess(ledger, arm, resamples)),
         "style_drift": plain(style_drift.assess(ledger, arm, resamples)),
         "kl": plain(style_drift.divergence(ledger, arm, resamples)),
         "curve": _curve(ledger, arm, resamples),

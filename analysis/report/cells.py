@@ -24,6 +24,8 @@ UNITS = {  # unit -> (decimals, what follows the number)
     "count": (0, ""),
     "tokens in all": (0, ""),
     "plain": (2, ""),
+    "SD of responses": (2, "\u00a0SD of responses"),
+    "times the median": (1, "\u00a0× median"),
 }
 NBSP = "\u00a0"
 

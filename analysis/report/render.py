@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from analysis.report import cells, context, figures, wording
 from analysis.report.tables import (
+    collapse,
     conditions,
     gates,
     glance,
@@ -56,6 +57,10 @@ def view(report: Mapping[str, Any], signed: Sequence[Signature]) -> dict[str, An
         "drift": style_drift.style_drift(content),
         "kl": over_optimisation.divergence(content),
         "stability": stability.stability(content),
+        "tolerances": stability.tolerances(content),
+        "sensitivity": stability.sensitivity(content),
+        "collapse": collapse.overview(content),
+        "collapse_points": collapse.details(content),
         "artifacts": conditions.artifacts(content),
         "shared_costs": conditions.shared_costs(content),
         "learned_from": conditions.learned_from(content),

@@ -1,52 +1,199 @@
-"""Over training, over samples, over seeds."""
+"""Stability along training, over samples and over seeds; the tolerance; the tuning burden."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from analysis.report.cells import Cell, Report, Row, Table, cell, heads
+from analysis.report.cells import Cell, Report, Row, Table, bare, cell, figure, heads
+
+TONES = {"yes": "good", "no": "bad", "inconclusive": "even"}
 
 
 def stability(report: Report) -> Table:
-    """Over training, over samples, over seeds."""
+    """Along training, over samples, over seeds."""
     arms = report["arms"]
+    shape = arms[0]["stability"]
 
     def row(label: str, meaning: str, make: Callable[[Report], Cell]) -> Row:
         return Row(label, meaning, tuple(make(arm["stability"]) for arm in arms))
 
-    rows = (
+    steps, points = shape["num_tail_steps"], shape["num_tail_points"]
+    rows = [
+        row("Largest drawdown", "fall below the running best, noise taken out; 0 is best", _drawdown),
+        row("Within the tolerance", "probability that the drawdown is tolerable, by the registered rule", _tolerance),
         row(
-            "Worst drop from the peak",
-            "largest fall below the running best, base SD",
-            lambda item: cell(item["drawdown"]),
-        ),
-        row(
-            "Worst step",
-            "smallest change between two evaluations; negative is a fall",
+            "Worst step" if steps == 1 else f"Worst {steps} steps",
+            "smallest change between two evaluations, noise taken out; negative is a fall"
+            if steps == 1
+            else "their mean (CVaR), noise taken out; negative is a fall",
             lambda item: cell(item["worst_step"], signed=True),
         ),
+        row("Points under water", "below the running best: from those shown to be to those that may be", _under_water),
         row(
             "Final over peak",
             "how much of the best gold score the final model keeps",
             lambda item: cell(item["final_over_peak"]),
         ),
-        row("Spread within a prompt", "SD of gold over samples of one prompt, base SD", _within_prompt),
-        row("Across seeds", "final gold of each seed", _seed_cell),
+        row("Spread of steps", "SD of the steps along training, evaluation noise taken out", _steps),
+        row("Best checkpoint instead", "chosen on half of the prompts: gold over the last's, other half", _selection),
+        row("Changed answers", "from one evaluation to the next, same prompts and random numbers", _changes("answers")),
+        row("Change of style", "of its mean from one evaluation to the next, in SD of responses", _changes("style")),
+        row("Spread within a prompt", "SD of gold over samples of one prompt", _sample("spread", report)),
+        row("Worst of a prompt", "its worst sample, against the base's mean gold", _sample("worst_of_prompt", report)),
+        row("Worst responses", _worst_share(report), _sample("worst_responses", report)),
+        row("Across seeds", "final gain over the base of each seed", _seed_cell),
+    ]  # fmt: skip
+    if points > 1:
+        rows.insert(1, row(f"Deepest {points} points", "mean fall below the running best", _tail))
+    return Table(
+        "Stability, with 95 % intervals; SD is the base's over prompts unless it says otherwise",
+        "",
+        tuple(heads(report)),
+        tuple(rows),
     )
-    return Table("Stability, with 95 % intervals", "", tuple(heads(report)), rows)
 
 
-def _within_prompt(item: Report) -> Cell:
-    if item["within_prompt"] is None:
-        return Cell("not assessable", remark="one sample per prompt", tone="even")
-    return cell(item["within_prompt"], remark=f"base {item['within_prompt_base']['value']:.2f}")
+def tolerances(report: Report) -> Table | None:
+    """Can we tolerate the oscillation of each algorithm?"""
+    answers = report["stability"]["algorithms"]
+    rows = tuple(
+        Row(
+            answer["question"],
+            "",
+            (
+                Cell(answer["reply"], tone=TONES[answer["reply"]]),
+                Cell("", remark=answer["sentence"]),
+                Cell("", remark=answer["would_change"]),
+            ),
+        )
+        for answer in answers.values()
+    )
+    columns = ("answer", "why", "what would settle or change it")
+    return Table("Oscillation, by the tolerance registered before training", "", columns, rows) if rows else None
+
+
+def sensitivity(report: Report) -> Table:
+    """How far an algorithm's variants end apart."""
+    rows = tuple(
+        Row(
+            item["algorithm"].upper(),
+            ", ".join(item["knobs"]).replace("_", " ") or "no knob differs",
+            (
+                cell(item["spread"], remark=item["reason"] or ""),
+                Cell("", remark=" · ".join(_variant(variant) for variant in item["variants"])),
+            ),
+        )
+        for item in report["stability"]["sensitivity"]
+    )
+    return Table(
+        "Tuning burden: how far an algorithm's variants end apart",
+        "Algorithm and knob",
+        ("best less worst variant", "final gold gain over the base, each variant"),
+        rows,
+    )
+
+
+def _variant(variant: Report) -> str:
+    knobs = ", ".join(f"{key.replace('_', ' ')} {_short(value)}" for key, value in variant["knobs"].items())
+    gain = variant["gain"]
+    ends = f"[{bare(gain['low'], 2)} to {bare(gain['high'], 2)}]"
+    return (
+        f"{variant['arm']}{f' ({knobs})' if knobs else ''}: {figure(gain['value'], gain['unit'], signed=True)} {ends}"
+    )
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _drawdown(item: Report) -> Cell:
+    observed = item["observed_drawdown"]
+    return cell(item["drawdown"], remark=f"observed {figure(observed['exact'], observed['unit'])}")
+
+
+def _tail(item: Report) -> Cell:
+    return cell(item["drawdown_tail"])
+
+
+def _under_water(item: Report) -> Cell:
+    return cell(item["under_water"])
+
+
+def _tolerance(item: Report) -> Cell:
+    tolerance = item["tolerance"]
+    if tolerance is None:
+        return Cell("not assessable", remark="no tolerance was registered", tone="even")
+    reply = tolerance["answer"]["reply"]
+    return Cell(f"{100 * tolerance['probability']:.0f}\u00a0%", remark=f"tolerable: {reply}", tone=TONES[reply])
+
+
+def _steps(item: Report) -> Cell:
+    spread = item["step_spread"]
+    if spread is None:
+        return Cell("not assessable", remark="fewer than two steps", tone="even")
+    observed, noise, quartiles, with_noise = (
+        f"{spread[name]['exact']:.2f}"
+        for name in ("observed_sd", "noise_sd", "interquartile_range", "observed_interquartile_range")
+    )
+    words = f"observed {observed}, noise {noise}; interquartile range {quartiles}, observed {with_noise}"
+    return cell(spread["standard_deviation"], remark=words)
+
+
+def _selection(item: Report) -> Cell:
+    if item["tolerance"] is None:
+        return Cell("not assessable", remark="no tolerance was registered", tone="even")
+    selection = item["tolerance"]["selection"]
+    kept = selection["kept"]
+    chosen = "point " + ", ".join(str(point) for point in selection["points"])
+    remark = f"{chosen}; keeps {kept['value']:.0f} % of the peak's gain" if kept else f"{chosen}; no gain is shown"
+    return cell(selection["regret_of_last"], signed=True, remark=remark)
+
+
+def _changes(name: str) -> Callable[[Report], Cell]:
+    def make(item: Report) -> Cell:
+        change = item["behaviour"][name]
+        largest, in_all, chance = (
+            figure(change[key]["value"], change[key]["unit"]).removesuffix(" of responses")
+            for key in ("largest_step", "in_all", "base_vs_base")
+        )
+        step = dict(change["mean_step"])
+        step["unit"] = "base SD" if step["unit"] == "SD of responses" else step["unit"]
+        return cell(step, remark=f"largest {largest}; base to final {in_all}; base against itself {chance}")
+
+    return make
+
+
+def _sample(name: str, report: Report) -> Callable[[Report], Cell]:
+    base = report["stability"]["samples_of_base"]
+
+    def make(item: Report) -> Cell:
+        if item["samples"] is None:
+            return Cell("not assessable", remark="one sample per prompt", tone="even")
+        if item["samples"][name] is None:
+            return Cell("not assessable", remark="no share was registered", tone="even")
+        signed = name != "spread"
+        return cell(item["samples"][name], signed=signed, remark=f"base {bare(base[name]['value'], 2, signed)}")
+
+    return make
+
+
+def _worst_share(report: Report) -> str:
+    share = report["stability"]["worst_response_share"]
+    return (
+        f"mean of the worst {100 * share:.0f} % of all responses, against the base's mean gold"
+        if share
+        else "their mean"
+    )
 
 
 def _seed_cell(item: Report) -> Cell:
     seeds = item["seeds"]
     if not seeds["assessable"]:
         return Cell("not assessable", remark=seeds["reason"].removeprefix("not assessable: "), tone="even")
-    values = " · ".join(f"{value:.1f}" for value in seeds["values"])
-    if seeds["interquartile_range"] is None:
+    values = " · ".join(bare(value, 2, signed=True) for value in seeds["values"])
+    if seeds["standard_deviation"] is None:
         return Cell(values, remark=seeds["reason"])
-    return Cell(values, remark=f"IQR {seeds['interquartile_range']:.1f}, worst {seeds['worst']:.1f}")
+    spread, worst = seeds["standard_deviation"], bare(seeds["worst"]["exact"], 2, signed=True)
+    sd = f"SD {spread['value']:.2f} [{spread['low']:.2f} to {spread['high']:.2f}]"
+    return Cell(values, remark=f"IQR {seeds['interquartile_range']['exact']:.2f}, worst {worst}, {sd}")

@@ -1,0 +1,45 @@
+"""Has an arm collapsed? Detectors at every evaluation point, each with value, threshold, status and why.
+
+from_samples   what the responses show
+from_training  what the training metrics show
+
+No threshold is a published constant; they are registered before training (experiments/rules.py). A detector that is
+silent proves nothing about what it does not look at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analysis.collapse.from_samples import SampleDetectors
+from analysis.collapse.from_training import TrainingDetectors, flags
+from analysis.collapse.readings import CollapseRules, Detection
+from analysis.load import Ledger
+from analysis.statistics import Resamples
+
+__all__ = ["Collapse", "assess"]
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """One arm.
+
+    Attributes:
+        reason: why there are no detections, or None.
+        flags: what training itself flagged: rows with the flag up, and rows in all.
+    """
+
+    reason: str | None
+    detections: tuple[Detection, ...]
+    flags: dict[str, tuple[int, int]]
+
+
+def assess(ledger: Ledger, arm: str, resamples: Resamples) -> Collapse:
+    """All detectors of one arm."""
+    raised = flags(ledger, arm)
+    if "collapse" not in ledger.plan["rules"]:
+        return Collapse("not assessable: the plan registered no thresholds before training", (), raised)
+    rules = ledger.rules("collapse", CollapseRules)
+    seen = SampleDetectors(ledger, arm, resamples, rules).all()
+    recorded = TrainingDetectors(ledger, arm, resamples, rules).all()
+    return Collapse(None, (*seen, *recorded), raised)

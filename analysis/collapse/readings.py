@@ -1,0 +1,129 @@
+"""What a collapse detector says of one evaluation point of an arm: value, threshold, status, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from analysis.stability.over_time import Measured
+from analysis.statistics import Estimate, FloatArray
+
+Status = Literal["ok", "watch", "fired", "not assessable"]
+SEVERITY: dict[Status, int] = {"not assessable": 0, "ok": 1, "watch": 2, "fired": 3}
+
+
+@dataclass(frozen=True)
+class CollapseRules:
+    """Registered before training, see experiments/rules.py."""
+
+    min_entropy_ratio: float
+    min_distinct_2_ratio: float
+    max_extra_loops: float
+    max_extra_truncated: float
+    max_extra_empty: float
+    max_extra_identical: float
+    max_kl_per_token: float
+    min_kl_jump: float
+    max_clip_fraction: float
+    max_spike: float
+    min_update_kl_spike: float
+    min_explained_variance: float
+    min_reward_std_ratio: float
+    max_chosen_drop: float
+    max_points_below_reference: int
+    max_accuracy: float
+
+
+@dataclass(frozen=True)
+class Detector:
+    """What is looked at. `signed`: the number is a difference from the base."""
+
+    name: str
+    label: str
+    meaning: str
+    signed: bool = False
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One detector at one evaluation point: that of the seed which comes off worst.
+
+    Attributes:
+        seed: that seed; None where nothing could be measured.
+        threshold: the number fires beyond it.
+        why: what makes it watch or not assessable; empty where the number speaks for itself.
+    """
+
+    point: int
+    seed: int | None
+    number: Estimate | Measured | None
+    threshold: Measured | None
+    status: Status
+    why: str
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One detector of one arm: a reading for each evaluation point after the base, and the worst of them."""
+
+    detector: Detector
+    readings: tuple[Reading, ...]
+    worst: Reading
+
+
+def detection(detector: Detector, readings: Sequence[Reading]) -> Detection:
+    """The worst reading is the first of the most severe ones."""
+    worst = max(readings, key=lambda reading: SEVERITY[reading.status])
+    return Detection(detector, tuple(readings), worst)
+
+
+def not_assessable(detector: Detector, points: Sequence[int], why: str) -> Detection:
+    """Nothing measured at any point."""
+    return detection(detector, [Reading(point, None, None, None, "not assessable", why) for point in points])
+
+
+def judge_interval(estimate: Estimate, threshold: float, above: bool) -> Status:
+    """Fired where the whole interval lies beyond the threshold, watch where the value does."""
+    value, near = (estimate.value, estimate.low) if above else (-estimate.value, -estimate.high)
+    limit = threshold if above else -threshold
+    return "fired" if near > limit else "watch" if value > limit else "ok"
+
+
+def judge_rows(mean: float, extreme: float, threshold: float, above: bool) -> Status:
+    """Fired where the mean over the rows since the last point is beyond the threshold, watch where a single row is."""
+    sign = 1 if above else -1
+    if sign * mean > sign * threshold:
+        return "fired"
+    return "watch" if sign * extreme > sign * threshold else "ok"
+
+
+def worst_seed(readings: Sequence[Reading], above: bool) -> Reading:
+    """Of one point's readings by seed, the most severe; of equals the most extreme."""
+
+    def key(reading: Reading) -> tuple[int, float]:
+        number = reading.number
+        size = 0.0 if number is None else number.value if isinstance(number, Estimate) else number.exact
+        return SEVERITY[reading.status], size if above else -size
+
+    return max(readings, key=key)
+
+
+def estimates(value_SN: FloatArray, draws_BSN: FloatArray, unit: str, n: int) -> Iterator[list[Estimate]]:
+    """For each of N points, one estimate a seed, with percentile intervals."""
+    low_SN, high_SN = np.quantile(draws_BSN, [0.025, 0.975], axis=0)
+    error_SN = draws_BSN.std(axis=0)
+    for point in range(value_SN.shape[1]):
+        yield [
+            Estimate(
+                float(value_SN[seed, point]),
+                float(min(low_SN[seed, point], value_SN[seed, point])),
+                float(max(high_SN[seed, point], value_SN[seed, point])),
+                float(error_SN[seed, point]),
+                unit,
+                n,
+            )
+            for seed in range(value_SN.shape[0])
+        ]

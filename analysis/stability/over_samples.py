@@ -1,0 +1,76 @@
+"""Dispersion and risk over the samples of one prompt: what one response more or less of the final model may be like.
+
+DF and RF of Chan et al. 2020 (arXiv:1912.05663), with the prompt as the unit of resampling. Units: base SD.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.statistics import Estimate, FloatArray, Resamples, estimate_from_draws, mean_estimate
+
+MIN_SAMPLES = 2
+
+
+@dataclass(frozen=True)
+class OverSamples:
+    """One model. Levels are relative to the base's mean gold, so that zero is the base's ordinary response.
+
+    Attributes:
+        spread: SD over the samples of a prompt, mean over prompts (DF).
+        worst_of_prompt: the worst of `num_samples` responses to a prompt, mean over prompts.
+        worst_responses: mean of the worst share of all responses (RF, lower CVaR); None where no share is given.
+    """
+
+    num_samples: int
+    spread: Estimate
+    worst_of_prompt: Estimate
+    worst_responses: Estimate | None
+
+
+def within_prompt_sd(values_SPM: FloatArray) -> FloatArray:
+    """SD over the samples of one prompt, `[S, P]`."""
+    return np.asarray(values_SPM.std(axis=2, ddof=1))
+
+
+def lower_tail_mean(values_PM: FloatArray, weights_BP: FloatArray, share: float) -> FloatArray:
+    """Mean of the lowest `share` of all responses under prompt weights (rows sum to 1): `[B]`.
+
+    The response at the edge of the tail counts with the part of its weight that lies inside it.
+    """
+    num_samples = values_PM.shape[1]
+    order = np.argsort(values_PM, axis=None, kind="stable")
+    weights = weights_BP[:, order // num_samples] / num_samples
+    reached = np.cumsum(weights, axis=1)
+    inside = np.clip(share - (reached - weights), 0, weights)
+    return np.asarray(inside @ values_PM.ravel()[order] / inside.sum(axis=1))
+
+
+def assess(gold_SPM: FloatArray, resamples: Resamples, tail_share: float | None) -> OverSamples | None:
+    """Dispersion and risk over samples, or None where there is one sample a prompt.
+
+    Args:
+        gold_SPM: base SD, less the base's mean.
+        resamples: of prompts and seeds.
+        tail_share: of all responses that is the tail.
+    """
+    num_samples = gold_SPM.shape[2]
+    if num_samples < MIN_SAMPLES:
+        return None
+    return OverSamples(
+        num_samples,
+        mean_estimate(within_prompt_sd(gold_SPM), resamples, "base SD"),
+        mean_estimate(gold_SPM.min(axis=2), resamples, "base SD"),
+        worst_responses(gold_SPM, resamples, tail_share) if tail_share else None,
+    )
+
+
+def worst_responses(gold_SPM: FloatArray, resamples: Resamples, tail_share: float) -> Estimate:
+    """Mean of the worst share of all responses, mean over seeds."""
+    num_seeds, n, _ = gold_SPM.shape
+    everyone = np.full((1, n), 1 / n)
+    tails = [lower_tail_mean(values_PM, resamples.prompts, tail_share) for values_PM in gold_SPM]
+    value = float(np.mean([lower_tail_mean(values_PM, everyone, tail_share) for values_PM in gold_SPM]))
+    return estimate_from_draws(value, resamples.average_seeds(np.stack(tails, axis=1)), "base SD", n, num_seeds)

@@ -1,0 +1,66 @@
+"""Dispersion and risk over seeds (DR and RR of Chan et al. 2020, arXiv:1912.05663): what another run may end like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scipy import stats
+
+from analysis.stability.over_time import Measured, interquartile_range
+from analysis.statistics import CONFIDENCE_LEVEL, Estimate, FloatArray
+
+MIN_SEEDS_TO_LIST = 3
+MIN_SEEDS_TO_SUMMARISE = 5
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """What the seeds say about the method. `reason` is set where they say too little.
+
+    Attributes:
+        values: final gain over the base of each seed, base SD.
+        standard_deviation: with its interval, from five seeds on.
+        interquartile_range, worst: from five seeds on.
+    """
+
+    assessable: bool
+    reason: str | None
+    values: tuple[float, ...]
+    standard_deviation: Estimate | None = None
+    interquartile_range: Measured | None = None
+    worst: Measured | None = None
+    unit: str = "base SD"
+
+
+def assess(gains_S: FloatArray, num_prompts: int) -> SeedSpread:
+    """List three or four seeds, summarise five or more, and say "not assessable" below.
+
+    The evaluation's noise is in the differences between seeds too, but little of it: all seeds are judged on the same
+    prompts and random numbers.
+    """
+    count, values = len(gains_S), tuple(float(value) for value in gains_S)
+    if count < MIN_SEEDS_TO_LIST:
+        have = "one seed" if count == 1 else f"{count} seeds"
+        reason = (
+            f"not assessable: {have}, and differences between runs of the same arm need at least {MIN_SEEDS_TO_LIST}"
+        )
+        return SeedSpread(False, reason, values)
+    if count < MIN_SEEDS_TO_SUMMARISE:
+        return SeedSpread(True, f"listed only: {count} seeds are too few for a spread with an interval", values)
+    return SeedSpread(
+        True,
+        None,
+        values,
+        standard_deviation(gains_S, num_prompts),
+        Measured(float(interquartile_range(gains_S)), "base SD"),
+        Measured(min(values), "base SD"),
+    )
+
+
+def standard_deviation(values_S: FloatArray, num_prompts: int) -> Estimate:
+    """SD over seeds with the interval of a normal sample: (k - 1) s^2 / sigma^2 is chi-square with k - 1 degrees."""
+    count, value = len(values_S), float(values_S.std(ddof=1))
+    tails = (1 + CONFIDENCE_LEVEL) / 2, (1 - CONFIDENCE_LEVEL) / 2
+    low, high = (value * ((count - 1) / float(stats.chi2.ppf(tail, count - 1))) ** 0.5 for tail in tails)
+    error = value / (2 * (count - 1)) ** 0.5
+    return Estimate(value, low, high, error, "base SD", num_prompts, count)
