@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 
 from analysis.collapse.readings import (
     CollapseRules,
@@ -41,7 +41,9 @@ DISPLACED = Detector(
 BELOW = Detector(
     "below_reference", "Chosen below the reference", "DPO: points in a row with a mean chosen reward below 0"
 )
-SATURATED = Detector("saturated", "Saturated accuracy", "DPO: training accuracy while gold is not shown to rise")
+SATURATED = Detector(
+    "saturated", "Saturated accuracy", "DPO: accuracy in training, held against gold since the last point"
+)
 GRADIENT = Detector("gradient_spike", "Gradient spike", "largest gradient norm over the run's median")
 NOT_FINITE = Detector("not_finite", "Not finite", "optimizer steps skipped for their gradient, and losses not finite")
 OF_PPO, OF_DPO = (CLIPPED, CRITIC, REWARD_STD, UPDATE_KL), (DISPLACED, BELOW, SATURATED)
@@ -49,11 +51,16 @@ OF_PPO, OF_DPO = (CLIPPED, CRITIC, REWARD_STD, UPDATE_KL), (DISPLACED, BELOW, SA
 
 @dataclass(frozen=True)
 class RunRows:
-    """Training rows of one run, and which of them lie between two evaluation points."""
+    """Training rows of one run, and which of them lie between two evaluation points.
+
+    Attributes:
+        columns: every metric as recorded, NaN where a row lacks it or was not finite.
+        after: number of the evaluation point that each row comes before (or at); the base's is 0.
+    """
 
     seed: int
-    rows: pd.DataFrame
-    bounds: tuple[float, ...]  # prompts seen at every evaluation point, the base's 0 first
+    columns: dict[str, FloatArray]
+    after: npt.NDArray[np.intp]
 
     @classmethod
     def of(cls, ledger: Ledger, label: str, seed: int) -> RunRows:
@@ -63,28 +70,24 @@ class RunRows:
         marks = metrics[(metrics["label"] == f"{label}/evaluation") & (metrics["phase"] == "evaluation")]
         numbers = marks.reindex(columns=["point", "prompts_seen"]).dropna().to_numpy(np.float64)
         seen = {int(point): float(prompts) for point, prompts in numbers}
-        bounds = (0.0, *(seen.get(point, np.inf) for point in range(1, ledger.final_point + 1)))
-        return cls(seed, rows, bounds)
+        bounds = [0.0, *(seen.get(point, np.inf) for point in range(1, ledger.final_point + 1))]
+        columns = {str(name): rows[name].to_numpy(np.float64) for name in rows.columns if "/" in str(name)}
+        when = rows["prompts_seen"].to_numpy(np.float64) if "prompts_seen" in rows else np.empty(0)
+        return cls(seed, columns, np.searchsorted(bounds, when))
 
     def column(self, name: str) -> FloatArray:
         """All finite values of a metric."""
-        return self._finite(self.rows, name)
+        values = self.columns.get(name, np.empty(0))
+        return values[np.isfinite(values)]
 
     def between(self, name: str, point: int) -> FloatArray:
         """Its finite values between the last point and this one."""
-        return self._finite(self.rows_between(point), name)
+        values = self.columns.get(name, np.empty(0))
+        return values[np.isfinite(values) & (self.after == point)] if len(values) else values
 
-    def rows_between(self, point: int) -> pd.DataFrame:
-        """All rows between the last point and this one."""
-        if "prompts_seen" not in self.rows:
-            return self.rows[:0]
-        seen = self.rows["prompts_seen"]
-        return self.rows[(seen > self.bounds[point - 1]) & (seen <= self.bounds[point])]
-
-    @staticmethod
-    def _finite(rows: pd.DataFrame, name: str) -> FloatArray:
-        values = rows[name].to_numpy(np.float64) if name in rows else np.empty(0)
-        return values[np.isfinite(values)]
+    def num_between(self, point: int) -> int:
+        """How many rows there are between the last point and this one."""
+        return int((self.after == point).sum())
 
 
 Look = Callable[[RunRows, int], Reading | None]
@@ -102,8 +105,8 @@ class TrainingDetectors:
             item.get("knobs", {}) for item in ledger.plan["arms"] if item["arm"] == arm
         )
         curve_SCP = gold_curve(ledger, arm)
-        self.gold_rises = {  # (seed, point): whether gold is shown to rise since the last point
-            (run.seed, point): mean_estimate(step[None], resamples, "share").low > 0
+        self.gold_steps = {  # (seed, point) -> the step of gold since the last point
+            (run.seed, point): mean_estimate(step[None], resamples, "share")
             for run, curve_CP in zip(self.runs, curve_SCP, strict=True)
             for point, step in enumerate(np.diff(curve_CP, axis=0), start=1)
         }
@@ -191,18 +194,22 @@ class TrainingDetectors:
         return _reading(run, point, in_a_row, limit, "fired" if in_a_row > limit else "ok", "count")
 
     def _saturated(self, run: RunRows, point: int) -> Reading | None:
-        values = 100 * run.between("dpo/accuracy", point)
+        """Fires where gold is shown to fall; that it is not shown to rise may be a small evaluation's fault."""
+        values, threshold = 100 * run.between("dpo/accuracy", point), 100 * self.rules.max_accuracy
         if not len(values):
             return None
-        reading = _by_rows(run, point, values, 100 * self.rules.max_accuracy, True, "percent")
-        if reading.status == "fired" and self.gold_rises[run.seed, point]:
-            return _reading(run, point, float(values.mean()), 100 * self.rules.max_accuracy, "ok", "percent",
-                            "accuracy is saturated, but gold still rises")  # fmt: skip
-        return reading
+        gold, mean = self.gold_steps[run.seed, point], float(values.mean())
+        if mean <= threshold:
+            return _reading(run, point, mean, threshold, "ok", "percent")
+        if gold.high < 0:
+            return _reading(run, point, mean, threshold, "fired", "percent", "saturated, and gold falls")
+        if gold.low > 0:
+            return _reading(run, point, mean, threshold, "ok", "percent", "saturated, but gold still rises")
+        return _reading(run, point, mean, threshold, "watch", "percent", "saturated, and gold is not shown to rise")
 
     def _not_finite(self, run: RunRows, point: int) -> Reading | None:
         """A number that is not finite is null in the ledger, and so missing here."""
-        num_rows, losses = len(run.rows_between(point)), run.between("train/loss", point)
+        num_rows, losses = run.num_between(point), run.between("train/loss", point)
         if not num_rows or not len(run.column("train/loss")):
             return None
         steps = [run.between("train/skipped_steps", earlier) for earlier in range(1, point + 1)]

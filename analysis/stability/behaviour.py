@@ -19,6 +19,7 @@ import numpy.typing as npt
 from analysis.load import BASE, FLOOR_STREAM, STREAM, Ledger
 from analysis.statistics import Estimate, FloatArray, Resamples, mean_estimate, recentred_estimate
 
+NO_PUNCTUATION, NO_CAPITALS = (dict.fromkeys(map(ord, signs)) for signs in (string.punctuation, string.ascii_uppercase))
 FEATURES = ("tokens", "sentiment", "characters a word", "punctuation", "capitals", "different words")
 
 
@@ -53,10 +54,9 @@ class Behaviour:
 
 
 def surface(text: str) -> tuple[float, float, float, float]:
-    """Characters a word, share of punctuation and of capitals among the characters, share of different words."""
+    """Characters a word, share of punctuation and of capitals (ASCII) among them, share of different words."""
     words, length = text.split(), max(1, len(text))
-    punctuation = sum(text.count(mark) for mark in string.punctuation)
-    capitals = sum(map(str.isupper, text))
+    punctuation, capitals = (len(text) - len(text.translate(without)) for without in (NO_PUNCTUATION, NO_CAPITALS))
     return (
         len(text) / max(1, len(words)),
         punctuation / length,

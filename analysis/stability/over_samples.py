@@ -12,6 +12,7 @@ import numpy as np
 from analysis.statistics import Estimate, FloatArray, Resamples, estimate_from_draws, mean_estimate
 
 MIN_SAMPLES = 2
+MIN_TAIL_RESPONSES = 80  # with fewer, the interval of the worst responses covered 89 to 90 % (analysis/coverage.md)
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class OverSamples:
         spread: SD over the samples of a prompt, mean over prompts (DF).
         worst_of_prompt: the worst of `num_samples` responses to a prompt, mean over prompts.
         worst_responses: mean of the worst share of all responses (RF, lower CVaR); None where no share is given.
+        too_narrow: whether the interval of the worst responses was measured to cover 90 % or less of such cases.
     """
 
     num_samples: int
     spread: Estimate
     worst_of_prompt: Estimate
     worst_responses: Estimate | None
+    too_narrow: bool
 
 
 def within_prompt_sd(values_SPM: FloatArray) -> FloatArray:
@@ -56,7 +59,7 @@ def assess(gold_SPM: FloatArray, resamples: Resamples, tail_share: float | None)
         resamples: of prompts and seeds.
         tail_share: of all responses that is the tail.
     """
-    num_samples = gold_SPM.shape[2]
+    _, n, num_samples = gold_SPM.shape
     if num_samples < MIN_SAMPLES:
         return None
     return OverSamples(
@@ -64,6 +67,7 @@ def assess(gold_SPM: FloatArray, resamples: Resamples, tail_share: float | None)
         mean_estimate(within_prompt_sd(gold_SPM), resamples, "base SD"),
         mean_estimate(gold_SPM.min(axis=2), resamples, "base SD"),
         worst_responses(gold_SPM, resamples, tail_share) if tail_share else None,
+        tail_share is not None and tail_share * n * num_samples < MIN_TAIL_RESPONSES,
     )
 
 

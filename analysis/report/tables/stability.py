@@ -20,7 +20,7 @@ def stability(report: Report) -> Table:
 
     steps, points = shape["num_tail_steps"], shape["num_tail_points"]
     rows = [
-        row("Largest drawdown", "fall below the running best, noise taken out; 0 is best", _drawdown),
+        row("Largest drawdown", "fall below the running best, noise taken out; 0 is best. Wide: it holds for all points at once", _drawdown),
         row("Within the tolerance", "probability that the drawdown is tolerable, by the registered rule", _tolerance),
         row(
             "Worst step" if steps == 1 else f"Worst {steps} steps",
@@ -173,7 +173,9 @@ def _sample(name: str, report: Report) -> Callable[[Report], Cell]:
         if item["samples"][name] is None:
             return Cell("not assessable", remark="no share was registered", tone="even")
         signed = name != "spread"
-        return cell(item["samples"][name], signed=signed, remark=f"base {bare(base[name]['value'], 2, signed)}")
+        narrow = name == "worst_responses" and item["samples"]["too_narrow"]
+        label = "; few responses: this interval covers about 89 %, not 95 %" if narrow else ""
+        return cell(item["samples"][name], signed=signed, remark=f"base {bare(base[name]['value'], 2, signed)}{label}")
 
     return make
 

@@ -165,7 +165,6 @@ def test_healthy_training_sets_nothing_off(trained, algorithm):
         ("ppo", "not_finite", lambda number: {"train/loss": None if number == 7 else 0.1}, 4),
         ("dpo", "chosen_drop", lambda number: {} if number < 2 else {"dpo/chosen_reward": -2.0}, 2),
         ("dpo", "below_reference", lambda number: {"dpo/chosen_reward": -0.1}, 4),
-        ("dpo", "saturated", lambda number: {"dpo/accuracy": 1.0 if number >= 2 else 0.8}, 2),
     ],
 )
 def test_each_metric_fires_at_its_point(trained, algorithm, name, change, point):
@@ -186,14 +185,14 @@ def test_small_update_kl_is_no_spike_and_a_single_row_is_watched(trained):
     assert statuses(found)["clip_fraction"] == "watch"
 
 
-def test_saturated_accuracy_is_fine_while_gold_rises(make_sweep, resamples_for, synthetic):
-    sweep = make_sweep({"dpo": synthetic.Arm("dpo", (0.1, 0.2, 0.3))}, num_prompts=60)
+def test_saturated_accuracy_is_held_against_gold(make_sweep, resamples_for, synthetic):
+    sweep = make_sweep({"dpo": synthetic.Arm("dpo", (0.2, 0.2, 0.1))}, num_prompts=60)
     with_rows(sweep, "dpo/seed0", lambda number, row: {"dpo/accuracy": 1.0})
     ledger = load_ledger(sweep.folder)
     found = collapse.assess(ledger, "dpo", resamples_for(ledger))
     saturated = next(item for item in found.detections if item.detector.name == "saturated")
-    assert {reading.status for reading in saturated.readings} == {"ok"}
-    assert saturated.readings[0].why == "accuracy is saturated, but gold still rises"
+    assert [reading.status for reading in saturated.readings] == ["ok", "watch", "fired"]
+    assert saturated.readings[0].why == "saturated, but gold still rises"
 
 
 def test_ledger_without_rows_or_rules_is_not_assessable(make_sweep, resamples_for):

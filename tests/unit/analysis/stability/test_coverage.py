@@ -13,7 +13,7 @@ from analysis.stability import over_samples, over_time
 from analysis.stability.tolerance import probability_within
 from analysis.statistics import Resamples
 
-NUM_SIMULATIONS = 400
+NUM_SIMULATIONS = 300
 TOLERANCE = 0.25
 # evaluation prompts, points, SD of a prompt's noise at one point (base SD): a laptop's sweep, and two larger ones
 DESIGNS = ((64, 5, 0.9), (200, 10, 0.6), (512, 11, 0.5))
@@ -109,4 +109,7 @@ def test_intervals_over_samples_cover(num_prompts, num_samples):
         + " | ".join(f"{100 * count / NUM_SIMULATIONS:.0f}" for count in hits.values())
         + " |"
     )
-    assert min(hits.values()) >= 0.9 * NUM_SIMULATIONS
+    assert hits["spread"] >= 0.9 * NUM_SIMULATIONS
+    assert hits["worst_of_prompt"] >= 0.9 * NUM_SIMULATIONS
+    labelled = found.too_narrow
+    assert labelled or hits["worst_responses"] >= 0.9 * NUM_SIMULATIONS

@@ -35,6 +35,7 @@ def test_worst_of_a_prompt_and_levels():
     assert found.worst_of_prompt.value == 0.5
     assert found.worst_responses.value == 0
     assert found.num_samples == 2
+    assert found.too_narrow  # one response is the tail
 
 
 def test_needs_two_samples_and_a_registered_share(make_ledger, resamples_for):
