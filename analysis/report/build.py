@@ -43,8 +43,11 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     steadiness = {arm: stability.assess(ledger, arm, resamples) for arm in ledger.arms}
     arms = [_arm(ledger, arm, resamples, steadiness[arm]) for arm in ledger.arms]
     pairs = [_pair(ledger, item, resamples) for item in win_rate.head_to_head(ledger, "gold", resamples)]
-    questions = recommendation.Questions(readiness.assess(ledger, resamples, rng))
-    gates_of = _gates(ledger, resamples)
+    together = stability.together(ledger, steadiness, resamples)
+    questions = recommendation.Questions(
+        readiness.assess(ledger, resamples, rng), oscillation=together.algorithms.get("ppo")
+    )
+    gates_of = _gates(ledger, resamples, steadiness)
     report = {
         "schema": REPORT_SCHEMA,
         "sweep": ledger.plan["sweep"],
@@ -64,7 +67,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "design": _design(ledger),
         "base": _base(ledger, resamples),
         "arms": arms,
-        "stability": plain(stability.together(ledger, steadiness, resamples)),
+        "stability": plain(together),
         "head_to_head": pairs,
         "judges": dict(win_rate.JUDGES),
         "samples": {"rule": side_by_side.RULE, "chosen": side_by_side.choose_samples(ledger)},
@@ -97,7 +100,9 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _gates(ledger: Ledger, resamples: Resamples) -> dict[str, tuple[gates.Gate, ...]]:
+def _gates(
+    ledger: Ledger, resamples: Resamples, steadiness: dict[str, stability.ArmStability]
+) -> dict[str, tuple[gates.Gate, ...]]:
     """Of every finished arm; none where the plan registered no thresholds."""
     if "decision" not in ledger.plan["rules"]:
         return {}
@@ -109,7 +114,7 @@ def _gates(ledger: Ledger, resamples: Resamples) -> dict[str, tuple[gates.Gate, 
                 win_rate=_gold_rate(ledger, arm, resamples),
                 controlled_win_rate=None,
                 gold_gain=over_optimisation.score_gain(ledger, arm, "gold", ledger.final_point, resamples),
-                stability=None,
+                stability=item.answer if (item := steadiness[arm].tolerance) else None,
                 style_auc=None,
                 over_optimisation=None,
                 cost_ratio=costs.get(arm),

@@ -20,7 +20,7 @@ def stability(report: Report) -> Table:
 
     steps, points = shape["num_tail_steps"], shape["num_tail_points"]
     rows = [
-        row("Largest drawdown", "fall below the running best, noise taken out; 0 is best. Wide: it holds for all points at once", _drawdown),
+        row("Largest drawdown", "fall below the running best, noise taken out; interval over all points", _drawdown),
         row("Within the tolerance", "probability that the drawdown is tolerable, by the registered rule", _tolerance),
         row(
             "Worst step" if steps == 1 else f"Worst {steps} steps",

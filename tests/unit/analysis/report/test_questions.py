@@ -44,9 +44,10 @@ def test_one_row_of_the_rules_is_marked(report):
 
 
 def test_the_first_question_comes_with_its_numbers(report):
-    first, *others = questions.questions(report)
+    first, second, third = questions.questions(report)
     assert len(first["evidence"].rows) == 9
-    assert all(item["evidence"] is None for item in others)
+    assert len(second["evidence"].rows) >= 1  # one variant of PPO
+    assert third["evidence"] is None
 
 
 def test_sweep_of_before_the_gates_still_reports(make_sweep, synthetic):
