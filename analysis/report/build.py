@@ -10,7 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from analysis import decision, gates, over_optimisation, readiness, recommendation, stability, style_drift, win_rate
+from analysis import (
+    decision,
+    gates,
+    over_optimisation,
+    readiness,
+    recommendation,
+    stability,
+    style_drift,
+    switch_answer,
+    switch_point,
+    win_rate,
+)
 from analysis.load import BASE, Ledger
 from analysis.report import context, side_by_side
 from analysis.report.text import all_visible
@@ -31,6 +42,8 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     resamples = Resamples.draw(rng, len(ledger.prompt_ids), max_seeds)
     outcome = decision.decide(ledger, resamples, rng)
     arms = [_arm(ledger, arm, resamples) for arm in ledger.arms]
+    for arm, found in zip(arms, _over_optimisation(ledger, resamples), strict=True):
+        arm |= found
     pairs = [_pair(ledger, item, resamples) for item in win_rate.head_to_head(ledger, "gold", resamples)]
     questions = recommendation.Questions(readiness.assess(ledger, resamples, rng))
     gates_of = _gates(ledger, resamples)
@@ -59,6 +72,10 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "artifacts": context.artifacts(ledger),
         "shared_costs": context.shared_costs(ledger),
         "settings": ledger.plan["settings"],
+        "over_optimisation": {
+            "verdict_rule": over_optimisation.VERDICT_RULE,
+            "measured_coverage": list(over_optimisation.MEASURED_COVERAGE),
+        },
         "rules": {
             "registered_sha256": ledger.plan["registered_rules"]["sha256"],
             "in_use": ledger.plan["rules"],
@@ -184,6 +201,24 @@ def _arm(ledger: Ledger, arm: str, resamples: Resamples) -> dict[str, Any]:
         "comparisons": context.comparisons(ledger, arm),
         "knobs": {key: value for key, value in knobs.items() if key not in {"name", "algorithm"}},
     }
+
+
+def _over_optimisation(ledger: Ledger, resamples: Resamples) -> list[dict[str, Any]]:
+    """Fitted curve, audit and switch point of every arm. Their halves of the prompts are drawn apart from all else."""
+    halves = over_optimisation.Halves.draw(ledger, np.random.default_rng((ANALYSIS_SEED, 4)))
+    base = over_optimisation.reference(ledger, resamples)
+    found = []
+    for arm in ledger.arms:
+        audit = over_optimisation.audit(ledger, arm, base, resamples, halves)
+        switch = switch_point.assess(ledger, arm, halves, audit.hacking_points)
+        found.append(
+            {
+                "scaling_law": plain(over_optimisation.law(ledger, arm, resamples)),
+                "audit": plain(audit),
+                "switch": {**plain(switch), "answer": plain(switch_answer.answer(ledger, arm, switch))},
+            }
+        )
+    return found
 
 
 def with_mde(estimate: Estimate) -> dict[str, Any]:
