@@ -8,7 +8,8 @@ al. 2024 (arXiv:2406.02900) find it for DPO too:
 It is linear in α and β, so a weighted least-squares fit on [d, −d ln d] without intercept is exact. The form breaks
 near d = 0, where its slope is infinite, so points near the base are left out. A peak is only called a finding
 ("turnover") where the run went past the whole interval of it, because an extrapolated peak is not a measurement, and
-where gold measurably falls behind it, because the form has a peak for any curve that levels off.
+where gold measurably rises to it and falls behind it, because the form has a peak for any curve that levels off, and
+where the points follow the curve.
 
 Shapes: S seeds, C evaluation points with the base first, P prompts, B resamples, N = S x used points.
 """
@@ -35,6 +36,7 @@ Turnover = Literal["turnover", "no turnover shown", "not assessable"]
 
 SINGULAR = 1e-12  # all points at one distance: a straight line is all that can be fitted
 MIN_VARIANCE_SHARE = 1e-3  # of the mean variance; a point without any noise may not take all the weight
+SURE = 0.99  # one-sided; at 97.5 % a curve that levels off was called a turnover in 4 % of simulations
 SLOPE = "base SD per √nat"
 
 
@@ -45,6 +47,7 @@ class ScalingLawRules:
     min_root_kl: float
     min_num_points: int
     min_num_prompts: int
+    max_misfit: float
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Fit:
 
     Attributes:
         used: evaluation points in the fit.
-        distance_N, gain_N, variance_N: the points as observed, seed by seed.
+        distance_N, gain_N: the points as observed, seed by seed.
         distance_BN, gain_BN, weight_BN: the same in every resample.
         coefficients_2, coefficients_B2: α and β, as observed and in every resample.
     """
@@ -61,7 +64,6 @@ class Fit:
     used: npt.NDArray[np.int64]
     distance_N: FloatArray
     gain_N: FloatArray
-    variance_N: FloatArray
     distance_BN: FloatArray
     gain_BN: FloatArray
     weight_BN: FloatArray
@@ -70,13 +72,18 @@ class Fit:
 
     @property
     def residual(self) -> float:
-        """Root mean square distance of the points to the curve, base SD."""
-        return float(np.sqrt(np.mean((self.gain_N - curve(self.coefficients_2, self.distance_N)) ** 2)))
+        """Root mean square distance of the points, mean over seeds, to the curve, base SD."""
+        off_C = self._over_seeds(self.gain_N - curve(self.coefficients_2, self.distance_N))
+        return round(float(np.sqrt(np.mean(off_C**2))), DECIMALS)
 
     @property
     def noise(self) -> float:
-        """Root mean square standard error of the points, base SD."""
-        return float(np.sqrt(np.mean(self.variance_N)))
+        """Root mean square standard error of the points, mean over seeds, base SD."""
+        return round(float(np.sqrt(np.mean(self._over_seeds(self.gain_BN).var(axis=0)))), DECIMALS)
+
+    def _over_seeds(self, values_N: FloatArray) -> FloatArray:
+        """`[..., S x C]` -> `[..., C]`."""
+        return np.asarray(values_N.reshape(*values_N.shape[:-1], -1, len(self.used)).mean(axis=-2))
 
 
 @dataclass(frozen=True)
@@ -192,7 +199,7 @@ def fit_curve(gain_SCP: FloatArray, nats_SCP: FloatArray, resamples: Resamples, 
     weight_BN = np.repeat(resamples.seeds[num_seeds], len(used), axis=1) * precision_N
     best_2 = least_squares(distance_N, gain_N, precision_N)
     draws_B2 = least_squares(distance_BN, gain_BN, weight_BN)
-    return Fit(used, distance_N, gain_N, variance_N, distance_BN, gain_BN, weight_BN, best_2, draws_B2)
+    return Fit(used, distance_N, gain_N, distance_BN, gain_BN, weight_BN, best_2, draws_B2)
 
 
 def scaling_law(gain_SCP: FloatArray, nats_SCP: FloatArray, resamples: Resamples, rules: ScalingLawRules) -> Law:
@@ -209,19 +216,24 @@ def scaling_law(gain_SCP: FloatArray, nats_SCP: FloatArray, resamples: Resamples
         "no turnover shown", "", len(found.used), alpha, beta, float(found.distance_N.min()),
         float(found.distance_N.max()), found.residual, found.noise,
     )  # fmt: skip
-    return _judge(law, found, num_prompts, num_seeds)
+    return _judge(law, found, rules, num_prompts, num_seeds)
 
 
-def _judge(law: Law, found: Fit, num_prompts: int, num_seeds: int) -> Law:
+def _judge(law: Law, found: Fit, rules: ScalingLawRules, num_prompts: int, num_seeds: int) -> Law:
     """The status in words, and the peak where it is a finding."""
-    place, (low, high) = float(peak(found.coefficients_2)), peak_interval(peak(found.coefficients_B2))
+    place = float(peak(found.coefficients_2))
+    low, high = peak_interval(place, peak(found.coefficients_B2), num_seeds)
     farthest = float(found.distance_N.max())
+    if found.residual > rules.max_misfit * found.noise:
+        return replace(law, why="the points do not follow the curve, so its peak means nothing here; see H2 for a fall")
     if not high < farthest:
         return replace(
             law, why=f"the interval of the peak does not end inside the range seen, up to {farthest:.1f} √nats"
         )
-    if not _falls_behind(place, found):
-        return replace(law, why="the curve levels off inside the range seen, but gold does not measurably fall")
+    if not (_rises_to(place, found) and _falls_behind(place, found)):
+        return replace(
+            law, why="the curve levels off inside the range seen, without a measurable rise and fall of gold"
+        )
     peak_there = Estimate(
         round(place, DECIMALS), min(low, place), max(high, place), (high - low) / 4, "√nats", num_prompts, num_seeds
     )
@@ -230,15 +242,27 @@ def _judge(law: Law, found: Fit, num_prompts: int, num_seeds: int) -> Law:
     return replace(law, status="turnover", why=why, peak=peak_there)
 
 
-def peak_interval(draws_B: FloatArray) -> tuple[float, float]:
-    """Percentile interval by order statistics, since some peaks may be infinite."""
+def peak_interval(place: float, draws_B: FloatArray, num_seeds: int) -> tuple[float, float]:
+    """Percentile interval by order statistics, since some peaks may be infinite.
+
+    A bootstrap of k seeds shows (k − 1)/k of their variance; ln d* is stretched by the root of k/(k − 1) for that.
+    """
     tail = (1 - CONFIDENCE_LEVEL) / 2
-    low, high = np.quantile(draws_B, [tail, 1 - tail], method="inverted_cdf")
-    return float(low), float(high)
+    low, high = (float(end) for end in np.quantile(draws_B, [tail, 1 - tail], method="inverted_cdf"))
+    if num_seeds < MIN_SEEDS_FOR_METHOD or not 0 < place < np.inf:
+        return low, high
+    stretch = np.sqrt(num_seeds / (num_seeds - 1))
+    return place * (low / place) ** stretch, place * (high / place) ** stretch
+
+
+def _rises_to(place: float, found: Fit) -> bool:
+    """Whether the fitted gold at the peak is above the base with its whole interval."""
+    height_B = curve(found.coefficients_B2, np.array([place]))[:, 0]
+    return float(np.quantile(height_B, (1 - CONFIDENCE_LEVEL) / 2)) > 0
 
 
 def _falls_behind(place: float, found: Fit) -> bool:
-    """Whether the slope of gold from the peak on is below zero with its whole interval.
+    """Whether the slope of gold from the peak on is surely below zero.
 
     From the last point before the peak on, or over the last two points where only one lies behind.
     """
@@ -246,4 +270,4 @@ def _falls_behind(place: float, found: Fit) -> bool:
     start = reached[max(0, min(int(np.searchsorted(reached, place)) - 1, len(reached) - 2))]
     behind = found.distance_N >= start
     draws_B = slope(found.distance_BN[:, behind], found.gain_BN[:, behind], found.weight_BN[:, behind])
-    return float(np.quantile(draws_B, (1 + CONFIDENCE_LEVEL) / 2)) < 0
+    return float(np.quantile(draws_B, SURE)) < 0

@@ -17,35 +17,36 @@ SUGGESTION = "ten or more evaluation points and three or more seeds (budget=full
 
 def answer(ledger: Ledger, arm: str, switch: Switch) -> Answer:
     """The question answered for one arm; on an arm that is not PPO it is descriptive."""
-    replies: dict[Outcome, Reply] = {"switch": "yes", "still paying": "no"}
     question = QUESTION if ledger.algorithm(arm) == "ppo" else f"{QUESTION} (descriptive: the same of {arm})"
+    if not switch.intervals:
+        return Answer(question, "inconclusive", f"{arm}: not assessable, {switch.why}.", (), f"Runs with {SUGGESTION}.")
+    replies: dict[Outcome, Reply] = {"switch": "yes", "still paying": "no"}
     rules = ledger.rules("switch", SwitchRules)
     return Answer(
         question,
         replies.get(switch.outcome, "inconclusive"),
-        _sentence(arm, switch, rules),
+        sentence(arm, switch, rules),
         tuple(_evidence(switch, rules)),
         _would_change(switch, rules),
     )
 
 
-def _sentence(arm: str, switch: Switch, rules: SwitchRules) -> str:
-    if not switch.intervals:
-        return f"{arm}: not assessable, because there are {switch.why}."
+def switch_at(switch: Switch) -> str | None:
+    """The point in words, where one was named."""
+    return _where(switch.best) if switch.outcome == "switch" and switch.best else None
+
+
+def sentence(arm: str, switch: Switch, rules: SwitchRules) -> str:
+    """The outcome with its interval; that other weights would move it is said here."""
     end = switch.intervals[-1].end
     chances = f"{100 * (switch.probability_of_none or 0):.0f} % of the resamples have no switch point within the run"
-    if switch.outcome in ("still paying", "not shown"):
-        lead = f"{arm} had not stopped paying by {_where(end)}"
-        rest = f"{switch.why}; {chances}; run longer"
-        words = f"{lead}: {rest}" if switch.outcome == "still paying" else f"{lead}, as far as can be told: {rest}"
-    else:
-        spread = (
-            f"bootstrap median {_point(switch.median)}, 80 % interval {_point(switch.low)} to {_point(switch.high)}"
-        )
-        if switch.outcome == "switch" and switch.best:
-            words = f"{arm} stops paying at {_where(switch.best)}: {switch.why} ({spread}; {chances})"
-        else:
-            words = f"Where {arm} stops paying is not settled: {switch.why} ({spread}; {chances})"
+    spread = f"bootstrap median {_point(switch.median)}, 80 % interval {_point(switch.low)} to {_point(switch.high)}"
+    words = {
+        "switch": f"{arm} stops paying at {switch_at(switch)}: {switch.why} ({spread}; {chances})",
+        "still paying": f"{arm} had not stopped paying by {_where(end)}: {switch.why}; {chances}; run longer",
+        "not shown": f"{arm} had not stopped paying by {_where(end)}, as far as can be told: {switch.why}; {chances}; "
+        "run longer",
+    }.get(switch.outcome, f"Where {arm} stops paying is not settled: {switch.why} ({spread}; {chances})")
     return words + _sensitivity(switch, rules) + "."
 
 
@@ -68,8 +69,6 @@ def _sensitivity(switch: Switch, rules: SwitchRules) -> str:
 
 
 def _evidence(switch: Switch, rules: SwitchRules) -> list[Evidence]:
-    if not switch.intervals:
-        return []
     last = switch.intervals[-1]
     found = [
         Evidence(
@@ -123,8 +122,6 @@ def _would_change(switch: Switch, rules: SwitchRules) -> str:
 
 def _prompts_needed(switch: Switch, rules: SwitchRules) -> str:
     """For the interval of median |U|, n (margin / |U|)²: what would make its sign as sure as the rule asks."""
-    if not switch.intervals:
-        return ""
     sizes = sorted((abs(item.utility.value), item.utility.standard_error) for item in switch.intervals)
     size, error = sizes[len(sizes) // 2]
     z = float(norm.ppf(rules.min_probability))

@@ -26,11 +26,12 @@ import numpy as np
 from scipy.signal import savgol_filter
 
 from analysis.load import Ledger
-from analysis.over_optimisation import Curves, Halves, curves, means_SCP
-from analysis.scaling_law import Fit, ScalingLawRules, curve, fit_curve, weighted_means
+from analysis.over_optimisation import Halves, curves, means_SCP
+from analysis.scaling_law import Fit, ScalingLawRules, curve, fit_curve, root_kl, weighted_means
 from analysis.statistics import (
     Estimate,
     FloatArray,
+    Resamples,
     mean_estimate,
     recentred_estimate,
 )
@@ -256,8 +257,15 @@ def assess(ledger: Ledger, arm: str, halves: Halves, hacking_points: Sequence[in
         return Switch("not assessable", f"{fewest} prompts a half; the rule asks for {rules.min_num_prompts}")
     seen = curves(ledger, arm)
     gate = min(hacking_points) - 1 if hacking_points else None
-    observed, draws, smoothing = _changes(ledger, arm, seen, halves)
-    found = _decide(observed, draws, NEVER if gate is None else gate, rules)
+    observed, draws, smoothing = marginal_changes(
+        seen.gold_SCP[:, :, halves.chosen_on],
+        seen.nats_SCP[:, :, halves.chosen_on],
+        _entropy_lost(ledger, arm)[:, :, halves.chosen_on],
+        _cost_share(ledger, arm),
+        halves.choosing,
+        ledger.rules("scaling_law", ScalingLawRules),
+    )
+    found = decide(observed, draws, NEVER if gate is None else gate, rules)
     places = _places(ledger, arm)
     chosen = found.best if np.isfinite(found.best) else order_statistic(found.points_B, 0.5)
 
@@ -282,24 +290,34 @@ def assess(ledger: Ledger, arm: str, halves: Halves, hacking_points: Sequence[in
     return _with_value(switch, seen.gold_SCP, chosen, halves)
 
 
-def _changes(ledger: Ledger, arm: str, seen: Curves, halves: Halves) -> tuple[Changes, Changes, str]:
-    """Observed and resampled changes on the choosing half, and how gold was smoothed."""
-    gold_SCP, nats_SCP = (values[:, :, halves.chosen_on] for values in (seen.gold_SCP, seen.nats_SCP))
-    lost_SCP = _entropy_lost(ledger, arm)[:, :, halves.chosen_on]
-    resamples, num_seeds = halves.choosing, len(gold_SCP)
+def marginal_changes(
+    gold_SCP: FloatArray,
+    nats_SCP: FloatArray,
+    lost_SCP: FloatArray,
+    cost_C: FloatArray,
+    resamples: Resamples,
+    rules: ScalingLawRules,
+) -> tuple[Changes, Changes, str]:
+    """Observed and resampled changes, and how gold was smoothed.
+
+    Args:
+        gold_SCP: gain over the base, base SD.
+        nats_SCP: log π − log π_base of the arm's own samples.
+        lost_SCP: fall of the entropy per token under the base's, base SD.
+        cost_C: share of the device time spent by each point.
+        resamples: of these prompts.
+        rules: of the fitted curve.
+    """
+    num_seeds = len(gold_SCP)
     gold_BSC, once = weighted_means(gold_SCP, resamples), np.full((1, num_seeds), 1 / num_seeds)
-    found = fit_curve(gold_SCP, nats_SCP, resamples, ledger.rules("scaling_law", ScalingLawRules))
+    found = fit_curve(gold_SCP, nats_SCP, resamples, rules)
     if isinstance(found, Fit) and found.residual <= found.noise:
-        distance_SC, distance_BSC = (
-            np.sqrt(np.maximum(0, nats)) for nats in (nats_SCP.mean(axis=2), weighted_means(nats_SCP, resamples))
-        )
-        smoothed_SC = curve(found.coefficients_2, distance_SC)
-        smoothed_BSC = curve(found.coefficients_B2[:, None], distance_BSC)
+        smoothed_SC = curve(found.coefficients_2, root_kl(nats_SCP.mean(axis=2)))
+        smoothed_BSC = curve(found.coefficients_B2[:, None], root_kl(weighted_means(nats_SCP, resamples)))
         smoothing = "by the fitted curve over the distance to the base"
     else:
         smoothed_SC, smoothed_BSC = lines_over_three(gold_SCP.mean(axis=2)), lines_over_three(gold_BSC)
         smoothing = "by straight lines over three evaluation points"
-    cost_C = _cost_share(ledger, arm)
     return (
         changes(smoothed_SC[None], lost_SCP.mean(axis=2)[None], cost_C, once),
         changes(smoothed_BSC, weighted_means(lost_SCP, resamples), cost_C, resamples.seeds[num_seeds]),
@@ -308,7 +326,7 @@ def _changes(ledger: Ledger, arm: str, seen: Curves, halves: Halves) -> tuple[Ch
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """What the rule says under the registered weights and under others."""
 
     outcome: Outcome
@@ -320,7 +338,15 @@ class _Found:
     shifts: tuple[tuple[str, int | None], ...]
 
 
-def _decide(observed: Changes, draws: Changes, gate: float, rules: SwitchRules) -> _Found:
+def decide(observed: Changes, draws: Changes, gate: float, rules: SwitchRules) -> Found:
+    """The switch point by the registered weights, as observed and in every resample.
+
+    Args:
+        observed: `[1, I]` each.
+        draws: `[B, I]` each.
+        gate: point that may not be passed, `NEVER` where there is none.
+        rules: in use.
+    """
     weights = Weights(rules.drawdown_weight, rules.diversity_weight, rules.cost_weight)
     utility_I, utility_BI = _centred(observed, draws, weights)
     margin_I = margins(utility_I, utility_BI, rules.min_probability)
@@ -328,9 +354,9 @@ def _decide(observed: Changes, draws: Changes, gate: float, rules: SwitchRules) 
     points_B = switch_points(utility_BI, margin_I, gate)
     pays_at_end = bool(np.all(np.mean(utility_BI[:, -2:] > 0, axis=0) >= rules.min_probability))
     outcome, why = judge(utility_I, points_B, pays_at_end, best, rules)
-    if best == gate:
+    if np.isfinite(gate) and best == gate:
         why = "over-optimisation was found at the point after it"
-    return _Found(outcome, why, best, points_B, utility_I, utility_BI, _shifts(observed, draws, weights, gate, rules))
+    return Found(outcome, why, best, points_B, utility_I, utility_BI, _shifts(observed, draws, weights, gate, rules))
 
 
 def _centred(observed: Changes, draws: Changes, weights: Weights) -> tuple[FloatArray, FloatArray]:
@@ -358,7 +384,7 @@ def _shifts(
 
 
 def _intervals(
-    observed: Changes, draws: Changes, found: _Found, places: Sequence[Place], num_prompts: int, num_seeds: int
+    observed: Changes, draws: Changes, found: Found, places: Sequence[Place], num_prompts: int, num_seeds: int
 ) -> tuple[Interval, ...]:
     return tuple(
         Interval(

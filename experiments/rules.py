@@ -67,6 +67,7 @@ class ScalingLawRules(Section):
     min_root_kl: float = Field(ge=0, description="distance to the base, √nats, from which on a point counts in the fit")
     min_num_points: int = Field(ge=3, description="evaluation points that far away, below which nothing is fitted")
     min_num_prompts: int = Field(ge=2, description="evaluation prompts below which nothing is fitted")
+    max_misfit: float = Field(gt=0, description="distance of the points to the curve over their noise, for a peak")
 
 
 class OverOptimisationRules(Section):

@@ -5,7 +5,7 @@ A number is an estimate ({"value", "low", "high", "unit", …}) or measured with
 
 from __future__ import annotations
 
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,11 @@ from analysis import (
     switch_point,
     win_rate,
 )
+from analysis.answers import Answer
 from analysis.load import BASE, Ledger
 from analysis.report import context, side_by_side
 from analysis.report.text import all_visible
+from analysis.scaling_law import Law
 from analysis.statistics import CONFIDENCE_LEVEL, NUM_RESAMPLES, Estimate, Resamples
 
 REPORT_SCHEMA = 1
@@ -41,12 +43,16 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     max_seeds = max(len(ledger.seeds(arm)) for arm in ledger.arms)
     resamples = Resamples.draw(rng, len(ledger.prompt_ids), max_seeds)
     outcome = decision.decide(ledger, resamples, rng)
-    arms = [_arm(ledger, arm, resamples) for arm in ledger.arms]
-    for arm, found in zip(arms, _over_optimisation(ledger, resamples), strict=True):
-        arm |= found
+    audits = _audits(ledger, resamples)
+    arms = [{**_arm(ledger, arm, resamples), **plain(audits[arm])} for arm in ledger.arms]
     pairs = [_pair(ledger, item, resamples) for item in win_rate.head_to_head(ledger, "gold", resamples)]
-    questions = recommendation.Questions(readiness.assess(ledger, resamples, rng))
-    gates_of = _gates(ledger, resamples)
+    switched = _switched(ledger, outcome, audits)
+    questions = recommendation.Questions(
+        readiness.assess(ledger, resamples, rng),
+        stops_paying=switched.switch_answer if switched else None,
+        switch_at=switch_answer.switch_at(switched.switch) if switched else None,
+    )
+    gates_of = _gates(ledger, resamples, audits)
     report = {
         "schema": REPORT_SCHEMA,
         "sweep": ledger.plan["sweep"],
@@ -102,7 +108,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _gates(ledger: Ledger, resamples: Resamples) -> dict[str, tuple[gates.Gate, ...]]:
+def _gates(ledger: Ledger, resamples: Resamples, audits: dict[str, Audited]) -> dict[str, tuple[gates.Gate, ...]]:
     """Of every finished arm; none where the plan registered no thresholds."""
     if "decision" not in ledger.plan["rules"]:
         return {}
@@ -116,7 +122,7 @@ def _gates(ledger: Ledger, resamples: Resamples) -> dict[str, tuple[gates.Gate, 
                 gold_gain=over_optimisation.score_gain(ledger, arm, "gold", ledger.final_point, resamples),
                 stability=None,
                 style_auc=None,
-                over_optimisation=None,
+                over_optimisation=(audits[arm].audit.status, audits[arm].audit.why),
                 cost_ratio=costs.get(arm),
             ),
             rules,
@@ -203,22 +209,48 @@ def _arm(ledger: Ledger, arm: str, resamples: Resamples) -> dict[str, Any]:
     }
 
 
-def _over_optimisation(ledger: Ledger, resamples: Resamples) -> list[dict[str, Any]]:
-    """Fitted curve, audit and switch point of every arm. Their halves of the prompts are drawn apart from all else."""
+@dataclass(frozen=True)
+class Audited:
+    """What is said of one arm's gold and proxy along training."""
+
+    scaling_law: Law
+    audit: over_optimisation.Audit
+    switch: switch_point.Switch
+    switch_answer: Answer
+
+
+def _audits(ledger: Ledger, resamples: Resamples) -> dict[str, Audited]:
+    """Of every arm. Their halves of the prompts are drawn apart from all else."""
+    lacking = {"scaling_law", "over_optimisation", "switch"} - set(ledger.plan["rules"])
+    if lacking:
+        why = f"no rules of {', '.join(sorted(lacking))} were registered for this sweep"
+        return {arm: _unaudited(ledger, arm, why) for arm in ledger.arms}
     halves = over_optimisation.Halves.draw(ledger, np.random.default_rng((ANALYSIS_SEED, 4)))
     base = over_optimisation.reference(ledger, resamples)
-    found = []
+    audits = {}
     for arm in ledger.arms:
         audit = over_optimisation.audit(ledger, arm, base, resamples, halves)
         switch = switch_point.assess(ledger, arm, halves, audit.hacking_points)
-        found.append(
-            {
-                "scaling_law": plain(over_optimisation.law(ledger, arm, resamples)),
-                "audit": plain(audit),
-                "switch": {**plain(switch), "answer": plain(switch_answer.answer(ledger, arm, switch))},
-            }
-        )
-    return found
+        law = over_optimisation.law(ledger, arm, resamples)
+        audits[arm] = Audited(law, audit, switch, switch_answer.answer(ledger, arm, switch))
+    return audits
+
+
+def _unaudited(ledger: Ledger, arm: str, why: str) -> Audited:
+    switch = switch_point.Switch("not assessable", why)
+    return Audited(
+        Law("not assessable", why, 0),
+        over_optimisation.Audit("not assessable", why, (), (), ()),
+        switch,
+        switch_answer.answer(ledger, arm, switch),
+    )
+
+
+def _switched(ledger: Ledger, outcome: decision.Decision, audits: dict[str, Audited]) -> Audited | None:
+    """Of the PPO arm that the recommendation is about, else the plan's first."""
+    arms = [arm for arm in ledger.arms if ledger.algorithm(arm) == "ppo"]
+    chosen = outcome.final.ppo if outcome.final else next(iter(arms), None)
+    return audits[chosen] if chosen else None
 
 
 def with_mde(estimate: Estimate) -> dict[str, Any]:
