@@ -100,6 +100,44 @@ class CollapseRules(Section):
     max_accuracy: float = Field(gt=0.5, lt=1, description="DPO's accuracy, from which on flat gold means saturation")
 
 
+class ScalingLawRules(Section):
+    """What the curve of gold over the distance to the base is fitted to."""
+
+    min_root_kl: float = Field(ge=0, description="distance to the base, √nats, from which on a point counts in the fit")
+    min_num_points: int = Field(ge=3, description="evaluation points that far away, below which nothing is fitted")
+    min_num_prompts: int = Field(ge=2, description="evaluation prompts below which nothing is fitted")
+    max_misfit: float = Field(gt=0, description="distance of the points to the curve over their noise, for a peak")
+
+
+class OverOptimisationRules(Section):
+    """When a sign of over-optimisation fires: always by the whole interval of its number."""
+
+    min_num_prompts: int = Field(ge=2, description="prompts (or prompts of a half) below which nothing is measured")
+    window_points: int = Field(ge=2, description="H1: last evaluation points that the slopes are taken over")
+    drop: float = Field(ge=0, description="H2: fall of gold from its peak, base SD")
+    correlation_fall: float = Field(ge=0, description="H3: fall of the proxy-gold rank correlation from the base's")
+    length_correlation_rise: float = Field(ge=0, description="H4a: rise of the proxy-length rank correlation")
+    num_length_bins: int = Field(ge=2, description="H4b: bins of length with equal numbers of responses")
+    non_length_share: float = Field(ge=0, le=1, description="H4b: share of the proxy's gain at like length")
+    severe_non_length_share: float = Field(ge=0, le=1, description="H4b: share that is severe, see the verdict rule")
+    style_premium: float = Field(ge=0, description="H5: raw minus controlled win rate, points")
+    outlier_percentile: float = Field(gt=0, lt=100, description="H6: of the base's distances, beyond it is an outlier")
+    outlier_share: float = Field(ge=0, le=100, description="H6: outliers among the arm's responses, percent")
+
+
+class SwitchRules(Section):
+    """What gain is worth its risk and cost. Weights are in base SD of gold."""
+
+    min_num_intervals: int = Field(ge=2, description="intervals between evaluation points below which none is judged")
+    min_num_prompts: int = Field(ge=2, description="prompts of each half below which none is judged")
+    drawdown_weight: float = Field(ge=0, description="gold, base SD, that one base SD of drawdown is worth")
+    diversity_weight: float = Field(ge=0, description="gold, base SD, that one base SD of entropy per token is worth")
+    min_gain_per_tenth: float = Field(ge=0, description="gold, base SD, that a tenth of the run's device time must buy")
+    min_probability: float = Field(gt=0.5, lt=1, description="of the bootstrap that an interval did not pay")
+    max_interval_share: float = Field(gt=0, le=1, description="width of the switch point's interval, share of the run")
+    tolerated_shift: int = Field(ge=0, description="points it may move when a weight is halved or doubled")
+
+
 class Rules(Section):
     """All sections."""
 
@@ -108,3 +146,6 @@ class Rules(Section):
     decision: DecisionRules
     stability: StabilityRules
     collapse: CollapseRules
+    scaling_law: ScalingLawRules
+    over_optimisation: OverOptimisationRules
+    switch: SwitchRules

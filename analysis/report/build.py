@@ -5,7 +5,7 @@ A number is an estimate ({"value", "low", "high", "unit", …}) or measured with
 
 from __future__ import annotations
 
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,15 @@ from analysis import (
     recommendation,
     stability,
     style_drift,
+    switch_answer,
+    switch_point,
     win_rate,
 )
+from analysis.answers import Answer
 from analysis.load import BASE, Ledger
 from analysis.report import context, side_by_side
 from analysis.report.text import all_visible
+from analysis.scaling_law import Law
 from analysis.statistics import CONFIDENCE_LEVEL, NUM_RESAMPLES, Estimate, Resamples
 
 REPORT_SCHEMA = 1
@@ -41,13 +45,18 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     resamples = Resamples.draw(rng, len(ledger.prompt_ids), max_seeds)
     outcome = decision.decide(ledger, resamples, rng)
     steadiness = {arm: stability.assess(ledger, arm, resamples) for arm in ledger.arms}
-    arms = [_arm(ledger, arm, resamples, steadiness[arm]) for arm in ledger.arms]
-    pairs = [_pair(ledger, item, resamples) for item in win_rate.head_to_head(ledger, "gold", resamples)]
     together = stability.together(ledger, steadiness, resamples)
+    audits = _audits(ledger, resamples)
+    arms = [{**_arm(ledger, arm, resamples, steadiness[arm]), **plain(audits[arm])} for arm in ledger.arms]
+    pairs = [_pair(ledger, item, resamples) for item in win_rate.head_to_head(ledger, "gold", resamples)]
+    switched = _switched(ledger, outcome, audits)
     questions = recommendation.Questions(
-        readiness.assess(ledger, resamples, rng), oscillation=together.algorithms.get("ppo")
+        readiness.assess(ledger, resamples, rng),
+        oscillation=together.algorithms.get("ppo"),
+        stops_paying=switched.switch_answer if switched else None,
+        switch_at=switch_answer.switch_at(switched.switch) if switched else None,
     )
-    gates_of = _gates(ledger, resamples, steadiness)
+    gates_of = _gates(ledger, resamples, steadiness, audits)
     report = {
         "schema": REPORT_SCHEMA,
         "sweep": ledger.plan["sweep"],
@@ -74,6 +83,10 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "artifacts": context.artifacts(ledger),
         "shared_costs": context.shared_costs(ledger),
         "settings": ledger.plan["settings"],
+        "over_optimisation": {
+            "verdict_rule": over_optimisation.VERDICT_RULE,
+            "measured_coverage": list(over_optimisation.MEASURED_COVERAGE),
+        },
         "rules": {
             "registered_sha256": ledger.plan["registered_rules"]["sha256"],
             "in_use": ledger.plan["rules"],
@@ -101,7 +114,10 @@ def plain(value: Any) -> Any:
 
 
 def _gates(
-    ledger: Ledger, resamples: Resamples, steadiness: dict[str, stability.ArmStability]
+    ledger: Ledger,
+    resamples: Resamples,
+    steadiness: dict[str, stability.ArmStability],
+    audits: dict[str, Audited],
 ) -> dict[str, tuple[gates.Gate, ...]]:
     """Of every finished arm; none where the plan registered no thresholds."""
     if "decision" not in ledger.plan["rules"]:
@@ -116,7 +132,7 @@ def _gates(
                 gold_gain=over_optimisation.score_gain(ledger, arm, "gold", ledger.final_point, resamples),
                 stability=item.answer if (item := steadiness[arm].tolerance) else None,
                 style_auc=None,
-                over_optimisation=None,
+                over_optimisation=(audits[arm].audit.status, audits[arm].audit.why),
                 cost_ratio=costs.get(arm),
             ),
             rules,
@@ -202,6 +218,50 @@ def _arm(ledger: Ledger, arm: str, resamples: Resamples, steadiness: stability.A
         "comparisons": context.comparisons(ledger, arm),
         "knobs": {key: value for key, value in knobs.items() if key not in {"name", "algorithm"}},
     }
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What is said of one arm's gold and proxy along training."""
+
+    scaling_law: Law
+    audit: over_optimisation.Audit
+    switch: switch_point.Switch
+    switch_answer: Answer
+
+
+def _audits(ledger: Ledger, resamples: Resamples) -> dict[str, Audited]:
+    """Of every arm. Their halves of the prompts are drawn apart from all else."""
+    lacking = {"scaling_law", "over_optimisation", "switch"} - set(ledger.plan["rules"])
+    if lacking:
+        why = f"no rules of {', '.join(sorted(lacking))} were registered for this sweep"
+        return {arm: _unaudited(ledger, arm, why) for arm in ledger.arms}
+    halves = over_optimisation.Halves.draw(ledger, np.random.default_rng((ANALYSIS_SEED, 4)))
+    base = over_optimisation.reference(ledger, resamples)
+    audits = {}
+    for arm in ledger.arms:
+        audit = over_optimisation.audit(ledger, arm, base, resamples, halves)
+        switch = switch_point.assess(ledger, arm, halves, audit.hacking_points)
+        law = over_optimisation.law(ledger, arm, resamples)
+        audits[arm] = Audited(law, audit, switch, switch_answer.answer(ledger, arm, switch))
+    return audits
+
+
+def _unaudited(ledger: Ledger, arm: str, why: str) -> Audited:
+    switch = switch_point.Switch("not assessable", why)
+    return Audited(
+        Law("not assessable", why, 0),
+        over_optimisation.Audit("not assessable", why, (), (), ()),
+        switch,
+        switch_answer.answer(ledger, arm, switch),
+    )
+
+
+def _switched(ledger: Ledger, outcome: decision.Decision, audits: dict[str, Audited]) -> Audited | None:
+    """Of the PPO arm that the recommendation is about, else the plan's first."""
+    arms = [arm for arm in ledger.arms if ledger.algorithm(arm) == "ppo"]
+    chosen = outcome.final.ppo if outcome.final else next(iter(arms), None)
+    return audits[chosen] if chosen else None
 
 
 def with_mde(estimate: Estimate) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+
+from analysis.report import scaling_figure
 
 Report = dict[str, Any]
 
@@ -172,39 +173,7 @@ def _curves(canvas: Figure, report: Report) -> None:
 
 
 def _gold_and_proxy(canvas: Figure, report: Report) -> None:
-    arms = report["arms"]
-    columns = min(2, len(arms))
-    panels = canvas.subplots(
-        (len(arms) + columns - 1) // columns, columns, sharex=True, sharey=True, squeeze=False
-    ).flat
-    for position, (axes, arm) in enumerate(zip(panels, arms, strict=False)):
-        _panel(axes, arm, PALETTE[position % len(PALETTE)])
-    for axes in list(panels)[len(arms) :]:
-        axes.set_visible(False)
-    keys = [
-        Line2D([], [], color=INK, linestyle="-", marker="o", label="gold"),
-        Line2D([], [], color=INK, linestyle="--", marker="s", markerfacecolor="none", label="proxy reward"),
-    ]
-    canvas.legend(handles=keys, loc="outside upper right", ncols=2, handlelength=3.2)
-    canvas.supxlabel("square root of KL to the base (√nats)", fontsize=9.5)
-    canvas.supylabel("gain over the base (base SD)", fontsize=9.5)
-
-
-def _panel(axes: Any, arm: Report, colour: str) -> None:
-    points = arm["over_optimisation"]
-    distance = [0.0, *(item["root_kl"] for item in points)]
-    for score, line, marker in (("gold", "-", "o"), ("proxy", "--", "s")):
-        numbers = [item[score] for item in points]
-        if None in numbers:
-            continue
-        face = colour if score == "gold" else "none"
-        errors = [[0.0, *side] for side in _errors(numbers)]
-        axes.errorbar(
-            distance, [0.0, *(item["value"] for item in numbers)], yerr=errors, linestyle=line, marker=marker,
-            color=colour, markerfacecolor=face, elinewidth=1, capsize=2,
-        )  # fmt: skip
-    axes.axhline(0, color=INK, linewidth=0.6)
-    axes.set_title(arm["arm"], loc="left")
+    scaling_figure.draw(canvas, report, PALETTE, INK)
 
 
 FIGURES: dict[str, tuple[Callable[[Figure, Report], None], str, str]] = {
@@ -221,7 +190,6 @@ FIGURES: dict[str, tuple[Callable[[Figure, Report], None], str, str]] = {
     "over_optimisation": (
         _gold_and_proxy,
         "Gain in gold and in the proxy reward over the square root of the KL to the base, one panel an arm.",
-        "Solid: gold. Dashed: the proxy reward that PPO trains on. Each in SD of the base over prompts, with 95 % "
-        "intervals. A proxy that rises while gold falls is what over-optimisation looks like.",
+        scaling_figure.CAPTION,
     ),
 }
