@@ -61,9 +61,19 @@ class DecisionRules(Section):
     max_num_evaluation_prompts: int = Field(ge=2, description="beyond it a lead is called too small to look for")
 
 
+class JudgeRules(Section):
+    """When the word of a judge that was asked beyond the scorers counts."""
+
+    max_missing_share: float = Field(ge=0, lt=1, description="share of a contest's pairs that may lack a verdict")
+    min_swap_consistency: float = Field(
+        ge=0, le=1, description="share of pairs whose verdict must survive showing the two in the other order"
+    )
+
+
 class Rules(Section):
     """All sections."""
 
     confidence: ConfidenceRules
     readiness: ReadinessRules
     decision: DecisionRules
+    judges: JudgeRules

@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from analysis import decision, gates, over_optimisation, readiness, recommendation, stability, style_drift, win_rate
+from analysis import (
+    decision,
+    gates,
+    judges,
+    over_optimisation,
+    readiness,
+    recommendation,
+    stability,
+    style_drift,
+    win_rate,
+)
 from analysis.load import BASE, Ledger
 from analysis.report import context, side_by_side
 from analysis.report.text import all_visible
@@ -18,6 +28,7 @@ from analysis.statistics import CONFIDENCE_LEVEL, NUM_RESAMPLES, Estimate, Resam
 
 REPORT_SCHEMA = 1
 ANALYSIS_SEED = 20261123  # of the bootstrap; the same ledger gives the same bytes
+JUDGES_STREAM = 1  # a generator of its own: a further judge must not move the other numbers
 
 
 def build_report(ledger: Ledger) -> dict[str, Any]:
@@ -55,6 +66,8 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "arms": arms,
         "head_to_head": pairs,
         "judges": dict(win_rate.JUDGES),
+        "asked_judges": plain(judges.assess(ledger, resamples, np.random.default_rng((ANALYSIS_SEED, JUDGES_STREAM)))),
+        "missing_judges": plain(ledger.missing_judges),
         "samples": {"rule": side_by_side.RULE, "chosen": side_by_side.choose_samples(ledger)},
         "artifacts": context.artifacts(ledger),
         "shared_costs": context.shared_costs(ledger),
