@@ -19,7 +19,7 @@ import pandas as pd
 
 from analysis.ledger_hash import Manifest, is_inside, manifest_of
 from analysis.statistics import FloatArray
-from runner.ledger.reader import read_json, read_metrics, read_status, sample_files
+from runner.ledger.reader import PREFERENCES, read_json, read_metrics, read_status, sample_files
 
 T = TypeVar("T")
 
@@ -36,6 +36,11 @@ SAMPLE_COLUMNS = {
     "gold": "number", "proxy": "number", "vader": "number",
 }  # fmt: skip
 MAY_BE_MISSING = {"proxy"}  # NaN where a sweep has no reward model
+
+
+PREFERENCE_COLUMNS = (
+    "arm", "opponent", "seed", "prompt_id", "sample_id", "score", "ours_first", "ours_second", "note",
+)  # fmt: skip
 
 
 class LedgerError(ValueError):
@@ -72,6 +77,27 @@ class RuleChange:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """A judge that was asked about the final models, beyond the scores that every sample has.
+
+    Attributes:
+        name: "endpoint" or "reward_model".
+        settings: of ``conf/judge/``.
+        relation: to the training reward: "INDEPENDENT", "SAME FAMILY" or "IS THE TRAINING REWARD".
+        evidence: what the relation rests on.
+        numbers: the last value of each of its metrics.
+        contests: (arm, opponent) -> one row per pair of responses, columns of `PREFERENCE_COLUMNS`.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    relation: str
+    evidence: str
+    numbers: dict[str, float]
+    contests: dict[tuple[str, str], pd.DataFrame] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Ledger:
     """Everything a report is made from.
 
@@ -87,6 +113,8 @@ class Ledger:
         specs: spec.json by job label.
         provenance: provenance.json by job label.
         folder: of the sweep.
+        judges: those that were asked beyond the scores in the samples, by name.
+        missing_judges: the others of the plan.
     """
 
     plan: dict[str, Any]
@@ -98,6 +126,8 @@ class Ledger:
     provenance: Mapping[str, dict[str, Any]]
     folder: Path
     ranking: pd.DataFrame | None = None
+    judges: Mapping[str, Judge] = field(default_factory=dict)
+    missing_judges: tuple[Missing, ...] = ()
     _arrays: dict[tuple[Any, ...], npt.NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -176,6 +206,37 @@ class Ledger:
         """`array` of a numeric column."""
         return self.array(arm, column, point, stream, seeds).astype(np.float64)
 
+    def preferences(self, judge: str, arm: str, opponent: str) -> FloatArray | None:
+        """What a judge of `judges` made of two final models: `[S, P, M]`, or None where it was not asked about them.
+
+        1 where it prefers the arm, 0 where the opponent, quarters between; NaN where a verdict is missing. S are the
+        seeds that both have, P all evaluation prompts, M the judged samples of a prompt, which may be fewer than there
+        are.
+        """
+        contests = self.judges[judge].contests
+        for pair, sign in (((arm, opponent), 1.0), ((opponent, arm), -1.0)):
+            if pair in contests:
+                rows = contests[pair]
+                return self._by_sample(rows.assign(value=0.5 + sign * (rows["score"] - 0.5)))
+        return None
+
+    def swap_agreement(self, judge: str, arm: str, opponent: str) -> FloatArray | None:
+        """1 where both orders of a pair name the same response or a tie, 0 where not; NaN where one has no verdict."""
+        rows = self.judges[judge].contests.get((arm, opponent))
+        if rows is None:
+            return None
+        mirrored = rows["ours_first"].map({"A": "B", "B": "A", "tie": "tie"})
+        known = mirrored.notna() & rows["ours_second"].isin(["A", "B", "tie"])
+        return self._by_sample(rows.assign(value=(mirrored == rows["ours_second"]).where(known).astype("float64")))
+
+    def _by_sample(self, rows: pd.DataFrame) -> FloatArray:
+        """The column `value` as `[S, P, M]`."""
+        seeds, num_samples = sorted(rows["seed"].unique()), int(rows["sample_id"].max()) + 1
+        values = np.full((len(seeds), len(self.prompt_ids), num_samples), np.nan)
+        of_prompt = pd.Index(self.prompt_ids).get_indexer(pd.Index(rows["prompt_id"]))
+        values[np.searchsorted(seeds, rows["seed"]), of_prompt, rows["sample_id"]] = rows["value"]
+        return values
+
     def has(self, column: str) -> bool:
         """Whether a score was computed for every sample."""
         return bool(self.samples[column].notna().all())
@@ -206,6 +267,7 @@ def load_ledger(runs_dir: Path) -> Ledger:
     specs = {label: _json(folder / "spec.json") for label, folder in folders.items()}
     _raise_if_any([*_identity_problems(plan, specs, folders), *_condition_problems(plan, specs, runs)])
     samples = _read_samples(base_folder, runs, plan)
+    judges, missing_judges = _read_judges(runs_dir, plan, specs, set(samples["prompt_id"]))
     return Ledger(
         plan=plan,
         runs=tuple(runs),
@@ -216,6 +278,8 @@ def load_ledger(runs_dir: Path) -> Ledger:
         provenance={label: _optional_json(folder / "provenance.json") for label, folder in folders.items()},
         folder=runs_dir,
         ranking=_read_ranking(folders),
+        judges=judges,
+        missing_judges=missing_judges,
     )
 
 
@@ -426,6 +490,52 @@ def _sample_frame(folder: Path, point: int, arm: str, algorithm: str, seed: int)
 def _keys(frame: pd.DataFrame) -> list[tuple[str, int, int]]:
     columns = [frame[column].tolist() for column in ("prompt_id", "sample_id", "stream")]
     return sorted(zip(*columns, strict=True))
+
+
+# --------------------------------------------------------------------------------------------------------------- judges
+def _read_judges(
+    runs_dir: Path, plan: dict[str, Any], specs: Mapping[str, dict[str, Any]], prompt_ids: set[str]
+) -> tuple[dict[str, Judge], tuple[Missing, ...]]:
+    """The judges of the plan. One that has not finished is listed, and the report does without it."""
+    judges, missing = {}, []
+    for job in (job for job in plan["jobs"] if job["kind"] == "judgement"):
+        folder = runs_dir / relative(job["folder"])
+        reason = _unfinished(folder) or _judged_others(_json(folder / "spec.json"), specs)
+        if reason:
+            missing.append(Missing(job["label"], reason))
+        else:
+            name = job["label"].rpartition("/")[2]
+            judges[name] = _read_judge(name, folder, prompt_ids)
+    return judges, tuple(missing)
+
+
+def _judged_others(judge: dict[str, Any], specs: Mapping[str, dict[str, Any]]) -> str | None:
+    """Why what a judge has seen is not what this report is about, or None."""
+    seen = {label: need["identity"] for label, need in judge.get("needs", {}).items()}
+    evaluations = {label: spec["identity"] for label, spec in specs.items() if label.endswith("evaluation")}
+    other = [label for label, identity in evaluations.items() if seen.get(label) != identity]
+    return f"has not judged the results of {', '.join(sorted(other))}; the sweep's command asks it" if other else None
+
+
+def _read_judge(name: str, folder: Path, prompt_ids: set[str]) -> Judge:
+    facts, path = _json(folder / "judge.json"), folder / PREFERENCES
+    try:
+        rows = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise LedgerError(f"{path} cannot be read as Parquet: {error}") from error
+    if list(rows.columns) != list(PREFERENCE_COLUMNS):
+        raise LedgerError(f"{path} must have the columns {', '.join(PREFERENCE_COLUMNS)}")
+    if not rows["score"].dropna().between(0, 1).all() or not set(rows["prompt_id"]) <= prompt_ids:
+        raise LedgerError(f"{path} has scores outside 0 to 1, or prompts that were not evaluated")
+    numbers = {key: value for row in read_metrics(folder) for key, value in row.items() if key.startswith("judge/")}
+    return Judge(
+        name=name,
+        settings=_json(folder / "spec.json")["spec"]["judge"],
+        relation=str(facts.get("relation")),
+        evidence=str(facts.get("evidence")),
+        numbers={key: float(value) for key, value in numbers.items() if value is not None},
+        contests={(str(arm), str(opponent)): part for (arm, opponent), part in rows.groupby(["arm", "opponent"])},
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- other files

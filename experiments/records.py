@@ -39,6 +39,20 @@ class SampleRow(TypedDict):
     vader: float  # VADER compound score in [-1, 1]
 
 
+class PreferenceRow(TypedDict):
+    """What a judge made of two responses to one prompt: the final arm's and its opponent's."""
+
+    arm: str
+    opponent: str  # an arm, or "base"
+    seed: int  # of the arm, and of the opponent unless it is the base
+    prompt_id: str
+    sample_id: int
+    score: float  # 1 the arm's response is preferred, 0 the opponent's, 0.5 neither; NaN missing
+    ours_first: str  # verdict with the arm's response as A: "A", "B", "tie", or "" where there is none
+    ours_second: str  # verdict with the arm's response as B
+    note: str  # why the score is missing, or was given without asking; else ""
+
+
 Phase = Literal["artifact", "train", "evaluation"]
 
 
@@ -53,6 +67,9 @@ class Recorder(Protocol):
 
     def samples(self, point: int, rows: Sequence[SampleRow]) -> None:
         """Keep the samples of one evaluation point."""
+
+    def preferences(self, rows: Sequence[PreferenceRow]) -> None:
+        """Keep what a judge made of all pairs."""
 
     def progress(self, stage: str, done: int, total: int, unit: str) -> None:
         """Say how far the job is: `done` of `total` `unit`s of `stage`."""

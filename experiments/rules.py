@@ -138,6 +138,15 @@ class SwitchRules(Section):
     tolerated_shift: int = Field(ge=0, description="points it may move when a weight is halved or doubled")
 
 
+class JudgeRules(Section):
+    """When the word of a judge that was asked beyond the scorers counts."""
+
+    max_missing_share: float = Field(ge=0, lt=1, description="share of a contest's pairs that may lack a verdict")
+    min_swap_consistency: float = Field(
+        ge=0, le=1, description="share of pairs whose verdict must survive showing the two in the other order"
+    )
+
+
 class Rules(Section):
     """All sections."""
 
@@ -149,3 +158,4 @@ class Rules(Section):
     scaling_law: ScalingLawRules
     over_optimisation: OverOptimisationRules
     switch: SwitchRules
+    judges: JudgeRules

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from experiments.judge_spec import EndpointJudge, Judges, RewardModelJudge
 from experiments.rules import Rules
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -299,6 +300,7 @@ class RunSpec(Strict):
     reward_model: RewardModel
     evaluation: Evaluation
     budget: Budget
+    judge: Judges
     rules: Rules
     engine: Engine
     tracker: Tracker
@@ -376,7 +378,36 @@ class ArmJobSpec(Strict):
     num_points: int
 
 
-JobSpec = GoldJobSpec | RankingJobSpec | RewardModelJobSpec | BaseEvaluationJobSpec | EvaluationJobSpec | ArmJobSpec
+class JudgedRun(Strict):
+    """An arm x seed whose final samples are judged."""
+
+    arm: Name
+    algorithm: Literal["ppo", "dpo"]
+    seed: int
+
+    @property
+    def role(self) -> str:
+        """Under which its evaluation is among the job's needs, if it finished."""
+        return f"{self.arm}/seed{self.seed}/evaluation"
+
+
+class JudgementJobSpec(Strict):
+    """Ask one judge about the final models: each against the base, each PPO arm against each DPO arm."""
+
+    model: Model
+    judge: EndpointJudge | RewardModelJudge
+    runs: tuple[JudgedRun, ...]
+
+
+JobSpec = (
+    GoldJobSpec
+    | RankingJobSpec
+    | RewardModelJobSpec
+    | BaseEvaluationJobSpec
+    | EvaluationJobSpec
+    | ArmJobSpec
+    | JudgementJobSpec
+)
 
 
 def evaluation_updates(num_updates: int, num_points: int) -> list[int]:
@@ -396,4 +427,5 @@ JOB_SPECS: dict[str, type[JobSpec]] = {
     "base_evaluation": BaseEvaluationJobSpec,
     "arm": ArmJobSpec,
     "evaluation": EvaluationJobSpec,
+    "judgement": JudgementJobSpec,
 }

@@ -12,6 +12,7 @@ from experiments.spec import (
     EvaluationJobSpec,
     GoldJobSpec,
     JobSpec,
+    JudgementJobSpec,
     RankingJobSpec,
     RewardModelJobSpec,
 )
@@ -25,7 +26,8 @@ def run_stage(
     Args:
         kind: a key of `experiments.spec.JOB_SPECS`.
         spec: the specification of that kind.
-        needs: folders of the finished jobs this one depends on, by role (the kind of each, or "arm").
+        needs: folders of the finished jobs this one depends on, by role (the kind of each, or "arm"; a
+            judge's evaluations by their labels).
         folder: where the results go.
         cache_dir: where converted models lie.
         recorder: where metrics, samples and progress go.
@@ -62,5 +64,9 @@ def run_stage(
             from experiments.arms import dpo
 
             dpo.train(spec, needs["ranking_data"], folder, cache_dir, recorder)
+        case "judgement", JudgementJobSpec():
+            from experiments.evaluation.judging import job
+
+            job.build(spec, needs, folder, cache_dir, recorder)
         case _:
             raise AssertionError(f"no stage for kind {kind!r} with {type(spec).__name__}")

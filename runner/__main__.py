@@ -25,7 +25,7 @@ from experiments.spec import RunSpec
 from runner.display import Display, show_plan
 from runner.engines.local import make_local_engine
 from runner.execute import execute
-from runner.plan import check_folder, check_texts, make_plan
+from runner.plan import check_folder, check_keys, check_texts, make_plan
 from runner.problems import Problem, listing, siblings, unknown, validation_problems
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -44,6 +44,7 @@ def main(arguments: list[str]) -> int:
         if "--plan" in arguments:
             show_plan(plan, engine.describe(), display)
             return 0
+        check_keys(plan)
         check_texts(plan)
         return execute(plan, engine, display)
     except InputError as error:
@@ -70,6 +71,9 @@ def compose(overrides: list[str]) -> list[RunSpec]:
         label = f"{arm.get('name', '?')}/seed{config.get('seed')}" if arm else ""
         if not arm:
             problems.append(Problem("", f"no arm was chosen. {choose_a_sweep()}"))
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            problems.extend(Problem("", f"{key}=… must be given") for key in missing)
+            return
         try:
             runs.append(RunSpec.model_validate(OmegaConf.to_container(config, resolve=True, throw_on_missing=True)))
         except ValidationError as error:

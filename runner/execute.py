@@ -19,7 +19,7 @@ from experiments.errors import InputError
 from runner.display import Display, Result
 from runner.engines import Engine, Outcome, Task
 from runner.ledger.reader import is_finished, read_status
-from runner.plan import SHARED, Job, Plan, with_needs
+from runner.plan import COMPARING, SHARED, Job, Plan, with_needs
 
 POLL_SECONDS = 0.2
 GOOD = {"finished", "reused"}
@@ -125,9 +125,9 @@ class Walk:
         lost = [
             label for label in job.needs.values() if label in self.results and self.results[label].state not in GOOD
         ]
-        if job.kind == "report":
-            arms_lost = len([label for label in lost if label != "base_evaluation"]) == len(job.needs) - 1
-            return "nothing to compare" if "base_evaluation" in lost or arms_lost else ""
+        if job.kind in COMPARING:
+            arms = {label for label in job.needs.values() if self._jobs[label].kind == "evaluation"}
+            return "nothing to compare" if "base_evaluation" in lost or arms <= set(lost) else ""
         return f"{', '.join(lost)} did not finish" if lost else ""
 
     # ------------------------------------------------------------------------------------------------------ what starts
@@ -157,11 +157,10 @@ class Walk:
         return None
 
     def _with_finished_needs(self, job: Job) -> Job:
-        """The report compares what there is; every other job has all its needs by now."""
-        if job.kind == "report":
-            self._jobs[job.label] = job = with_needs(
-                job, {label for label, result in self.results.items() if result.state in GOOD}
-            )
+        """A comparison takes what there is; every other job has all its needs by now."""
+        if job.kind in COMPARING:
+            there = {label: self._jobs[label] for label, result in self.results.items() if result.state in GOOD}
+            self._jobs[job.label] = job = with_needs(job, there)
         return job
 
     def _group(self, first: Job) -> tuple[Job, ...]:

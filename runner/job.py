@@ -28,7 +28,7 @@ from runner.engines import PARENT_VARIABLE
 from runner.jobfile import JobFile, read_job_file
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.provenance import provenance
-from runner.ledger.reader import is_finished, newest_report, read_json
+from runner.ledger.reader import PREFERENCES, is_finished, newest_report, read_json
 from runner.ledger.writer import LedgerRecorder, StatusFile
 from runner.trackers import Tracker, make_tracker
 
@@ -42,7 +42,12 @@ QUIET = {  # no library sends usage data, draws progress bars into a log, or war
     "TRACKIO_DISABLE_TELEMETRY": "1",
     "WANDB_ERROR_REPORTING": "false",
 }
-LEFTOVERS = ("metrics.jsonl", "samples", "adapters")  # what an attempt appends to or adds to; the log is kept
+LEFTOVERS = (  # what an attempt appends to or adds to; the log is kept
+    "metrics.jsonl",
+    "samples",
+    "adapters",
+    PREFERENCES,
+)
 PARENT_CHECK_SECONDS = 1.0
 PARENT_GRACE_SECONDS = 30.0
 

@@ -1,7 +1,7 @@
 """From specifications to a plan: which jobs there are, what each needs, and whether the comparison is fair.
 
     gold ──► ranking data ──► reward model ──► ppo arms ──┐
-                   │               └──► base evaluation   ├──► evaluation of each arm ──► report
+                   │               └──► base evaluation   ├──► evaluation of each arm ──► (judges) ──► report
                    └──► dpo arms ─────────────────────────┘
 
 A job's identity is the hash of what its result depends on. Equal identities are one job, so shared artifacts are
@@ -10,14 +10,17 @@ built once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from experiments.errors import InputError
-from experiments.inputs.fingerprint import data_fingerprint, model_fingerprint
+from experiments.evaluation.judging.key import api_key
+from experiments.evaluation.judging.template import TEMPLATE_SHA256
+from experiments.inputs.fingerprint import data_fingerprint, model_fingerprint, reward_model_fingerprint
+from experiments.judge_spec import EndpointJudge
 from experiments.spec import (
     ArmJobSpec,
     BaseEvaluationJobSpec,
@@ -25,6 +28,8 @@ from experiments.spec import (
     EvaluationJobSpec,
     GoldJobSpec,
     JobSpec,
+    JudgedRun,
+    JudgementJobSpec,
     Model,
     RankingJobSpec,
     RewardModelJobSpec,
@@ -39,10 +44,11 @@ from runner.problems import Problem, listing
 SHARED = ("gold", "ranking_data", "reward_model", "base_evaluation")
 # What holds others up comes first, and the shortest last, so that no long job is left to run alone. DPO arms need no
 # reward model, so they can start beside it.
-ORDER = ("gold", "ranking_data", "reward_model", "dpo", "ppo", "evaluation", "base_evaluation", "report")
+ORDER = ("gold", "ranking_data", "reward_model", "dpo", "ppo", "evaluation", "base_evaluation", "judgement", "report")
+COMPARING = {"judgement", "report"}  # take those arms that there are, and are made again when others join
 SETTINGS = ("model", "data", "reward_model", "evaluation", "budget")
-RESERVED = {"base", "shared", "report"}
-ONE_PER_SWEEP = ("name", "runs_dir", "cache_dir", "engine", "tracker", "rules")
+RESERVED = {"base", "shared", "report", "judges"}
+ONE_PER_SWEEP = ("name", "runs_dir", "cache_dir", "engine", "tracker", "judge", "rules")
 SCHEMA = 2  # of plan.json
 
 
@@ -145,7 +151,8 @@ def make_plan(runs: Sequence[RunSpec]) -> Plan:
         [Problem("", f"the comparison is not fair: {check.check}: {check.value}") for check in fairness if not check.ok]
     )
     jobs = list({job.label: job for arm in arms for job in arm.values()}.values())
-    jobs.append(_report_job(runs[0], jobs))
+    judges = _judge_jobs(runs, jobs)
+    jobs += [*judges, _report_job(runs[0], jobs, judges)]
     jobs.sort(key=lambda job: ORDER.index(job.rank))
     return Plan(runs[0].name, run_folder(runs[0]), runs[0].engine, tuple(runs), fairness, tuple(jobs))
 
@@ -165,6 +172,19 @@ def check_texts(plan: Plan) -> None:
     texts.check_texts(run.data, run.budget.num_ranking_prompts, run.budget.num_evaluation_prompts)
 
 
+def check_keys(plan: Plan) -> None:
+    """Make sure that the judges still to be asked can be, before anything is trained for them.
+
+    Raises:
+        InputError: an environment variable that should hold a key does not.
+    """
+    for job in plan.jobs:
+        if isinstance(job.file.spec, JudgementJobSpec) and not is_finished(job.folder, job.identity):
+            judge = job.file.spec.judge
+            if isinstance(judge, EndpointJudge):
+                api_key(judge)
+
+
 def run_folder(run: RunSpec) -> Path:
     """The sweep's folder, RUNS_DIR."""
     return Path(run.runs_dir).expanduser().absolute() / run.name
@@ -175,10 +195,12 @@ def label_of(run: RunSpec) -> str:
     return f"{run.arm.name}/seed{run.seed}"
 
 
-def with_needs(job: Job, labels: Iterable[str]) -> Job:
-    """The report over those needs only that are named: arms that failed are left out, and its identity says so."""
-    needs = {role: label for role, label in job.needs.items() if label in labels}
-    files = {role: job.file.needs[role] for role in needs}
+def with_needs(job: Job, there: Mapping[str, Job]) -> Job:
+    """A comparison of what there is, by label: arms that failed are left out, and its identity says so."""
+    needs = {role: label for role, label in job.needs.items() if label in there}
+    files = {
+        role: Need(folder=str(there[label].folder), identity=there[label].identity) for role, label in needs.items()
+    }
     identity = identity_of(
         job.kind, job.file.spec, job.file.inputs, {role: need.identity for role, need in files.items()}
     )
@@ -315,9 +337,36 @@ def _own_job(
     return Job(folder, folder, file, _labels(needs), run.arm.algorithm if kind == "arm" else kind, work)
 
 
-def _report_job(run: RunSpec, jobs: Sequence[Job]) -> Job:
-    needs = {job.label: job for job in jobs if job.kind in {"base_evaluation", "evaluation"}}
+def _judge_jobs(runs: Sequence[RunSpec], jobs: Sequence[Job]) -> list[Job]:
+    """One job for each judge that is configured; none by default."""
+    run = runs[0]
+    evaluations = {job.label: job for job in jobs if job.kind == "evaluation"}
+    shared = {job.kind: job for job in jobs if job.kind in {"base_evaluation", "reward_model"}}
+    base = {"base_model": shared["base_evaluation"].file.inputs["base_model"]}
+    judged = tuple(JudgedRun(arm=one.arm.name, algorithm=one.arm.algorithm, seed=one.seed) for one in runs)
+    found = []
+    for name, judge in (("endpoint", run.judge.endpoint), ("reward_model", run.judge.reward_model)):
+        if judge is None:
+            continue
+        its = TEMPLATE_SHA256 if isinstance(judge, EndpointJudge) else _fingerprint_of_judge(judge.path)
+        spec = JudgementJobSpec(model=run.model, judge=judge, runs=judged)
+        needs = shared | evaluations
+        file = _job_file(run, "judgement", f"judges/{name}", spec, base | {"judge": its}, needs)
+        folder = run_folder(run) / "judges" / name
+        found.append(Job(folder, folder, file, _labels(needs), "judgement", Work()))
+    return found
+
+
+def _fingerprint_of_judge(path: str) -> str:
+    try:
+        return reward_model_fingerprint(path)
+    except InputError as error:
+        raise InputError(listing([Problem("", str(error))])) from None
+
+
+def _report_job(run: RunSpec, jobs: Sequence[Job], judges: Sequence[Job]) -> Job:
     """It reads plan.json, so its inputs are the rules there."""
+    needs = {job.label: job for job in (*jobs, *judges) if job.kind in {"base_evaluation", "evaluation", "judgement"}}
     folder = run_folder(run) / "report"
     inputs = {"rules": digest(run.rules.model_dump(mode="json"))}
     return Job(
@@ -428,7 +477,7 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _changed_identities(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """Equal keys, another identity: the files behind the paths have changed."""
-    known = {job["label"]: job["identity"] for job in there["jobs"] if job["kind"] != "report"}
+    known = {job["label"]: job["identity"] for job in there["jobs"] if job["kind"] not in COMPARING}
     changed = [job["label"] for job in here["jobs"] if known.get(job["label"], job["identity"]) != job["identity"]]
     return [
         f"{label}: the files behind model.path or data.path, or this program's schema, are others now"

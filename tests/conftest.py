@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -34,6 +38,7 @@ class ListRecorder:
     def __init__(self) -> None:
         self.rows: list[tuple[str, dict[str, float], Any, int | None]] = []
         self.sample_rows: dict[int, list[Any]] = {}
+        self.preference_rows: list[Any] = []
         self.steps: list[tuple[str, int, int, str]] = []
 
     def metrics(self, phase: str, values: Any, axes: Any, point: int | None = None) -> None:
@@ -44,6 +49,9 @@ class ListRecorder:
 
     def samples(self, point: int, rows: Any) -> None:
         self.sample_rows[point] = list(rows)
+
+    def preferences(self, rows: Any) -> None:
+        self.preference_rows = list(rows)
 
     def progress(self, stage: str, done: int, total: int, unit: str) -> None:
         self.steps.append((stage, done, total, unit))
@@ -61,6 +69,24 @@ def recorder() -> ListRecorder:
 def make_recorder() -> type[ListRecorder]:
     """For tests that follow several jobs."""
     return ListRecorder
+
+
+@pytest.fixture(scope="session")
+def chat() -> ModuleType:
+    """The module `chat_server.py` beside this file (tests are no package, so it cannot be imported by name)."""
+    name = "chat_server"
+    if name not in sys.modules:
+        spec: Any = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+@pytest.fixture
+def chat_server(chat: ModuleType) -> Iterator[Any]:
+    """A running chat-completions server that prefers the longer response."""
+    with chat.ChatServer().running() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

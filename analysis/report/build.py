@@ -14,6 +14,7 @@ from analysis import (
     collapse,
     decision,
     gates,
+    judges,
     over_optimisation,
     readiness,
     recommendation,
@@ -32,6 +33,7 @@ from analysis.statistics import CONFIDENCE_LEVEL, NUM_RESAMPLES, Estimate, Resam
 
 REPORT_SCHEMA = 1
 ANALYSIS_SEED = 20261123  # of the bootstrap; the same ledger gives the same bytes
+JUDGES_STREAM = 1  # a generator of its own: a further judge must not move the other numbers
 
 
 def build_report(ledger: Ledger) -> dict[str, Any]:
@@ -79,6 +81,8 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "stability": plain(together),
         "head_to_head": pairs,
         "judges": dict(win_rate.JUDGES),
+        "asked_judges": plain(judges.assess(ledger, resamples, np.random.default_rng((ANALYSIS_SEED, JUDGES_STREAM)))),
+        "missing_judges": plain(ledger.missing_judges),
         "samples": {"rule": side_by_side.RULE, "chosen": side_by_side.choose_samples(ledger)},
         "artifacts": context.artifacts(ledger),
         "shared_costs": context.shared_costs(ledger),

@@ -83,6 +83,31 @@ def packaged_gguf(package: str) -> Path:
     return path
 
 
+def reward_model_fingerprint(path: str) -> str:
+    """Hash of the judge's files in a folder: a reward model of ours, or a classifier with its tokenizer.
+
+    Raises:
+        InputError: there is no such folder, or no reward model in it.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"judge.reward_model.path={path}: there is no such folder")
+    if is_our_reward_model(folder):
+        return f"sha256:{weights_sha256(folder)}"
+    return _folder_fingerprint(folder, "judge.reward_model.path")
+
+
+def is_our_reward_model(folder: Path) -> bool:
+    """Whether a folder is what the job reward_model leaves."""
+    return (folder / "head.safetensors").is_file() and (folder / "adapter").is_dir()
+
+
+def weights_sha256(folder: Path) -> str:
+    """Hash over all safetensors below a reward model's folder, whatever their names."""
+    hashes = sorted(sha256_of_file(file) for file in folder.rglob("*.safetensors"))
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
 def text_file(path: str) -> Path:
     """The file that `data.path` names.
 
@@ -113,21 +138,19 @@ def _package_folder(package: str, install: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _folder_fingerprint(folder: Path) -> str:
+def _folder_fingerprint(folder: Path, key: str = "model.path") -> str:
     if not (folder / "config.json").is_file():
         raise InputError(
-            f"model.path={folder}: no config.json there; a model folder has config.json, *.safetensors and a tokenizer"
+            f"{key}={folder}: no config.json there; a model folder has config.json, *.safetensors and a tokenizer"
         )
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise InputError(
-            f"model.path={folder}: no *.safetensors there; pickled weights are not loaded, convert them first"
-        )
+        raise InputError(f"{key}={folder}: no *.safetensors there; pickled weights are not loaded, convert them first")
     tokenizer = sorted(
         file for file in folder.glob("*") if "token" in file.name or file.name in {"vocab.json", "merges.txt"}
     )
     if not tokenizer:
-        raise InputError(f"model.path={folder}: no tokenizer files there")
+        raise InputError(f"{key}={folder}: no tokenizer files there")
     digest = hashlib.sha256()
     for file in [folder / "config.json", *weights, *tokenizer]:
         if file.is_file():

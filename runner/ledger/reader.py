@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 NUMBERED_REPORT = re.compile(r"report-([1-9]\d*)")
+PREFERENCES = "preferences.parquet"  # in a judge's folder: what it made of every pair
 
 
 def read_json(path: Path) -> dict[str, Any]:

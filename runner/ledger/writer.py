@@ -18,13 +18,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from experiments.records import RESUME_FOLDER, Axes, Phase, SampleRow
+from experiments.records import RESUME_FOLDER, Axes, Phase, PreferenceRow, SampleRow
 from runner.ledger.files import replacing, timestamp, write_json
-from runner.ledger.reader import read_metrics
+from runner.ledger.reader import PREFERENCES, read_metrics
 from runner.trackers import Tracker
 
 HEARTBEAT_SECONDS = 1.0
-LATEST = ("gold_mean", "proxy_mean", "score_mean", "kl", "reward_margin", "accuracy", "held_out_accuracy", "loss")
+LATEST = (
+    "gold_mean",
+    "proxy_mean",
+    "score_mean",
+    "kl",
+    "reward_margin",
+    "accuracy",
+    "held_out_accuracy",
+    "loss",
+    "cost",
+)
 FLAG = "flag/"  # prefix of the columns that say what goes wrong, 1 where it does
 SAMPLE_SCHEMA = pa.schema(
     [
@@ -40,6 +50,19 @@ SAMPLE_SCHEMA = pa.schema(
         ("gold", pa.float64()),
         ("proxy", pa.float64()),
         ("vader", pa.float64()),
+    ]
+)
+PREFERENCE_SCHEMA = pa.schema(
+    [
+        ("arm", pa.string()),
+        ("opponent", pa.string()),
+        ("seed", pa.int64()),
+        ("prompt_id", pa.string()),
+        ("sample_id", pa.int64()),
+        ("score", pa.float64()),
+        ("ours_first", pa.string()),
+        ("ours_second", pa.string()),
+        ("note", pa.string()),
     ]
 )
 
@@ -133,20 +156,30 @@ class LedgerRecorder:
         Raises:
             ValueError: a row has other columns than `SampleRow`.
         """
-        columns = set(SAMPLE_SCHEMA.names)
-        if odd := next((set(row) ^ columns for row in rows if set(row) != columns), None):
-            raise ValueError(
-                f"sample rows must have exactly the columns of SampleRow; too many or missing: {sorted(odd)}"
-            )
         path = self._folder / "samples" / f"point_{point}.parquet"
         path.parent.mkdir(exist_ok=True)
-        with replacing(path) as temporary:
-            pq.write_table(pa.Table.from_pylist(list(rows), schema=SAMPLE_SCHEMA), temporary)
+        _write_parquet(path, rows, SAMPLE_SCHEMA, "SampleRow")
         self._tracker.samples(point, rows)
+
+    def preferences(self, rows: Sequence[PreferenceRow]) -> None:
+        """Keep a judge's preferences as ``preferences.parquet``.
+
+        Raises:
+            ValueError: a row has other columns than `PreferenceRow`.
+        """
+        _write_parquet(self._folder / PREFERENCES, rows, PREFERENCE_SCHEMA, "PreferenceRow")
 
     def progress(self, stage: str, done: int, total: int, unit: str) -> None:
         """Say how far the job is, in ``status.json``."""
         self._status.progress(stage, done, total, unit)
+
+
+def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema, kind: str) -> None:
+    columns = set(schema.names)
+    if odd := next((set(row) ^ columns for row in rows if set(row) != columns), None):
+        raise ValueError(f"rows must have exactly the columns of {kind}; too many or missing: {sorted(odd)}")
+    with replacing(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
 
 
 def _finite(value: float) -> float | None:

@@ -8,13 +8,13 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from experiments import rules, spec
+from experiments import judge_spec, rules, spec
 from runner.problems import schema_keys
 
 ROOT = Path(__file__).parents[2]
 MODELS = [
     value
-    for module in (rules, spec)
+    for module in (judge_spec, rules, spec)
     for value in vars(module).values()
     if isinstance(value, type) and issubclass(value, BaseModel)
 ]
@@ -23,7 +23,7 @@ SOURCES = [
     path
     for package in ("experiments", "runner", "analysis")
     for path in (ROOT / package).rglob("*.py")
-    if path.name not in {"spec.py", "rules.py"}
+    if path.name not in {"spec.py", "rules.py", "judge_spec.py"}
 ]
 GROUP_FILES = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").glob("*/*.yaml"))
 

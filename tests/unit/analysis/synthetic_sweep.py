@@ -267,6 +267,33 @@ class Sweep:
         lines = [json.dumps({"time": "2026-11-23T04:10:00+00:00", **row}) for row in rows]
         (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
 
+    def judge(
+        self, rows: pd.DataFrame, relation: str = "INDEPENDENT", name: str = "endpoint", **numbers: float
+    ) -> None:
+        """Add a judge to a written sweep; `rows` in the columns of preferences.parquet."""
+        folder, ident = f"judges/{name}", identity("judge", name)
+        kinds = {
+            "endpoint": {"model": "judge", "base_url": "http://host/v1", "criterion": "better", "currency": "EUR"},
+            "reward_model": {"path": "/models/rm", "tie_band": 0.1},
+        }
+        evaluations = [f"{arm}/seed{seed}/evaluation" for arm in self.arms for seed in self.seeds]
+        needs = {
+            label: {"folder": label, "identity": identity("evaluation", *self._parts(label))} for label in evaluations
+        }
+        needs |= self._needs("base_evaluation", "reward_model")
+        row = {"phase": "artifact", "point": None, **{f"judge/{key}": value for key, value in numbers.items()}}
+        self.job(self.folder / folder, "judgement", folder, {"judge": kinds[name]}, needs, ident, [row])
+        self.json(self.folder / folder / "judge.json", {"relation": relation, "evidence": "said so"})
+        rows.to_parquet(self.folder / folder / "preferences.parquet")
+        plan = json.loads((self.folder / "plan.json").read_text())
+        job = {"label": folder, "kind": "judgement", "folder": folder, "identity": ident, "needs": evaluations}
+        self.edit("plan.json", jobs=[*plan["jobs"], job])
+
+    @staticmethod
+    def _parts(label: str) -> tuple[str, int]:
+        arm, seed, _ = label.split("/")
+        return arm, int(seed.removeprefix("seed"))
+
     def samples(self, folder: str, point: int, rows: pd.DataFrame) -> None:
         path = self.folder / folder / "samples" / f"point_{point}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -45,6 +45,14 @@ CASES = {
     "both paths": ([SMOKE, "data.path=none.csv", "model.path=/none"], ["data.path=none.csv", "model.path=/none"]),
     "arm twice": ([SMOKE, "+arm=ppo,ppo"], ["ppo/seed0: is listed more than once"]),
     "seed twice": ([SMOKE, "seed=1,1"], ["seed1: is listed more than once"]),
+    "endpoint without address": (
+        [SMOKE, "judge=endpoint"],
+        ["judge.endpoint.base_url=… must be given", "judge.endpoint.prompt_price=… must be given"],
+    ),
+    "judge without weights": (
+        [SMOKE, "judge=reward_model", "judge.reward_model.path=/no"],
+        ["judge.reward_model.path=/no"],
+    ),
     "folder name": ([SMOKE, "name=../up"], ["name=../up"]),
 }
 

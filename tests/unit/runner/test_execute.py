@@ -204,3 +204,53 @@ def test_ctrl_c_ends_the_children(planned: Planned, tmp_path: Path, request_to_e
     assert "The same command goes on from here" in output
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+# ------------------------------------------------------------------------------------------------------------- judges
+JUDGE = (
+    "judge=endpoint",
+    "judge.endpoint.base_url=http://127.0.0.1:1/v1",
+    "judge.endpoint.model=judge",
+    "judge.endpoint.prompt_price=0",
+    "judge.endpoint.completion_price=0",
+)
+
+
+def test_a_failed_judge_leaves_the_report_to_do_without_and_is_repeated_alone(planned: Planned) -> None:
+    sweep = Sweep(planned(*JUDGE))
+
+    assert sweep.run(**{"judges/endpoint": "fail"}) == 1
+    assert sweep.started()[-2:] == ["judges/endpoint", "report"]
+    assert "judges/endpoint" not in read_json(sweep.plan.folder / "report" / "spec.json")["needs"]
+    assert sweep.run() == 0
+    assert sweep.started() == ["judges/endpoint", "report"]
+    assert "judges/endpoint" in read_json(sweep.plan.folder / "report" / "spec.json")["needs"]
+    assert sweep.run() == 0
+    assert sweep.started() == []
+
+
+def test_judges_judge_what_finished(planned: Planned) -> None:
+    sweep = Sweep(planned(*JUDGE))
+
+    assert sweep.run(**{"ppo/seed0": "fail"}) == 1
+    judge, report = (read_json(sweep.plan.folder / name / "spec.json") for name in ("judges/endpoint", "report"))
+    assert set(judge["needs"]) == {"base_evaluation", "reward_model", "dpo/seed0/evaluation"}
+    assert report["needs"]["judges/endpoint"]["identity"] == judge["identity"]
+    assert sweep.run() == 0
+    assert sweep.started() == ["ppo/seed0", "ppo/seed0/evaluation", "judges/endpoint", "report"]
+
+
+def test_without_an_arm_there_is_nothing_to_judge(planned: Planned) -> None:
+    sweep = Sweep(planned(*JUDGE))
+
+    assert sweep.run(**{"ppo/seed0": "fail", "dpo/seed0": "fail"}) == 1
+    assert "judges/endpoint" not in sweep.started()
+    assert "nothing to compare" in sweep.text
+
+
+def test_a_judge_joins_a_finished_sweep_and_nothing_else_is_repeated(planned: Planned) -> None:
+    Sweep(planned()).run()
+    sweep = Sweep(planned(*JUDGE))
+
+    assert sweep.run() == 0
+    assert sweep.started() == ["judges/endpoint", "report"]

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from experiments.errors import InputError
-from experiments.spec import ArmJobSpec, EvaluationJobSpec, RewardModelJobSpec, RunSpec
+from experiments.spec import ArmJobSpec, EvaluationJobSpec, JudgementJobSpec, RewardModelJobSpec, RunSpec
 from runner.ledger.reader import read_json
-from runner.plan import Job, Plan, check_folder, make_plan, with_needs
+from runner.plan import Job, Plan, check_folder, check_keys, make_plan, with_needs
 
 Composed = Callable[..., list[RunSpec]]
 Planned = Callable[..., Plan]
@@ -291,8 +291,9 @@ def test_a_foreign_plan_file_is_named(planned: Planned) -> None:
 
 
 def test_a_report_over_fewer_arms_is_another_report(planned: Planned) -> None:
-    report = job(planned(), "report")
-    fewer = with_needs(report, {"base_evaluation", "dpo/seed0/evaluation"})
+    plan = planned()
+    report = job(plan, "report")
+    fewer = with_needs(report, {label: job(plan, label) for label in ("base_evaluation", "dpo/seed0/evaluation")})
 
     assert set(fewer.needs) == set(fewer.file.needs) == {"base_evaluation", "dpo/seed0/evaluation"}
     assert fewer.identity != report.identity
@@ -309,3 +310,87 @@ def test_work_is_counted_in_response_tokens(planned: Planned) -> None:
     assert (job(plan, "dpo/seed0").work.sampled, job(plan, "dpo/seed0").work.trained) == (0, 64 * 2 * tokens)
     assert job(plan, "base_evaluation").work.sampled == 16 * (2 * 2 + 4) * tokens
     assert job(plan, "ppo/seed0/evaluation").work.sampled == 16 * 2 * tokens * 2
+
+
+# ----------------------------------------------------------------------------------------------------------- judges
+ENDPOINT = (
+    "judge=endpoint",
+    "judge.endpoint.base_url=http://127.0.0.1:1/v1",
+    "judge.endpoint.model=judge",
+    "judge.endpoint.prompt_price=1",
+    "judge.endpoint.completion_price=4",
+)
+
+
+def test_without_a_judge_nothing_is_judged_and_a_judge_changes_no_other_job(planned: Planned) -> None:
+    plain, judged = planned(), planned(*ENDPOINT)
+
+    assert not [entry for entry in plain.jobs if entry.kind == "judgement"]
+    assert [entry.label for entry in judged.jobs][-2:] == ["judges/endpoint", "report"]
+    identities = {entry.label: entry.identity for entry in judged.jobs}
+    assert {entry.label for entry in plain.jobs if identities[entry.label] != entry.identity} == {"report"}
+
+
+def test_a_judge_needs_all_evaluations_and_the_reward_it_is_compared_with(planned: Planned) -> None:
+    judge = job(planned("seed=0,1", *ENDPOINT), "judges/endpoint")
+
+    assert set(judge.needs) == {
+        "base_evaluation",
+        "reward_model",
+        *(f"{arm}/seed{seed}/evaluation" for arm in ("ppo", "dpo") for seed in (0, 1)),
+    }
+    spec = judge.file.spec
+    assert isinstance(spec, JudgementJobSpec)
+    assert {run.role for run in spec.runs} == {role for role in judge.needs if role.endswith("/evaluation")}
+    assert "judges/endpoint" in job(planned(*ENDPOINT), "report").needs
+
+
+def test_a_judge_over_fewer_arms_is_another_judgement_and_another_report(planned: Planned) -> None:
+    plan = planned(*ENDPOINT)
+    there = {entry.label: entry for entry in plan.jobs if not entry.label.startswith("ppo")}
+    judge = with_needs(job(plan, "judges/endpoint"), there)
+    report = with_needs(job(plan, "report"), there | {judge.label: judge})
+
+    assert "ppo/seed0/evaluation" not in judge.needs
+    assert judge.identity != job(plan, "judges/endpoint").identity
+    assert report.file.needs["judges/endpoint"].identity == judge.identity
+
+
+def test_a_judge_may_join_and_change_in_a_finished_folder(planned: Planned) -> None:
+    planned().write()
+    check_folder(planned(*ENDPOINT))
+    planned(*ENDPOINT).write()
+
+    check_folder(planned(*ENDPOINT, "judge.endpoint.max_cost=20"))
+    check_folder(planned())
+
+
+def test_a_missing_key_is_missed_before_anything_is_trained(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned(*ENDPOINT, "judge.endpoint.api_key_variable=NO_SUCH_KEY")
+    with pytest.raises(InputError, match="NO_SUCH_KEY: there is no such environment variable"):
+        check_keys(plan)
+
+    monkeypatch.setenv("NO_SUCH_KEY", "sk-secret")
+    check_keys(plan)
+    plan.write()
+    assert "sk-secret" not in (plan.folder / "plan.json").read_text()
+    assert all("sk-secret" not in str(entry.file.content()) for entry in plan.jobs)
+
+
+def test_a_reward_model_that_is_not_there_is_missed_by_the_plan(planned: Planned) -> None:
+    with pytest.raises(InputError, match=r"judge.reward_model.path=/none: there is no such folder"):
+        planned("judge=reward_model", "judge.reward_model.path=/none")
+
+
+def test_two_judges_are_two_jobs(planned: Planned, tmp_path: Path) -> None:
+    (tmp_path / "rm" / "adapter").mkdir(parents=True)
+    (tmp_path / "rm" / "head.safetensors").write_bytes(b"1")
+    choice = ("judge=[endpoint,reward_model]", *ENDPOINT[1:], f"judge.reward_model.path={tmp_path / 'rm'}")
+    first = planned(*choice)
+    (tmp_path / "rm" / "head.safetensors").write_bytes(b"2")
+    second = planned(*choice)
+
+    labels = [entry.label for entry in first.jobs if entry.kind == "judgement"]
+    assert labels == ["judges/endpoint", "judges/reward_model"]
+    assert job(first, labels[0]).identity == job(second, labels[0]).identity
+    assert job(first, labels[1]).identity != job(second, labels[1]).identity

@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.records import Axes, SampleRow
-from runner.ledger.reader import read_metrics, read_status, sample_files
+from experiments.records import Axes, PreferenceRow, SampleRow
+from runner.ledger.reader import PREFERENCES, read_metrics, read_status, sample_files
 from runner.ledger.writer import LedgerRecorder, StatusFile
 from runner.trackers import Guarded, Tracker
 
@@ -162,3 +162,19 @@ def test_a_tracker_that_cannot_start_is_reported(capsys: pytest.CaptureFixture[s
     Guarded(fail).metrics({}, Axes(), None)
 
     assert "no space left" in capsys.readouterr().err
+
+
+def test_preferences_are_kept_with_what_is_missing(recorder: LedgerRecorder, tmp_path: Path) -> None:
+    keys = {"arm": "ppo", "opponent": "base", "seed": 0, "sample_id": 0}
+    rows = [
+        PreferenceRow(prompt_id="a", score=0.75, ours_first="A", ours_second="tie", note="", **keys),  # type: ignore[typeddict-item]
+        PreferenceRow(prompt_id="b", score=math.nan, ours_first="", ours_second="", note="cut", **keys),  # type: ignore[typeddict-item]
+    ]
+    recorder.preferences(rows)
+    read = pq.read_table(tmp_path / PREFERENCES).to_pylist()
+
+    assert read[0] == rows[0]
+    assert math.isnan(read[1].pop("score"))
+    assert read[1]["note"] == "cut"
+    with pytest.raises(ValueError, match=r"columns of PreferenceRow; too many or missing: \['note'\]"):
+        recorder.preferences([{key: value for key, value in rows[0].items() if key != "note"}])  # type: ignore[list-item]

@@ -1,0 +1,47 @@
+"""The cap on what an endpoint may cost. Every attempt is reserved at its highest price before it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class CapReachedError(RuntimeError):
+    """Nothing more may be asked."""
+
+
+class Budget:
+    """Requests and money, spent and reserved. One event loop's worth of concurrency."""
+
+    def __init__(self, max_requests: int, max_cost: float) -> None:
+        self.max_requests, self.max_cost = max_requests, max_cost
+        self.requests, self.cost = 0, 0.0
+        self._reserved: list[float] = []
+        self._settled = asyncio.Condition()
+
+    async def reserve(self, cost: float) -> None:
+        """Set aside one request of at most `cost`; where it only might not fit, wait for what is under way.
+
+        Raises:
+            CapReachedError: it does not fit, and nothing is under way that could turn out cheaper than reserved.
+        """
+        async with self._settled:
+            await self._settled.wait_for(lambda: self._fits(cost) or not self._reserved)
+            if not self._fits(cost):
+                raise CapReachedError
+            self._reserved.append(cost)
+
+    async def settle(self, reserved: float, cost: float) -> None:
+        """An attempt has ended and cost this much."""
+        async with self._settled:
+            self._reserved.remove(reserved)
+            self.charge(cost)
+            self._settled.notify_all()
+
+    def charge(self, cost: float) -> None:
+        """Count one request."""
+        self.requests += 1
+        self.cost += cost
+
+    def _fits(self, cost: float) -> bool:
+        requests = self.requests + len(self._reserved) + 1
+        return requests <= self.max_requests and self.cost + sum(self._reserved) + cost <= self.max_cost

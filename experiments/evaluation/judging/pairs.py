@@ -1,0 +1,78 @@
+"""Which responses are compared: final models, on the same prompts and random numbers. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.spec import JudgedRun
+
+BASE = "base"
+STREAM = 1  # the random numbers that the base and every arm share
+KEYS = ["prompt_id", "sample_id"]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Two models of one seed: an arm and its opponent, which is the base or a DPO arm."""
+
+    arm: JudgedRun
+    opponent: JudgedRun | None  # None is the base
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two responses to one prompt."""
+
+    arm: str
+    opponent: str
+    seed: int
+    prompt_id: str
+    sample_id: int
+    prompt: str
+    ours: str  # the arm's response
+    theirs: str
+
+
+def contests(runs: Sequence[JudgedRun]) -> list[Contest]:
+    """Every arm against the base, then every PPO arm against every DPO arm of the same seed."""
+    against_base = [Contest(run, None) for run in runs]
+    ppo, dpo = ([run for run in runs if run.algorithm == algorithm] for algorithm in ("ppo", "dpo"))
+    return against_base + [Contest(one, other) for one in ppo for other in dpo if one.seed == other.seed]
+
+
+def final_samples(folder: Path, max_samples_per_prompt: int) -> pd.DataFrame:
+    """An evaluation's last point, indexed by prompt and sample: prompt, response, gold, proxy."""
+    last = max(folder.glob("samples/point_*.parquet"), key=lambda path: int(path.stem.removeprefix("point_")))
+    columns = [*KEYS, "stream", "prompt", "response", "gold", "proxy"]
+    frame = pd.read_parquet(last, columns=columns)
+    kept = frame[(frame["stream"] == STREAM) & (frame["sample_id"] < max_samples_per_prompt)]
+    return kept.set_index(KEYS).sort_index()
+
+
+def make_pairs(samples: Mapping[str, pd.DataFrame], runs: Sequence[JudgedRun]) -> list[Pair]:
+    """All pairs, prompt by prompt, so that a judge who stops early has judged every contest on the same prompts.
+
+    Args:
+        samples: role of an evaluation, or "base" -> its `final_samples`, all with the same index.
+        runs: whose evaluations are there.
+    """
+    responses = {role: frame["response"].tolist() for role, frame in samples.items()}
+    prompts = samples[BASE]["prompt"].tolist()
+    return [
+        Pair(
+            arm=contest.arm.arm,
+            opponent=contest.opponent.arm if contest.opponent else BASE,
+            seed=contest.arm.seed,
+            prompt_id=str(prompt_id),
+            sample_id=int(sample_id),
+            prompt=prompts[row],
+            ours=responses[contest.arm.role][row],
+            theirs=responses[contest.opponent.role if contest.opponent else BASE][row],
+        )
+        for row, (prompt_id, sample_id) in enumerate(samples[BASE].index)
+        for contest in contests(runs)
+    ]

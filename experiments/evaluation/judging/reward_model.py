@@ -1,0 +1,166 @@
+"""The reward-model judge: it scores every response by itself; of two, the higher is preferred."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from experiments.artifacts.intervals import with_interval
+from experiments.artifacts.reward_scorer import RewardScorer
+from experiments.errors import InputError
+from experiments.evaluation.judging.endpoint import Judgement, preference_row
+from experiments.evaluation.judging.pairs import BASE, KEYS, STREAM, Pair
+from experiments.inputs.fingerprint import is_our_reward_model
+from experiments.inputs.models import device, load_base, load_tokenizer, with_policy
+from experiments.judge_spec import RewardModelJudge
+from experiments.records import Recorder
+from experiments.seeding import numpy_generator
+from experiments.spec import RewardModelJobSpec
+
+Scores = NDArray[np.float64]
+Scorer = Callable[[Sequence[str], Sequence[str]], list[float]]  # prompts, responses -> scores
+ROWS_PER_CALL = 64  # responses between two signs of life
+
+
+def judge_pairs(
+    judge: RewardModelJudge,
+    samples: Mapping[str, pd.DataFrame],
+    pairs: Sequence[Pair],
+    cache_dir: Path,
+    recorder: Recorder,
+) -> Judgement:
+    """Score the samples of every model once, and compare.
+
+    Args:
+        judge: which weights, and what counts as a tie.
+        samples: role of an evaluation, or "base" -> its final samples.
+        pairs: made of these samples.
+        cache_dir: where converted models lie.
+        recorder: for progress.
+
+    Raises:
+        InputError: the folder holds no reward model that can be used.
+    """
+    score = load_scorer(judge, cache_dir)
+    texts = sorted({(pair.prompt, text) for pair in pairs for text in (pair.ours, pair.theirs)})
+    scores: dict[tuple[str, str], float] = {}
+    for start in range(0, len(texts), ROWS_PER_CALL):
+        part = texts[start : start + ROWS_PER_CALL]
+        prompts, responses = zip(*part, strict=True)
+        scores |= dict(zip(part, score(prompts, responses), strict=True))
+        recorder.progress("score with the judge", len(scores), len(texts), "responses")
+    base = samples[BASE]
+    of_base = np.array([scores[key] for key in zip(base["prompt"], base["response"], strict=True)])
+    band = judge.tie_band * float(of_base.std())
+    rows = [
+        preference_row(pair, preference(scores[pair.prompt, pair.ours], scores[pair.prompt, pair.theirs], band))
+        for pair in pairs
+    ]
+    return Judgement(rows, _correlations(base, of_base), {"tie_band": band})
+
+
+def preference(ours: float, theirs: float, band: float) -> float:
+    """1 where ours is higher by `band` or more, 0 where lower by it, 1/2 between; NaN where a score is no number."""
+    difference = ours - theirs
+    if not np.isfinite(difference):
+        return float("nan")
+    return 0.5 if difference == 0 or abs(difference) < band else float(difference > 0)
+
+
+def load_scorer(judge: RewardModelJudge, cache_dir: Path) -> Scorer:
+    """What scores texts: one of our own reward models, or a sequence classifier with one output."""
+    folder = Path(judge.path).expanduser()
+    return _our_scorer(judge, folder, cache_dir) if is_our_reward_model(folder) else _classifier_scorer(judge, folder)
+
+
+def _our_scorer(judge: RewardModelJudge, folder: Path, cache_dir: Path) -> Scorer:
+    if judge.chat_template:
+        raise InputError("judge.reward_model.chat_template=true: reward models of ours are trained on plain text")
+    try:
+        spec = RewardModelJobSpec.model_validate(json.loads((folder / "spec.json").read_text(encoding="utf-8"))["spec"])
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"judge.reward_model.path={judge.path}: its spec.json, which names the base, cannot be used: {error}"
+        ) from None
+    tokenizer = load_tokenizer(spec.model, cache_dir)
+    policy = with_policy(load_base(spec.model, cache_dir), spec.model.lora, seed=0)
+    scorer = RewardScorer.attach(policy, spec.model, folder, tokenizer.eos_token_id)
+
+    def score(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        ids = [
+            [tokenizer(text, add_special_tokens=i == 0)["input_ids"] for text in texts]
+            for i, texts in enumerate((prompts, responses))
+        ]
+        return scorer.score_all(ids[0], [row or [tokenizer.eos_token_id] for row in ids[1]])
+
+    return score
+
+
+def _classifier_scorer(judge: RewardModelJudge, folder: Path) -> Scorer:
+    where = f"judge.reward_model.path={judge.path}"
+    num_outputs = AutoConfig.from_pretrained(folder).num_labels
+    if num_outputs != 1:
+        raise InputError(f"{where}: it has {num_outputs} outputs; a reward model has one")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+        folder, use_safetensors=True, output_loading_info=True
+    )
+    model, info = loaded
+    if info["missing_keys"]:
+        raise InputError(f"{where}: its files lack {', '.join(sorted(info['missing_keys']))}: it was never trained")
+    if judge.chat_template and not tokenizer.chat_template:
+        raise InputError(f"{where}: chat_template=true, but its tokenizer has none")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.eval().to(device())
+
+    @torch.no_grad()
+    def score(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        texts = [_text(judge, tokenizer, prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+        batch = tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=not judge.chat_template)
+        logits = model(input_ids=batch["input_ids"].to(device()), attention_mask=batch["attention_mask"].to(device()))
+        return [float(value) for value in logits.logits[:, 0].double().tolist()]
+
+    return score
+
+
+def _text(judge: RewardModelJudge, tokenizer: Any, prompt: str, response: str) -> str:
+    if not judge.chat_template:
+        return prompt + response
+    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False))
+
+
+def _correlations(base: pd.DataFrame, scores: Scores) -> dict[str, float]:
+    """Rank correlation with gold and with the training reward on the base's samples: judges of a kind err together."""
+    values: dict[str, float] = {}
+    prompts = base.reset_index()[KEYS[0]]
+    groups = [np.flatnonzero(prompts == prompt) for prompt in prompts.unique()]
+    for other in ("gold", "proxy"):
+        theirs = base[other].to_numpy(np.float64)
+
+        def statistic(chosen: NDArray[np.intp], theirs: Scores = theirs) -> float:
+            rows = np.concatenate([groups[group] for group in chosen])
+            return rank_correlation(scores[rows], theirs[rows])
+
+        name = f"judge/{other}_correlation"
+        if np.isfinite(rank_correlation(scores, theirs)):
+            values |= with_interval(name, len(groups), statistic, numpy_generator(STREAM, name))
+    return values
+
+
+def rank_correlation(ours: Scores, theirs: Scores) -> float:
+    """Spearman's, or NaN where one side is constant or not finite."""
+    if any(not np.isfinite(side).all() or np.ptp(side) == 0 for side in (ours, theirs)):
+        return float("nan")
+    return float(spearmanr(ours, theirs).statistic)

@@ -1,0 +1,79 @@
+"""The schema of ``conf/judge/``: judges beyond the scorers that every evaluation has. None is configured by default."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from experiments.rules import Section
+
+
+class EndpointJudge(Section):
+    """A language model behind an OpenAI-compatible chat endpoint: it is shown two responses, in both orders."""
+
+    base_url: str = Field(description="up to and without /chat/completions, such as http://127.0.0.1:8000/v1")
+    model: str = Field(min_length=1, description="the model's name at that endpoint")
+    api_key_variable: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = Field(
+        description="name of the environment variable that holds the key, never the key itself; null sends none"
+    )
+    base_model: str | None = Field(
+        description="what its maker says it was trained from, for the independence label; null means the model's name"
+    )
+    criterion: str = Field(min_length=1, description="what makes a response the better one, told to the judge")
+    max_samples_per_prompt: int = Field(ge=1, description="samples of a prompt that are judged; the others are not")
+    max_tokens: int = Field(ge=1, description="length limit of a verdict, in tokens; temperature is always 0")
+    max_requests: int = Field(ge=1, description="requests at most, failed attempts and earlier runs' answers included")
+    max_cost: float = Field(
+        gt=0, description="the most that all answers may cost, in `currency`; checked before asking"
+    )
+    currency: str = Field(pattern=r"^[A-Z]{3}$", description="of max_cost and both prices, as in ISO 4217")
+    prompt_price: float = Field(ge=0, description="per million tokens sent; 0 for a server of one's own")
+    completion_price: float = Field(ge=0, description="per million tokens answered")
+    concurrency: int = Field(ge=1, description="requests under way at a time")
+    timeout_seconds: float = Field(gt=0, description="for a whole answer; what timed out is counted as paid for")
+    max_attempts: int = Field(ge=1, description="of a request that meets 429, 5xx, a time-out or an unreadable answer")
+    max_wait_seconds: float = Field(
+        gt=0, description="longest pause before another attempt; a server that asks for more fails the request"
+    )
+    max_failed_requests: int = Field(
+        ge=0, description="requests that may come to nothing, which leaves their pairs missing, before the job gives up"
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _a_plain_address(cls, base_url: str) -> str:
+        parts = urlsplit(base_url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must begin with http:// or https:// and a host")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError(
+                "must hold no user name, password, query or fragment, because it is written to files; "
+                "a key goes into the environment variable that api_key_variable names"
+            )
+        return base_url.rstrip("/")
+
+
+class RewardModelJudge(Section):
+    """A reward model with weights of its own: it scores every response, and the higher score is preferred."""
+
+    path: str = Field(
+        min_length=1,
+        description="a folder: a sequence classifier with one output (config, safetensors, tokenizer), or a "
+        "reward_model folder from another sweep's cache",
+    )
+    chat_template: bool = Field(
+        description="show prompt and response as turns of its chat template; false: as one text, as our own are trained"
+    )
+    max_samples_per_prompt: int = Field(ge=1, description="samples of a prompt that are judged; the others are not")
+    tie_band: float = Field(
+        ge=0, description="scores that differ by less are a tie; in standard deviations of the base's scores"
+    )
+
+
+class Judges(Section):
+    """Those that are configured; each is one job after the evaluations."""
+
+    endpoint: EndpointJudge | None = None
+    reward_model: RewardModelJudge | None = None
