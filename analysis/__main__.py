@@ -18,6 +18,7 @@ from analysis.elsewhere import render_table, win_rates
 from analysis.load import LedgerError, load_ledger
 from analysis.report.build import build_report
 from analysis.report.markdown import render_markdown
+from analysis.report.pdf import PdfError, pdf
 from analysis.report.render import render_html
 
 BAD_INPUT = 2
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     report = commands.add_parser("report", help="write report.html, report.md and report.json of a sweep")
     report.add_argument("runs_dir", type=Path, metavar="RUNS_DIR", help="the sweep's folder, the one with plan.json")
-    report.set_defaults(run=lambda options: write_report(options.runs_dir))
+    report.add_argument("--pdf", action="store_true", help="write report.pdf too (needs the extra `pdf`)")
+    report.set_defaults(run=lambda options: write_report(options.runs_dir, options.pdf))
     winrate = commands.add_parser("winrate", help="win rates of comparisons that another tool judged")
     winrate.add_argument("files", type=Path, nargs="+", metavar="FILE", help="annotations, JSON or JSON packed by gzip")
     winrate.add_argument("--format", required=True, metavar="NAME", help=f"of the files: {', '.join(FORMATS)}")
@@ -46,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write_report(runs_dir: Path) -> None:
-    """Write the three files and print where they are and what they say.
+def write_report(runs_dir: Path, with_pdf: bool = False) -> None:
+    """Write the three files, and the PDF where it is asked for, and print where they are and what they say.
 
     Raises:
         LedgerError: the sweep cannot be reported on.
@@ -61,9 +63,22 @@ def write_report(runs_dir: Path) -> None:
     folder = runs_dir / "report"
     folder.mkdir(exist_ok=True)
     for name, text in files.items():
-        _replace(folder / name, text)
+        _replace(folder / name, text.encode())
         print(folder / name)
+    if with_pdf:
+        write_pdf(folder)
     print(report["headline"])
+
+
+def write_pdf(folder: Path) -> None:
+    """Print a written report to PDF, or say why not: HTML and Markdown stand without it."""
+    try:
+        content = pdf((folder / "report.html").read_text(encoding="utf-8"))
+    except PdfError as error:
+        print(f"no report.pdf: {error}", file=sys.stderr)
+        return
+    _replace(folder / "report.pdf", content)
+    print(folder / "report.pdf")
 
 
 def print_win_rates(files: Sequence[Path], format_name: str, as_json: bool) -> None:
@@ -79,10 +94,10 @@ def print_win_rates(files: Sequence[Path], format_name: str, as_json: bool) -> N
         print(render_table(results))
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, content: bytes) -> None:
     """Write atomically: a reader sees the old file or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
+    temporary.write_bytes(content)
     temporary.replace(path)
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from analysis import decision
 from analysis.report import cells, context, figures, wording
 from analysis.report.tables import (
     conditions,
     gates,
     glance,
     over_optimisation,
+    points,
     questions,
     stability,
     style_drift,
@@ -24,6 +26,19 @@ from analysis.report.tables import (
 
 TEMPLATES = Path(__file__).parent / "templates"
 CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+APPENDICES = (  # title, what it holds, files of templates/sections
+    ("Win rates", "every pair by every judge; further scores and costs", ("win_rate", "scores")),
+    ("Stability", "over training, samples and seeds", ("stability",)),
+    ("Style drift", "against what the base shows against itself", ("style_drift",)),
+    ("Every evaluation point", "the numbers behind the curves and the frontier", ("points",)),
+    (
+        "What the arms learned from",
+        "shared artifacts, each arm's settings, training health",
+        ("learned_from", "health"),
+    ),
+    ("Methods and limits", "how to read the numbers, what they do not prove", ("how_to_read", "limits")),
+    ("Provenance", "checks, hashes, versions, hardware", ("provenance",)),
+)
 
 
 def environment(autoescape: bool) -> Environment:
@@ -41,6 +56,7 @@ def environment(autoescape: bool) -> Environment:
 def view(report: Mapping[str, Any]) -> dict[str, Any]:
     """What both templates are given: the report and its tables."""
     content = dict(report)
+    axes = figures.recorded_axes(content)
     return {
         "report": content,
         "number": cells.cell,
@@ -48,6 +64,7 @@ def view(report: Mapping[str, Any]) -> dict[str, Any]:
         "decision_rules": gates.rules(content),
         "questions": questions.questions(content),
         "summary": glance.summary(content),
+        "scores_and_costs": glance.scores_and_costs(content),
         "matrix": win_rate.matrix(content),
         "pairs": win_rate.pair_details(content),
         "gains": over_optimisation.gains(content),
@@ -62,6 +79,10 @@ def view(report: Mapping[str, Any]) -> dict[str, Any]:
         "provenance": conditions.provenance(content),
         "how_to_read": wording.HOW_TO_READ,
         "limits": wording.LIMITS,
+        "levels": get_args(decision.Confidence),
+        "axes": axes,
+        "points": points.points(content, axes),
+        "appendices": APPENDICES,
     }
 
 
