@@ -18,7 +18,7 @@ from analysis.elsewhere import render_table, win_rates
 from analysis.load import LedgerError, load_ledger
 from analysis.report.build import build_report
 from analysis.report.markdown import render_markdown
-from analysis.report.pdf import PdfError, pdf
+from analysis.report.pdf import write_pdf
 from analysis.report.render import render_html
 
 BAD_INPUT = 2
@@ -63,22 +63,11 @@ def write_report(runs_dir: Path, with_pdf: bool = False) -> None:
     folder = runs_dir / "report"
     folder.mkdir(exist_ok=True)
     for name, text in files.items():
-        _replace(folder / name, text.encode())
+        _replace(folder / name, text)
         print(folder / name)
     if with_pdf:
         write_pdf(folder)
     print(report["headline"])
-
-
-def write_pdf(folder: Path) -> None:
-    """Print a written report to PDF, or say why not: HTML and Markdown stand without it."""
-    try:
-        content = pdf((folder / "report.html").read_text(encoding="utf-8"))
-    except PdfError as error:
-        print(f"no report.pdf: {error}", file=sys.stderr)
-        return
-    _replace(folder / "report.pdf", content)
-    print(folder / "report.pdf")
 
 
 def print_win_rates(files: Sequence[Path], format_name: str, as_json: bool) -> None:
@@ -94,10 +83,10 @@ def print_win_rates(files: Sequence[Path], format_name: str, as_json: bool) -> N
         print(render_table(results))
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, text: str) -> None:
     """Write atomically: a reader sees the old file or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
+    temporary.write_text(text, encoding="utf-8", newline="\n")
     temporary.replace(path)
 
 

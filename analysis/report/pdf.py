@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+from pathlib import Path
 
 from analysis.report.render import TEMPLATES
 
 
 class PdfError(Exception):
     """No PDF can be made here. The message says what is missing, for people."""
+
+
+def write_pdf(folder: Path) -> None:
+    """Print the report in a folder to PDF, or say why not: HTML and Markdown stand without it."""
+    target = folder / "report.pdf"
+    try:
+        content = pdf((folder / "report.html").read_text(encoding="utf-8"))
+    except PdfError as error:
+        print(f"no {target.name}: {error}", file=sys.stderr)
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(target)
+    print(target)
 
 
 def pdf(html: str) -> bytes:

@@ -27,7 +27,7 @@ from analysis.report.tables import (
 TEMPLATES = Path(__file__).parent / "templates"
 CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 APPENDICES = (  # title, what it holds, files of templates/sections
-    ("Win rates", "every pair by every judge; further scores and costs", ("win_rate", "scores")),
+    ("Scores, win rates and costs", "every arm, every pair, every judge", ("glance", "win_rate", "scores")),
     ("Stability", "over training, samples and seeds", ("stability",)),
     ("Style drift", "against what the base shows against itself", ("style_drift",)),
     ("Every evaluation point", "the numbers behind the curves and the frontier", ("points",)),

@@ -91,9 +91,9 @@ def test_decision_comes_first_and_every_number_last(make_ledger):
     report = build_report(make_ledger())
     html, text = render_html(report), render_markdown(report)
     for page, order in (
-        (html, ('<h1>', 'aria-current="true"', 'id="glance"', 'id="over"', 'id="frontier"', 'id="learning"',
-                'id="samples"', 'id="appendices"', 'id="pairs"', 'id="points"', 'id="limits"', 'id="provenance"')),
-        (text, ("# ", "**How sure", "## The arms at a glance", "<details>", "## Samples", "## Every evaluation point",
+        (html, ('<h1>', 'aria-current="true"', 'id="gates"', 'id="questions"', 'id="over"', 'id="frontier"', 'id="learning"',
+                'id="samples"', 'id="appendices"', 'id="glance"', 'id="pairs"', 'id="points"', 'id="limits"', 'id="provenance"')),
+        (text, ("# ", "**How sure", "## What to do", "<details>", "## The three questions", "## Samples", "## The arms at a glance", "## Every evaluation point",
                 "## What this does not prove")),
     ):  # fmt: skip
         places = [page.index(words) for words in order]
