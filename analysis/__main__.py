@@ -19,6 +19,7 @@ from analysis.annotations import FORMATS, AnnotationError
 from analysis.elsewhere import render_table, win_rates
 from analysis.load import LedgerError, load_ledger
 from analysis.report.files import HTML, JSON, MARKDOWN, ReportError, render_again, write_report
+from analysis.report.pdf import write_pdf
 from analysis.report.text import visible
 from analysis.signatures import SignoffError
 from analysis.signoff_commands import add_commands
@@ -56,11 +57,12 @@ def _add_report(commands: Any) -> None:
     source.add_argument(
         "--from-json", type=Path, metavar="REPORT_JSON", help="write only HTML and Markdown anew, from this file"
     )
-    parser.set_defaults(run=lambda options: _report(options.runs_dir, options.from_json))
+    parser.add_argument("--pdf", action="store_true", help="write report.pdf too (needs the extra `pdf`)")
+    parser.set_defaults(run=lambda options: _report(options.runs_dir, options.from_json, options.pdf))
 
 
-def _report(runs_dir: Path, report_json: Path | None) -> None:
-    """Write a report and print where it is and what it says.
+def _report(runs_dir: Path, report_json: Path | None, with_pdf: bool) -> None:
+    """Write a report, as PDF too where it is asked for, and print where it is and what it says.
 
     Raises:
         LedgerError: the sweep cannot be reported on.
@@ -68,12 +70,17 @@ def _report(runs_dir: Path, report_json: Path | None) -> None:
         SignoffError: signatures there are damaged, or files are links.
     """
     if report_json is not None:
-        print(*render_again(report_json), sep="\n")
+        pages = render_again(report_json)
+        print(*pages, sep="\n")
+        if with_pdf:
+            write_pdf(next(page for page in pages if page.suffix == ".html"))
         return
     written = write_report(load_ledger(runs_dir))
     if written.remark:
         print(written.remark)
     print(*(written.folder / name for name in (JSON, MARKDOWN, HTML)), sep="\n")
+    if with_pdf:
+        write_pdf(written.folder / HTML)
     print(written.headline)
 
 

@@ -140,10 +140,15 @@ class Ledger:
         """Arms with at least one finished seed, in the plan's order."""
         return list(dict.fromkeys(run.arm for run in self.runs))
 
-    @property
+    @cached_property
     def prompt_ids(self) -> list[str]:
         """The shared evaluation prompts, in the order of every array's prompt axis."""
         return sorted(self.samples["prompt_id"].unique())
+
+    @cached_property
+    def _positions(self) -> Mapping[Any, Any]:
+        """(arm, point, stream) -> rows of `samples`, which are sorted by seed, prompt and sample."""
+        return self.samples.groupby(["arm", "point", "stream"], sort=False).indices
 
     @property
     def final_point(self) -> int:
@@ -192,9 +197,9 @@ class Ledger:
             arm, point = BASE, 0
         key = (arm, column, point, stream)
         if key not in self._arrays:
-            frame = self.samples
-            rows = frame[(frame["arm"] == arm) & (frame["point"] == point) & (frame["stream"] == stream)]
-            self._arrays[key] = rows[column].to_numpy().reshape(rows["seed"].nunique(), len(self.prompt_ids), -1)
+            values = self.samples[column].take(self._positions[arm, point, stream]).to_numpy()
+            num_seeds = 1 if arm == BASE else len(self.seeds(arm))
+            self._arrays[key] = values.reshape(num_seeds, len(self.prompt_ids), -1)
         values = self._arrays[key]
         if seeds is None or arm == BASE:
             return values

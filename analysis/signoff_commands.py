@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from analysis.report.files import HTML
+from analysis.report.pdf import write_pdf
 from analysis.report.text import visible
 from analysis.signatures import DECISIONS, RECORD, Signature
 from analysis.signoff import Verdict, sign, verify
@@ -76,6 +78,9 @@ def _sign(options: argparse.Namespace) -> int:
     _say(f"signed as {signature.words}, {signature.time}")
     _say(f"SHA-256 of the entry: {signature.sha256}")
     _say("Keep this hash elsewhere too (a ticket, a mail): only such a copy shows that nobody wrote the record anew.")
+    page = options.report_dir / HTML
+    if page.with_suffix(".pdf").exists():
+        write_pdf(page)  # it was the page without this signature
     _say_if_older(options.report_dir)
     return OK
 

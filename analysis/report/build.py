@@ -290,11 +290,14 @@ def _pair(ledger: Ledger, gold: win_rate.WinRate, resamples: Resamples) -> dict[
 
 
 def _curve(ledger: Ledger, arm: str, resamples: Resamples) -> list[dict[str, Any]]:
-    seen = context.prompts_seen(ledger, arm)
+    """Every evaluation point, the base first: what training had taken, how far the model had moved, and its gold."""
+    taken = context.training_axes(ledger, arm)
+    still = {"exact": 0.0, "unit": "nats"}
     return [
         {
             "point": point,
-            "prompts_seen": seen[point],
+            **taken[point],
+            "kl": plain(style_drift.divergence(ledger, arm, resamples, point).per_response) if point else still,
             "gold": win_rate.mean_gold(ledger, arm, resamples, point).as_dict(),
         }
         for point in range(ledger.final_point + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -48,6 +48,11 @@ ARTIFACTS = {  # metric -> (artifact, what it is, unit)
         "correlation of its score with gold (1 is perfect)",
         "plain",
     ),
+}
+AXES = {  # what a learning curve can be drawn over -> the columns of metrics.jsonl that add up to it
+    "prompts_seen": ("prompts_seen",),
+    "tokens": ("tokens_generated", "tokens_trained"),
+    "device_seconds": ("device_seconds",),
 }
 HELD_OUT_COUNTS = {"gold": "gold/num_held_out_snippets", "reward_model": "reward_model/num_held_out_comparisons"}
 PACKAGED_MODELS = {
@@ -97,8 +102,8 @@ def _rows(ledger: Ledger, arm: str) -> pd.DataFrame:
     return rows[rows["label"].isin(labels) & (rows["phase"] == "train")]
 
 
-def prompts_seen(ledger: Ledger, arm: str) -> dict[int, float]:
-    """Evaluation point -> prompt presentations in training (mean over seeds); the base has seen none.
+def training_axes(ledger: Ledger, arm: str) -> dict[int, dict[str, float | None]]:
+    """Evaluation point -> what training had taken by then, mean over seeds; the base has taken nothing.
 
     Raises:
         LedgerError: a point has samples but no metrics.
@@ -106,13 +111,20 @@ def prompts_seen(ledger: Ledger, arm: str) -> dict[int, float]:
     labels = [f"{run.label}/evaluation" for run in ledger.runs if run.arm == arm]
     rows = ledger.metrics
     rows = rows[rows["label"].isin(labels) & (rows["phase"] == "evaluation")]
-    means = {0: 0.0}
+    taken: dict[int, dict[str, float | None]] = {0: dict.fromkeys(AXES, 0.0)}
     for point in range(1, ledger.final_point + 1):
-        seen = rows.loc[rows["point"] == point, "prompts_seen"]
-        if seen.empty:
+        here = rows[rows["point"] == point]
+        if here.empty:
             raise LedgerError(f"{arm}: metrics.jsonl has no row of evaluation point {point}")
-        means[point] = float(seen.mean())
-    return means
+        taken[point] = {name: _mean_sum(here, columns) for name, columns in AXES.items()}
+    return taken
+
+
+def _mean_sum(rows: pd.DataFrame, columns: Sequence[str]) -> float | None:
+    """Mean over rows of the sum of the columns, or None where one was not recorded."""
+    if not all(name in rows and rows[name].notna().all() for name in columns):
+        return None
+    return float(rows[list(columns)].sum(axis=1).mean())
 
 
 def artifacts(ledger: Ledger) -> list[dict[str, Any]]:

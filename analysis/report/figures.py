@@ -6,12 +6,15 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from analysis.report import scaling_figure
 
@@ -30,12 +33,17 @@ PALETTE = (
 )  # Okabe & Ito 2008, two added
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+AXES = {  # of the curves: what the reader chooses, what stands under the figure
+    "prompts_seen": ("prompts", "prompt presentations in training"),
+    "tokens": ("tokens", "tokens generated and trained on"),
+    "device_seconds": ("device-seconds", "device-seconds of training (seconds × devices)"),
+}
 WIDTH = 6.4  # inches; the page scales it
 STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": "DejaVu Sans",
-    "font.size": 9.5,
+    "font.size": 10,
     "axes.titlesize": 10,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -64,8 +72,15 @@ class Picture:
 
 
 def pictures(report: Report) -> dict[str, Picture]:
-    """All figures by name."""
-    return {name: _picture(report, name, *FIGURES[name]) for name in FIGURES}
+    """All figures by name, and one learning curve for each axis that was recorded."""
+    curves = {f"curves_{axis}": _curve_figure(axis) for axis in recorded_axes(report)}
+    return {name: _picture(report, name, *parts) for name, parts in {**FIGURES, **curves}.items()}
+
+
+def recorded_axes(report: Report) -> dict[str, str]:
+    """The axes that every arm has at every evaluation point, and what the reader calls them."""
+    points = [item for arm in report["arms"] for item in arm["curve"]]
+    return {axis: name for axis, (name, _) in AXES.items() if all(item[axis] is not None for item in points)}
 
 
 def _picture(report: Report, name: str, draw: Callable[[Figure, Report], None], title: str, caption: str) -> Picture:
@@ -98,9 +113,11 @@ def _inline(svg: str, name: str, title: str, description: str) -> str:
 
 def _describe(report: Report, name: str) -> str:
     """The figure in words, for those who do not see it."""
+    if name.startswith("curves_"):
+        return "; ".join(_spoken_curve(arm, name.removeprefix("curves_")) for arm in report["arms"]) + "."
     shown: dict[str, tuple[str, Callable[[Report], Report]]] = {
         "win_rates": ("percent", lambda arm: arm["win_rate"]["gold"]),
-        "curves": ("gold points at the end", lambda arm: arm["curve"][-1]["gold"]),
+        "frontier": ("gold points at the end", lambda arm: arm["curve"][-1]["gold"]),
         "over_optimisation": ("base SD of gold gained at the end", lambda arm: arm["over_optimisation"][-1]["gold"]),
     }
     unit, number = shown[name]
@@ -109,6 +126,11 @@ def _describe(report: Report, name: str) -> str:
 
 def _spoken(arm: str, number: Report, unit: str) -> str:
     return f"{arm} {number['value']:.2f} {unit}, interval {number['low']:.2f} to {number['high']:.2f}"
+
+
+def _spoken_curve(arm: Report, axis: str) -> str:
+    end = arm["curve"][-1]
+    return _spoken(arm["arm"], end["gold"], f"gold points after {end[axis]:,.0f} {AXES[axis][0]}")
 
 
 def _style(position: int) -> dict[str, Any]:
@@ -148,27 +170,56 @@ def _around_even(report: Report) -> tuple[float, float]:
     )
 
 
-def _curves(canvas: Figure, report: Report) -> None:
-    canvas.set_size_inches(WIDTH, 3.7)
+def _curves(canvas: Figure, report: Report, axis: str) -> None:
+    canvas.set_size_inches(WIDTH, 3.9)
     axes = canvas.subplots()
-    last = max(arm["curve"][-1]["prompts_seen"] for arm in report["arms"])
     for position, arm in enumerate(report["arms"]):
         gold = [item["gold"] for item in arm["curve"]]
-        shift = (
-            (position - (len(report["arms"]) - 1) / 2) * last * 0.006
-        )  # so that the bars of two arms do not hide each other
-        seen = [item["prompts_seen"] + (shift if item["point"] else 0) for item in arm["curve"]]
-        axes.errorbar(
-            seen,
-            [item["value"] for item in gold],
-            yerr=_errors(gold),
-            elinewidth=1,
-            capsize=2,
-            label=arm["arm"],
-            **_style(position),
-        )
-    axes.set_xlabel("prompt presentations in training")
+        _line(axes, position, arm["arm"], [item[axis] for item in arm["curve"]], gold, yerr=_errors(gold))
+    axes.set_xlabel(AXES[axis][1])
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_ylabel("mean gold score (0 to 100)")
+    _legend(canvas, report)
+
+
+def _frontier(canvas: Figure, report: Report) -> None:
+    canvas.set_size_inches(WIDTH, 4.1)
+    axes = canvas.subplots()
+    for position, arm in enumerate(report["arms"]):
+        kl = [_within(item["kl"]) for item in arm["curve"]]
+        gold = [item["gold"] for item in arm["curve"]]
+        away = [item["value"] for item in kl]
+        _line(axes, position, arm["arm"], away, gold, xerr=_errors(kl), yerr=_errors(gold))
+    axes.set_xscale("function", functions=(_signed_root, _signed_square))
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.set_xlabel("KL to the base per response (nats; square-root scale)")
+    axes.set_ylabel("mean gold score (0 to 100)")
+    _legend(canvas, report)
+
+
+def _within(kl: Report) -> Report:
+    """The number with its interval, cut at zero: a KL is not negative, its estimate may be."""
+    bounds = {"value": kl.get("exact"), "low": kl.get("exact"), "high": kl.get("exact"), **kl}
+    return {name: max(0.0, bounds[name]) for name in ("value", "low", "high")}
+
+
+def _signed_root(values: Any) -> Any:
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+def _signed_square(values: Any) -> Any:
+    return np.sign(values) * np.square(values)
+
+
+def _line(axes: Any, position: int, name: str, x: list[float], gold: list[Report], **errors: Any) -> None:
+    heights = [item["value"] for item in gold]
+    _, _, bars = axes.errorbar(x, heights, label=name, elinewidth=0.8, capsize=0, **errors, **_style(position))
+    for bar in bars:
+        bar.set_alpha(0.55)  # the lines come first
+
+
+def _legend(canvas: Figure, report: Report) -> None:
     canvas.legend(loc="outside lower center", ncols=min(4, len(report["arms"])), handlelength=3.2)
 
 
@@ -182,10 +233,11 @@ FIGURES: dict[str, tuple[Callable[[Figure, Report], None], str, str]] = {
         "Win rate of each arm against the base, by gold.",
         "Win rate against the base, by gold, with 95 % intervals. Right of the dashed line the arm is preferred.",
     ),
-    "curves": (
-        _curves,
-        "Mean gold score over prompt presentations in training.",
-        "Mean gold score along training; bars are 95 % intervals over prompts. All arms start from the base, left.",
+    "frontier": (
+        _frontier,
+        "Mean gold score over the KL to the base, one line an arm, from the base on the left.",
+        "Each point is one evaluation, bars are 95 % intervals. Higher is better; further left is closer to the base. "
+        "An arm whose line runs above another's buys more gold for the same distance.",
     ),
     "over_optimisation": (
         _gold_and_proxy,
@@ -193,3 +245,11 @@ FIGURES: dict[str, tuple[Callable[[Figure, Report], None], str, str]] = {
         scaling_figure.CAPTION,
     ),
 }
+
+
+def _curve_figure(axis: str) -> tuple[Callable[[Figure, Report], None], str, str]:
+    return (
+        partial(_curves, axis=axis),
+        f"Mean gold score over {AXES[axis][1]}, one line an arm.",
+        f"Mean gold score over {AXES[axis][1]}. Bars are 95 % intervals; all arms start from the base, left.",
+    )

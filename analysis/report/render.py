@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from analysis import decision
 from analysis.report import cells, context, figures, wording
 from analysis.report.tables import (
     collapse,
@@ -18,6 +19,7 @@ from analysis.report.tables import (
     glance,
     judges,
     over_optimisation,
+    points,
     questions,
     signatures,
     stability,
@@ -28,6 +30,19 @@ from analysis.signatures import Signature
 
 TEMPLATES = Path(__file__).parent / "templates"
 CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+APPENDICES = (  # title, what it holds, files of templates/sections
+    ("Scores, win rates and costs", "every arm, every pair, every judge", ("glance", "win_rate", "judges", "scores")),
+    ("Stability", "over training, samples and seeds", ("stability",)),
+    ("Style drift", "against what the base shows against itself", ("style_drift",)),
+    ("Every evaluation point", "the numbers behind the curves and the frontier", ("points",)),
+    (
+        "What the arms learned from",
+        "shared artifacts, each arm's settings, training health",
+        ("learned_from", "health"),
+    ),
+    ("Methods and limits", "how to read the numbers, what they do not prove", ("how_to_read", "limits")),
+    ("Provenance", "checks, hashes, versions, hardware", ("provenance",)),
+)
 
 
 def environment(autoescape: bool) -> Environment:
@@ -45,6 +60,7 @@ def environment(autoescape: bool) -> Environment:
 def view(report: Mapping[str, Any], signed: Sequence[Signature]) -> dict[str, Any]:
     """What both templates are given: the report, its signatures and its tables."""
     content = dict(report)
+    axes = figures.recorded_axes(content)
     return {
         "report": content,
         "number": cells.cell,
@@ -52,6 +68,7 @@ def view(report: Mapping[str, Any], signed: Sequence[Signature]) -> dict[str, An
         "decision_rules": gates.rules(content),
         "questions": questions.questions(content),
         "summary": glance.summary(content),
+        "scores_and_costs": glance.scores_and_costs(content),
         "matrix": win_rate.matrix(content),
         "pairs": win_rate.pair_details(content),
         "asked": judges.asked(content),
@@ -77,6 +94,10 @@ def view(report: Mapping[str, Any], signed: Sequence[Signature]) -> dict[str, An
         "limits": wording.LIMITS,
         "signed": signed,
         "signatures": signatures.signatures(signed),
+        "levels": get_args(decision.Confidence),
+        "axes": axes,
+        "points": points.points(content, axes),
+        "appendices": APPENDICES,
     }
 
 

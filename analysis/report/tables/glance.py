@@ -6,42 +6,55 @@ from collections.abc import Callable
 
 from analysis.report.cells import Cell, Report, Row, Table, cell, heads
 
+BLANK = Cell("")
 MARKS = {"beats the base": "▲", "is worse than the base": "▼", "does not differ from the base": "●"}
 MARK_TONES = {"▲": "good", "▼": "bad", "●": "even"}
 
 
 def summary(report: Report) -> Table:
     """The table that a decision is read from: arms as columns."""
-    arms = report["arms"]
-    blank = Cell("")
-
-    def row(label: str, meaning: str, base: Cell, make: Callable[[Report], Cell]) -> Row:
-        return Row(label, meaning, (base, *(make(arm) for arm in arms)))
-
     reference, still = Cell("reference"), cell({"exact": 0.0, "unit": "nats"})
-    rows = [
+    row = _row_maker(report)
+    rows = (
         row("Verdict by gold", "whether the interval of the gold gain excludes zero", reference, _verdict),
         row(
             "Win rate against the base",
             "pairs that gold prefers, ties half; 50 % is no difference",
-            blank,
+            BLANK,
             _rate("gold"),
         ),
-        row("… by the second judge", "VADER, a sentiment lexicon", blank, _rate("vader")),
-        row("… by the training reward", "what PPO trains on: shown, never drives a verdict", blank, _rate("proxy")),
-        row("Gold score", "mean probability of a positive text, × 100", cell(report["base"]["gold"]), _gold),
-        row("Gold gain", "arm minus base on the same prompts and random numbers", blank, _gain),
-        row("Worst drop from the peak", "along training, in SD of the base over prompts; 0 is best", blank, _drawdown),
+        row("Gold gain", "arm minus base on the same prompts and random numbers", BLANK, _gain),
+        row("Worst drop from the peak", "along training, in SD of the base over prompts; 0 is best", BLANK, _drawdown),
         row("KL to the base", "how far the model moved, per response", still, _kl),
-        row("Style drift", "measures that clearly exceed what the base shows against itself", blank, _drift_count),
-        row("Response length", "mean tokens of a response", cell(_length(arms[0])["base"]), _mean_length),
-        *(row(label, meaning, blank, _cost(name)) for name, label, meaning in COST_ROWS),
-    ]
-    return Table("Final models at a glance, with 95 % intervals", "", ("base", *heads(report)), tuple(rows))
+        row("Style drift", "measures that clearly exceed what the base shows against itself", BLANK, _drift_count),
+        row("Training time", "wall clock of one run, loading included", BLANK, _cost("wall_seconds")),
+    )
+    return Table("Final models, with 95 % intervals", "", ("base", *heads(report)), rows)
+
+
+def scores_and_costs(report: Report) -> Table:
+    """What else was measured of the final models."""
+    row = _row_maker(report)
+    rows = (
+        row("Gold score", "mean probability of a positive text, × 100", cell(report["base"]["gold"]), _gold),
+        row("Win rate by the second judge", "VADER, a sentiment lexicon", BLANK, _rate("vader")),
+        row(
+            "Win rate by the training reward",
+            "what PPO trains on: shown, never drives a verdict",
+            BLANK,
+            _rate("proxy"),
+        ),
+        row("Response length", "mean tokens of a response", cell(_length(report["arms"][0])["base"]), _mean_length),
+        *(row(label, meaning, BLANK, _cost(name)) for name, label, meaning in COST_ROWS),
+    )
+    return Table("Further scores and costs, with 95 % intervals", "", ("base", *heads(report)), rows)
+
+
+def _row_maker(report: Report) -> Callable[[str, str, Cell, Callable[[Report], Cell]], Row]:
+    return lambda label, meaning, base, make: Row(label, meaning, (base, *(make(arm) for arm in report["arms"])))
 
 
 COST_ROWS = (
-    ("wall_seconds", "Training time", "wall clock of one run, loading included"),
     ("device_seconds", "Device time", "seconds × devices (threads on a CPU)"),
     ("tokens_generated", "Tokens generated", "sampled in training"),
     ("tokens_trained", "Tokens trained", "through a backward pass"),

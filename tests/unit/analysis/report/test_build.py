@@ -67,6 +67,10 @@ def test_cost_is_of_training_and_health_is_late(report):
 def test_curve_starts_at_the_base_and_ends_at_the_budget(report):
     curve = report["arms"][0]["curve"]
     assert [item["prompts_seen"] for item in curve] == [0, 256, 512]
+    assert [item["tokens"] for item in curve] == [0, 28672, 57344]  # generated and trained on
+    assert [item["device_seconds"] for item in curve] == [0, 150, 300]
+    assert curve[0]["kl"] == {"exact": 0.0, "unit": "nats"}
+    assert curve[2]["kl"] == report["arms"][0]["kl"]["per_response"]
     assert curve[0]["gold"]["value"] == report["base"]["gold"]["value"]
 
 
@@ -94,6 +98,15 @@ def test_point_without_metrics_is_an_error(make_sweep):
     path.write_text(path.read_text().splitlines(keepends=True)[0])
     with pytest.raises(LedgerError, match=r"dpo: metrics\.jsonl has no row of evaluation point 2"):
         build_report(load_ledger(sweep.folder))
+
+
+def test_axis_that_was_not_recorded_is_none(make_sweep):
+    sweep = make_sweep()
+    path = sweep.folder / "dpo/seed0/evaluation/metrics.jsonl"
+    path.write_text(path.read_text().replace("tokens_trained", "tokens_taught"))
+    ppo, dpo = build_report(load_ledger(sweep.folder))["arms"]
+    assert [item["tokens"] for item in dpo["curve"]] == [0, None, None]
+    assert ppo["curve"][2]["tokens"] == 57344
 
 
 def test_missing_arm_is_reported(make_sweep):

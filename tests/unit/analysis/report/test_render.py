@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -73,11 +74,44 @@ def test_page_is_accessible(make_ledger):
     assert tags.count("table") == tags.count("caption")
     assert all(attrs.get("scope") in {"row", "col"} for tag, attrs in page.tags if tag == "th")
     pictures = [attrs for tag, attrs in page.tags if tag == "svg"]
-    assert len(pictures) == 3
+    assert len(pictures) == 6
     for attrs in pictures:
         assert attrs["role"] == "img"
         assert set(attrs["aria-labelledby"].split()) <= set(ids)
     assert dict(page.tags)["html"]["lang"] == "en"
+    levels = [int(tag[1]) for tag in tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(next_one - level <= 1 for level, next_one in pairwise(levels))
+    named = {attrs["for"] for tag, attrs in page.tags if tag == "label"}
+    assert {attrs["id"] for tag, attrs in page.tags if tag == "input"} == named
+
+
+def test_decision_comes_first_and_every_number_last(make_ledger):
+    report = build_report(make_ledger())
+    html, text = render_html(report), render_markdown(report)
+    ids = ("gates", "questions", "over", "frontier", "learning", "samples", "appendices", "glance", "pairs", "points")
+    headings = ("What to do", "The three questions", "Samples", "The arms at a glance", "Every evaluation point")
+    for page, order in (
+        (html, ["<h1>", 'aria-current="true"', *(f'id="{name}"' for name in ids), 'id="limits"', 'id="provenance"']),
+        (text, ["# ", "**How sure", *(f"\n## {words}" for words in headings), "\n## What this does not prove"]),
+    ):
+        places = [page.index(words) for words in order]
+        assert places == sorted(places)
+    top = text.split("<details>")[0]
+    assert len(top.splitlines()) < 40  # what a pull request shows before anything is opened
+    assert text.count("<details>") == text.count("</details>")
+
+
+def test_reader_chooses_the_axis_without_a_script(make_ledger):
+    report = build_report(make_ledger())
+    page = Page(render_html(report))
+    radios = [attrs for tag, attrs in page.tags if tag == "input"]
+    assert {attrs["type"] for attrs in radios} == {"radio"}
+    assert {attrs["name"] for attrs in radios} == {"axis"}
+    assert [attrs["id"] for attrs in radios if "checked" in attrs] == ["axis-prompts_seen"]
+    report["arms"][0]["curve"][1]["tokens"] = None
+    assert "axis-tokens" not in {attrs.get("id") for _, attrs in Page(render_html(report)).tags}
 
 
 def test_hostile_text_stays_text_in_html(hostile_report):
