@@ -123,7 +123,9 @@ def test_verify_says_what_it_proves_and_what_not(report, capsys):
     assert "AS SIGNED" in out
     assert "does not prove" in out
     assert "entry 2 (Grace Hopper, team lead: conditional)" in out
-    assert "38 files of the ledger" in out
+    num_files = json.loads((report / "report.json").read_text(encoding="utf-8"))["ledger"]["num_files"]
+    assert num_files > 30
+    assert f"{num_files} files of the ledger" in out
 
 
 def test_an_unsigned_report_has_a_code_and_words_of_its_own(sweep, report, capsys):
