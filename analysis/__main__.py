@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from analysis.annotations import FORMATS, AnnotationError
 from analysis.elsewhere import render_table, win_rates
 from analysis.load import LedgerError, load_ledger
@@ -42,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_commands(commands)
     options = parser.parse_args(arguments)
     try:
-        return options.run(options) or 0
+        with threadpool_limits(1):  # the products are small: threads only wait, and their number would move last digits
+            return options.run(options) or 0
     except (LedgerError, AnnotationError, ReportError, SignoffError, OSError) as error:
         print(f"error: {visible(' '.join(str(error).split()))}", file=sys.stderr)
         return BAD_INPUT

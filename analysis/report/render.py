@@ -32,6 +32,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 APPENDICES = (  # title, what it holds, files of templates/sections
     ("Scores, win rates and costs", "every arm, every pair, every judge", ("glance", "win_rate", "judges", "scores")),
+    ("Over-optimisation", "detectors, suspect responses, fitted curves, switch point", ("audit",)),
     ("Stability", "over training, samples and seeds", ("stability",)),
     ("Style drift", "against what the base shows against itself", ("style_drift",)),
     ("Every evaluation point", "the numbers behind the curves and the frontier", ("points",)),

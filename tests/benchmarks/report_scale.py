@@ -22,7 +22,7 @@ from tests.benchmarks.processes import ROOT, BusyCores, disturbance
 
 MAKER = ROOT / "tests/unit/analysis/synthetic_sweep.py"
 SIZES = ((50, 1), (100, 2), (200, 4))  # prompts, samples of each: 1, 4 and 16 times the rows
-NUM_ARMS, SEEDS, NUM_POINTS, NUM_CORES = 8, (0, 1, 2), 10, 2
+NUM_ARMS, SEEDS, NUM_POINTS = 8, (0, 1, 2), 10
 MAX_SECONDS, MAX_BYTES = 60, 2e9
 NOISE = 1.5  # how much steeper than linear still passes: processor time on a busy machine varies
 
@@ -85,9 +85,8 @@ def measure(folder: Path, rows_per_point: int) -> Cost:
         subprocess.CalledProcessError: it failed.
     """
     command = [sys.executable, "-m", "analysis", "report", str(folder)]
-    threads = {name: str(NUM_CORES) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     busy, start = BusyCores(), time.monotonic()
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | threads, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)  # its own peak memory; `resource` knows only that of all children
     seconds = time.monotonic() - start
     if process_code := os.waitstatus_to_exitcode(status):
