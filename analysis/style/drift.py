@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from analysis.statistics import (
     CONFIDENCE_LEVEL,
@@ -197,6 +198,11 @@ class Reference:
 
 def assess(ours: Corpus, reference: Reference) -> StyleDrift:
     """All measures of one model against the base."""
+    with threadpool_limits(limits=1):  # the tables are small: more threads only wait for each other
+        return _assess(ours, reference)
+
+
+def _assess(ours: Corpus, reference: Reference) -> StyleDrift:
     separation = separability.separate(ours, reference.other)
     rows = reference.embed(ours) if reference.embedder else None
     measures = [
@@ -470,7 +476,8 @@ def tell_apart(
     pairs: Sequence[tuple[str, str, Corpus, Corpus]], resamples: Resamples, rules: StyleRules
 ) -> list[Apart]:
     """Each pair of arms, corrected for their number; pairs with too few prompts are left out."""
-    found = [(one, two, separability.separate(first, second)) for one, two, first, second in pairs]
+    with threadpool_limits(limits=1):
+        found = [(one, two, separability.separate(first, second)) for one, two, first, second in pairs]
     tested = [(one, two, item, *auc_test(item, resamples)) for one, two, item in found if item]
     adjusted = holm([p for *_, p in tested])
     results = []

@@ -9,7 +9,7 @@ from analysis.report.cells import NBSP, UNITS, Cell, Report, Row, Table, bare, c
 DRIFTED = "drifted"
 MARKS = {DRIFTED: "▲", "within the floor": "○"}
 SURFACE = "surface"
-CAPTION = "change against the base, with 95 % intervals; ▲ drifted, ○ within the floor"
+CAPTION = "change against the base, with 95 % intervals; ▲ drifted, ○ within the floor or too little over it to count"
 
 
 def distributions(report: Report) -> Table:
@@ -27,7 +27,11 @@ def surface(report: Report) -> Table:
 def unseen(report: Report) -> str:
     """The features that occur in no response, as one list."""
     hidden = _unseen(report)
-    return ", ".join(item["label"].lower() for item in report["arms"][0]["style_drift"] if item["measure"] in hidden)
+    return ", ".join(
+        item["label"][0].lower() + item["label"][1:]
+        for item in report["arms"][0]["style_drift"]
+        if item["measure"] in hidden
+    )
 
 
 def rule(report: Report) -> str:
@@ -43,9 +47,13 @@ def rule(report: Report) -> str:
 
 
 def in_words(report: Report) -> list[str]:
-    """One sentence for each arm against the base, then for each pair of arms."""
-    arms = [_arm_in_words(arm) for arm in report["arms"]]
-    return [*arms, *(_pair_in_words(pair) for pair in report["style"]["pairs"])]
+    """One sentence for each arm against the base, for each pair told apart, and one for all other pairs."""
+    pairs = report["style"]["pairs"]
+    told = [_pair_in_words(pair) for pair in pairs if pair["told_apart"]]
+    alike = ", ".join(
+        f"{pair['one']} and {pair['two']} ({_auc(pair['auc'])})" for pair in pairs if not pair["told_apart"]
+    )
+    return [*map(_arm_in_words, report["arms"]), *told, *([f"Not told apart: {alike}."] if alike else [])]
 
 
 def _arm_in_words(arm: Report) -> str:
@@ -53,17 +61,18 @@ def _arm_in_words(arm: Report) -> str:
     if item["change"] is None or item["reading"] not in MARKS:
         return f"{arm['arm']}: whether it can be told from the base is {item['reading']}."
     floor = "" if item["floor"] is None else f", floor {bare(item['floor'], 2)}"
-    auc = f"AUC {bare(item['change']['value'], 2)} [{interval(item['change'])}]{floor}"
+    auc = f"{_auc(item['change'])}{floor}"
     if item["reading"] != DRIFTED:
         return f"{arm['arm']}: not told apart from the base ({auc})."
     return f"{arm['arm']}: told apart from the base ({auc}){_by(arm['style_moved'])}."
 
 
 def _pair_in_words(pair: Report) -> str:
-    auc = f"AUC {bare(pair['auc']['value'], 2)} [{interval(pair['auc'])}]"
-    if not pair["told_apart"]:
-        return f"{pair['one']} and {pair['two']}: not told apart ({auc})."
-    return f"{pair['one']} told apart from {pair['two']} ({auc}){_by(pair['moved'])}."
+    return f"{pair['one']} told apart from {pair['two']} ({_auc(pair['auc'])}){_by(pair['moved'])}."
+
+
+def _auc(estimate: Report) -> str:
+    return f"AUC {bare(estimate['value'], 2)} [{interval(estimate)}]"
 
 
 def _by(moved: list[Report]) -> str:
@@ -95,8 +104,7 @@ def _row(items: list[Report]) -> Row:
 def _cell(item: Report) -> Cell:
     if item["change"] is None or item["reading"] not in MARKS:
         return cell(item["change"], signed=item["ours"] is not None, remark=item["reading"], tone="even")
-    effect = item["effect"]
-    size = ""
+    effect, size = item["effect"], ""
     if effect and effect["unit"] == "base SD":
         size = f", d{NBSP}{bare(effect['value'], 2, signed=True)}"
     elif effect and effect["unit"] == "times the floor":
@@ -104,9 +112,15 @@ def _cell(item: Report) -> Cell:
     return cell(
         item["change"],
         signed=item["ours"] is not None,
-        remark=f"{MARKS[item['reading']]} {item['reading']}{size}",
+        remark=f"{MARKS[item['reading']]} {_reading(item)}{size}",
         tone="" if item["reading"] == DRIFTED else "even",
     )
+
+
+def _reading(item: Report) -> str:
+    """A change over the floor that does not count is not called within it."""
+    over = abs(item["change"]["value"]) > item["floor"]
+    return "too little" if over and item["reading"] != DRIFTED else str(item["reading"])
 
 
 def _unseen(report: Report) -> set[str]:

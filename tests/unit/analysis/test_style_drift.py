@@ -13,7 +13,7 @@ from analysis.style import drift
 from analysis.style.corpus import Corpus, Vocabulary, read_corpus
 from analysis.style.drift import DRIFTED, NOT_ASSESSABLE, WITHIN, Drift, Reference, StyleDrift, StyleRules
 
-RULES = StyleRules(significance_level=0.05, min_effect_base_sd=0.2, min_distance_times_floor=1.5, min_auc=0.6)
+RULES = StyleRules(significance_level=0.05, min_effect_base_sd=0.2, min_distance_times_floor=1.2, min_auc=0.6)
 
 
 @pytest.fixture
