@@ -48,7 +48,8 @@ def compare(one: Path, two: Path, base: Path, base_again: Path | None, rules: Pa
     aligned = align([*arms, *sides])
     vocabulary = Vocabulary.empty()
     corpora = [_corpus(texts, aligned.prompt_N, vocabulary) for texts in aligned.texts]
-    reference = _reference(corpora[2:], read_rules(rules))
+    limits = read_rules(rules)
+    reference = _reference(corpora[2:], limits)
     names = _names(one, two)
     pair = (*names, corpora[0], corpora[1])
     content = {
@@ -59,9 +60,9 @@ def compare(one: Path, two: Path, base: Path, base_again: Path | None, rules: Pa
         "arms": [_arm(name, corpus, reference) for name, corpus in zip(names, corpora[:2], strict=True)],
         "style": {
             "embedder": reference.embedder.name if reference.embedder else None,
-            "rules": asdict(reference.rules),
+            "rules": asdict(limits),
             "floor": FLOORS[floor],
-            "pairs": plain(drift.tell_apart([pair], reference.resamples, reference.rules)),
+            "pairs": plain(drift.tell_apart([pair], reference.resamples, limits)),
         },
     }
     safe: dict[str, Any] = all_visible(content)

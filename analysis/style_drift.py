@@ -45,9 +45,9 @@ class SweepStyle:
         return Vocabulary.empty()
 
     @cached_property
-    def rules(self) -> StyleRules:
-        """Registered before training."""
-        return self.ledger.rules("style", StyleRules)
+    def rules(self) -> StyleRules | None:
+        """Registered before training; None in a sweep that was planned before there were any."""
+        return self.ledger.rules("style", StyleRules) if "style" in self.ledger.plan["rules"] else None
 
     @cached_property
     def reference(self) -> Reference:
@@ -62,10 +62,16 @@ class SweepStyle:
 
     def assess(self, arm: str) -> StyleDrift:
         """All measures of one arm against the base."""
-        return drift.assess(self.arms[arm], self.reference)
+        return self._assessed[arm]
+
+    @cached_property
+    def _assessed(self) -> dict[str, StyleDrift]:
+        return {arm: drift.assess(corpus, self.reference) for arm, corpus in self.arms.items()}
 
     def pairs(self) -> list[Apart]:
-        """Each PPO arm told apart from each DPO arm, over the seeds that both have."""
+        """Each PPO arm told apart from each DPO arm, over the seeds that both have; none without rules."""
+        if self.rules is None:
+            return []
         by_algorithm = {
             kind: [arm for arm in self.ledger.arms if self.ledger.algorithm(arm) == kind] for kind in ("ppo", "dpo")
         }
@@ -85,7 +91,7 @@ class SweepStyle:
         embedder = self.reference.embedder
         return {
             "embedder": embedder.name if embedder else None,
-            "rules": asdict(self.rules),
+            "rules": asdict(self.rules) if self.rules else None,
             "floor": "the base under one set of random numbers against another",
             "pairs": [
                 {**asdict(pair), "auc": pair.auc.as_dict(), "moved": [asdict(item) for item in pair.moved]}

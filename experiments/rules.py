@@ -59,6 +59,8 @@ class DecisionRules(Section):
     max_style_auc: float = Field(ge=0.5, le=1, description="how well its texts may be told from the base's")
     max_cost_ratio: float = Field(ge=1, description="device time of training, in times the cheapest arm's")
     max_num_evaluation_prompts: int = Field(ge=2, description="beyond it a lead is called too small to look for")
+
+
 class StyleRules(Section):
     """From when on an arm's style counts as drifted: all of these, and over what the base shows against itself."""
 

@@ -59,7 +59,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         stops_paying=switched.switch_answer if switched else None,
         switch_at=switch_answer.switch_at(switched.switch) if switched else None,
     )
-    gates_of = _gates(ledger, resamples, steadiness, audits)
+    gates_of = _gates(ledger, resamples, steadiness, audits, style)
     report = {
         "schema": REPORT_SCHEMA,
         "sweep": ledger.plan["sweep"],
@@ -124,6 +124,7 @@ def _gates(
     resamples: Resamples,
     steadiness: dict[str, stability.ArmStability],
     audits: dict[str, Audited],
+    style: style_drift.SweepStyle,
 ) -> dict[str, tuple[gates.Gate, ...]]:
     """Of every finished arm; none where the plan registered no thresholds."""
     if "decision" not in ledger.plan["rules"]:
@@ -137,7 +138,7 @@ def _gates(
                 controlled_win_rate=None,
                 gold_gain=over_optimisation.score_gain(ledger, arm, "gold", ledger.final_point, resamples),
                 stability=item.answer if (item := steadiness[arm].tolerance) else None,
-                style_auc=None,
+                style_auc=style.assess(arm).auc.change,
                 over_optimisation=(audits[arm].audit.status, audits[arm].audit.why),
                 cost_ratio=costs.get(arm),
             ),

@@ -136,7 +136,7 @@ class Reference:
     base: Corpus
     again: Corpus | None
     resamples: Resamples
-    rules: StyleRules
+    rules: StyleRules | None
     rng: np.random.Generator
     given_embedder: semantic.Embedder | None = None
 
@@ -217,26 +217,29 @@ def _assess(ours: Corpus, reference: Reference) -> StyleDrift:
     return StyleDrift(tuple(measures), moved)
 
 
-def judge(measures: Sequence[Drift], num_prompts: int, rules: StyleRules) -> list[Drift]:
+def judge(measures: Sequence[Drift], num_prompts: int, rules: StyleRules | None) -> list[Drift]:
     """Correct for the number of measures and say which drifted.
 
     DRIFTED: over the floor, significant after Holm's correction, its interval without zero, and large enough by rule.
     """
     tested = [item for item in measures if item.p is not None]
     adjusted = dict(zip((item.measure for item in tested), holm([float(item.p or 0) for item in tested]), strict=True))
-    needed = prompts_needed(len(tested), rules.significance_level)
-    read = []
-    for item in measures:
-        p_holm = adjusted.get(item.measure)
-        if p_holm is None:
-            read.append(item)
-        elif num_prompts < needed:
-            reason = f"{NOT_ASSESSABLE}: {num_prompts} prompts, no change could be significant with under {needed}"
-            read.append(replace(item, p_holm=p_holm, reading=reason))
-        else:
-            drifted = p_holm <= rules.significance_level and _is_large(item, rules)
-            read.append(replace(item, p_holm=p_holm, reading=DRIFTED if drifted else WITHIN))
-    return read
+    corrected = [replace(item, p_holm=adjusted.get(item.measure)) for item in measures]
+    return [
+        item
+        if item.p_holm is None
+        else replace(item, reading=_reading(item, item.p_holm, num_prompts, len(tested), rules))
+        for item in corrected
+    ]
+
+
+def _reading(item: Drift, p_holm: float, num_prompts: int, num_measures: int, rules: StyleRules | None) -> str:
+    if rules is None:
+        return f"{NOT_ASSESSABLE}: the plan registered no rules for style"
+    needed = prompts_needed(num_measures, rules.significance_level)
+    if num_prompts < needed:
+        return f"{NOT_ASSESSABLE}: {num_prompts} prompts, no change could be significant with under {needed}"
+    return DRIFTED if p_holm <= rules.significance_level and _is_large(item, rules) else WITHIN
 
 
 def _is_large(item: Drift, rules: StyleRules) -> bool:

@@ -90,6 +90,12 @@ def words(text: Text) -> list[str]:
     return text.lower or [EMPTY]
 
 
+def repeats(text: Text, n: int = 4) -> bool:
+    """Whether any run of n words occurs twice."""
+    runs = [tuple(text.lower[at : at + n]) for at in range(len(text.lower) - n + 1)]
+    return len(set(runs)) < len(runs)
+
+
 def automated_readability_index(text: Text) -> float:
     """4.71 characters per word + 0.5 words per sentence - 21.43 (Senter & Smith 1967): years of school, no syllables.
 

@@ -94,7 +94,9 @@ def _gain(arm: Report) -> Cell:
 
 
 def _drift_count(arm: Report) -> Cell:
-    tested = [item for item in arm["style_drift"] if item["p_holm"] is not None]
+    tested = [item for item in arm["style_drift"] if item["reading"] in {"drifted", "within the floor"}]
+    if not tested:
+        return Cell("–", remark="not assessable", tone="even")
     return Cell(f"{sum(item['reading'] == 'drifted' for item in tested)} of {len(tested)}")
 
 

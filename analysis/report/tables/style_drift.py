@@ -37,12 +37,14 @@ def unseen(report: Report) -> str:
 def rule(report: Report) -> str:
     """When a measure counts as drifted, with the registered numbers, and what the meanings were measured by."""
     rules = report["style"]["rules"]
-    embedder = report["style"]["embedder"]
+    embeddings = f"Embeddings: {report['style']['embedder'] or 'none could be fitted'}."
+    if rules is None:
+        return f"The plan registered no rules for style, so nothing is called drifted. {embeddings}"
     return (
         "Drifted: over the noise floor, significant at "
         f"{100 * rules['significance_level']:g}{NBSP}% after Holm's correction over the arm's measures, and at least "
         f"{rules['min_effect_base_sd']:g} SD of the base's responses, {rules['min_distance_times_floor']:g} times the "
-        f"floor for a distance, or an AUC of {rules['min_auc']:g}. Embeddings: {embedder or 'none could be fitted'}."
+        f"floor for a distance, or an AUC of {rules['min_auc']:g}. {embeddings}"
     )
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.style.surface import EMPTY, FEATURES, Text, automated_readability_index, words
+from analysis.style.surface import EMPTY, FEATURES, Text, automated_readability_index, repeats, words
 
 VALUES = {feature.name: feature.value for feature in FEATURES}
 
@@ -64,6 +64,11 @@ def test_readability_by_hand():
     text = Text.read("The good cat sleeps. Rivers flow on.")
     characters = 3 + 4 + 3 + 6 + 6 + 4 + 2
     assert automated_readability_index(text) == pytest.approx(4.71 * characters / 7 + 0.5 * 7 / 2 - 21.43)
+
+
+def test_loops():
+    assert repeats(Text.read("a b c d. A b c d"))
+    assert not repeats(Text.read("a b c d e a b c"))
 
 
 def test_hostile_text_takes_linear_time():
