@@ -203,7 +203,9 @@ def _base(ledger: Ledger, resamples: Resamples) -> dict[str, Any]:
     return {"gold": win_rate.mean_gold(ledger, BASE, resamples).as_dict()}
 
 
-def _arm(ledger: Ledger, arm: str, resamples: Resamples, steadiness: stability.ArmStability, style: style_drift.SweepStyle) -> dict[str, Any]:
+def _arm(
+    ledger: Ledger, arm: str, resamples: Resamples, steadiness: stability.ArmStability, style: style_drift.SweepStyle
+) -> dict[str, Any]:
     difference = win_rate.gold_difference(ledger, arm, resamples)
     drift = style.assess(arm)
     knobs = next(item.get("knobs", {}) for item in ledger.plan["arms"] if item["arm"] == arm)
