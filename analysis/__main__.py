@@ -4,6 +4,8 @@
 ``python -m analysis report --from-json REPORT_JSON`` writes the HTML and Markdown of a report.json again.
 ``python -m analysis winrate FILE... --format alpaca_eval`` prints raw and length-controlled win rates of each file.
 ``python -m analysis sign REPORT_DIR …`` records who accepts a report, ``… verify REPORT_DIR`` whether it is unchanged.
+``python -m analysis compare OUTPUTS_A OUTPUTS_B --base OUTPUTS_BASE`` prints how far the style of two files of texts
+moved from a base's.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from analysis.annotations import FORMATS, AnnotationError
+from analysis.compare import compare, render_comparison
 from analysis.elsewhere import render_table, win_rates
 from analysis.load import LedgerError, load_ledger
+from analysis.outputs import OutputsError
 from analysis.report.files import HTML, JSON, MARKDOWN, ReportError, render_again, write_report
 from analysis.report.pdf import write_pdf
 from analysis.report.text import visible
@@ -27,6 +31,7 @@ from analysis.signatures import SignoffError
 from analysis.signoff_commands import add_commands
 
 BAD_INPUT = 2
+RULES = Path(__file__).parents[1] / "conf/rules/preregistered.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,14 +46,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     winrate.add_argument("--format", required=True, metavar="NAME", help=f"of the files: {', '.join(FORMATS)}")
     winrate.add_argument("--json", action="store_true", help="print a JSON list, one object a file, rates in percent")
     winrate.set_defaults(run=lambda options: print_win_rates(options.files, options.format, options.json))
+    _add_compare(commands)
     add_commands(commands)
     options = parser.parse_args(arguments)
     try:
         with threadpool_limits(1):  # the products are small: threads only wait, and their number would move last digits
             return options.run(options) or 0
-    except (LedgerError, AnnotationError, ReportError, SignoffError, OSError) as error:
+    except (LedgerError, AnnotationError, OutputsError, ReportError, SignoffError, OSError) as error:
         print(f"error: {visible(' '.join(str(error).split()))}", file=sys.stderr)
         return BAD_INPUT
+
+
+def _add_compare(commands: Any) -> None:
+    parser = commands.add_parser("compare", help="style drift and diversity of texts that another tool generated")
+    files = "JSON or JSON lines of prompt (or instruction) and output (or response), also packed by gzip"
+    parser.add_argument("outputs", type=Path, nargs=2, metavar="OUTPUTS", help=f"two files: {files}")
+    parser.add_argument("--base", type=Path, required=True, metavar="FILE", help="what both are measured from")
+    parser.add_argument(
+        "--base-again", type=Path, metavar="FILE", help="the base under other random numbers, for the noise floor"
+    )
+    parser.add_argument(
+        "--rules", type=Path, metavar="FILE", default=RULES, help="from when on style counts as drifted (%(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON with the keys of report.json")
+    parser.set_defaults(
+        run=lambda options: print_comparison(
+            options.outputs, options.base, options.base_again, options.rules, options.json
+        )
+    )
 
 
 def _add_report(commands: Any) -> None:
@@ -98,6 +123,16 @@ def print_win_rates(files: Sequence[Path], format_name: str, as_json: bool) -> N
         print(json.dumps([result.as_dict() for result in results], indent=1, allow_nan=False))
     else:
         print(render_table(results))
+
+
+def print_comparison(outputs: Sequence[Path], base: Path, base_again: Path | None, rules: Path, as_json: bool) -> None:
+    """Print how far two files' style moved from the base's.
+
+    Raises:
+        OutputsError: a file cannot be used.
+    """
+    content = compare(outputs[0], outputs[1], base, base_again, rules)
+    print(json.dumps(content, indent=1, allow_nan=False) if as_json else render_comparison(content))
 
 
 if __name__ == "__main__":

@@ -79,6 +79,19 @@ def load_json(path: Path) -> Any:
     Raises:
         AnnotationError: it cannot be read, is too large, or is not JSON.
     """
+    data = read_packed(path)
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(f"not JSON ({visible(str(error))})") from None
+
+
+def read_packed(path: Path) -> bytes:
+    """The file's bytes, unpacked if gzip packed them.
+
+    Raises:
+        AnnotationError: it cannot be read or is too large.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -88,10 +101,7 @@ def load_json(path: Path) -> Any:
         raise AnnotationError(getattr(error, "strerror", None) or f"cannot be unpacked ({error})") from None
     if len(data) > MAX_BYTES:
         raise AnnotationError(f"more than {MAX_BYTES} bytes")
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise AnnotationError(f"not JSON ({visible(str(error))})") from None
+    return data
 
 
 def read_alpaca_eval(value: Any) -> Annotations:

@@ -32,7 +32,7 @@ from analysis.statistics import (
     estimate_from_draws,
     multinomial_weights,
 )
-from analysis.style_drift import repeated_share, words
+from analysis.style.surface import Text, repeats
 
 Vote = Literal["PPO", "DPO", "neither", "neutral"]  # "neither" stands against both
 
@@ -502,7 +502,7 @@ def _powers_of_two(n: int) -> list[int]:
 
 
 def _empty_or_looping(text: str) -> bool:
-    return not text.strip() or repeated_share(words(text)) > 0
+    return not text.strip() or repeats(Text.read(text))
 
 
 def _percent(share: float) -> str:

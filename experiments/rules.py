@@ -61,6 +61,23 @@ class DecisionRules(Section):
     max_num_evaluation_prompts: int = Field(ge=2, description="beyond it a lead is called too small to look for")
 
 
+class StyleRules(Section):
+    """From when on an arm's style counts as drifted: all of these, and over what the base shows against itself."""
+
+    significance_level: float = Field(
+        gt=0, lt=1, description="chance of calling any measure of an unchanged arm drifted, after Holm's correction"
+    )
+    min_effect_base_sd: float = Field(
+        ge=0, description="smallest change of a mean that counts, in standard deviations of the base's responses"
+    )
+    min_distance_times_floor: float = Field(
+        ge=1, description="smallest distance that counts, as a multiple of what the base shows against itself"
+    )
+    min_auc: float = Field(
+        ge=0.5, le=1, description="smallest chance, 0.5 to 1, of telling an arm's response from the base's that counts"
+    )
+
+
 class StabilityRules(Section):
     """What counts as too unsteady. One base SD: standard deviation over prompts of the base's mean gold."""
 
@@ -159,3 +176,4 @@ class Rules(Section):
     over_optimisation: OverOptimisationRules
     switch: SwitchRules
     judges: JudgeRules
+    style: StyleRules

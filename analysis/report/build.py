@@ -46,10 +46,11 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     max_seeds = max(len(ledger.seeds(arm)) for arm in ledger.arms)
     resamples = Resamples.draw(rng, len(ledger.prompt_ids), max_seeds)
     outcome = decision.decide(ledger, resamples, rng)
+    style = style_drift.SweepStyle(ledger, resamples)
     steadiness = {arm: stability.assess(ledger, arm, resamples) for arm in ledger.arms}
     together = stability.together(ledger, steadiness, resamples)
     audits = _audits(ledger, resamples)
-    arms = [{**_arm(ledger, arm, resamples, steadiness[arm]), **plain(audits[arm])} for arm in ledger.arms]
+    arms = [{**_arm(ledger, arm, resamples, steadiness[arm], style), **plain(audits[arm])} for arm in ledger.arms]
     pairs = [_pair(ledger, item, resamples) for item in win_rate.head_to_head(ledger, "gold", resamples)]
     switched = _switched(ledger, outcome, audits)
     questions = recommendation.Questions(
@@ -58,7 +59,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         stops_paying=switched.switch_answer if switched else None,
         switch_at=switch_answer.switch_at(switched.switch) if switched else None,
     )
-    gates_of = _gates(ledger, resamples, steadiness, audits)
+    gates_of = _gates(ledger, resamples, steadiness, audits, style)
     report = {
         "schema": REPORT_SCHEMA,
         "sweep": ledger.plan["sweep"],
@@ -80,6 +81,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "arms": arms,
         "stability": plain(together),
         "head_to_head": pairs,
+        "style": style.context(),
         "judges": dict(win_rate.JUDGES),
         "asked_judges": plain(judges.assess(ledger, resamples, np.random.default_rng((ANALYSIS_SEED, JUDGES_STREAM)))),
         "missing_judges": plain(ledger.missing_judges),
@@ -122,6 +124,7 @@ def _gates(
     resamples: Resamples,
     steadiness: dict[str, stability.ArmStability],
     audits: dict[str, Audited],
+    style: style_drift.SweepStyle,
 ) -> dict[str, tuple[gates.Gate, ...]]:
     """Of every finished arm; none where the plan registered no thresholds."""
     if "decision" not in ledger.plan["rules"]:
@@ -135,7 +138,7 @@ def _gates(
                 controlled_win_rate=None,
                 gold_gain=over_optimisation.score_gain(ledger, arm, "gold", ledger.final_point, resamples),
                 stability=item.answer if (item := steadiness[arm].tolerance) else None,
-                style_auc=None,
+                style_auc=style.assess(arm).auc.change,
                 over_optimisation=(audits[arm].audit.status, audits[arm].audit.why),
                 cost_ratio=costs.get(arm),
             ),
@@ -200,8 +203,11 @@ def _base(ledger: Ledger, resamples: Resamples) -> dict[str, Any]:
     return {"gold": win_rate.mean_gold(ledger, BASE, resamples).as_dict()}
 
 
-def _arm(ledger: Ledger, arm: str, resamples: Resamples, steadiness: stability.ArmStability) -> dict[str, Any]:
+def _arm(
+    ledger: Ledger, arm: str, resamples: Resamples, steadiness: stability.ArmStability, style: style_drift.SweepStyle
+) -> dict[str, Any]:
     difference = win_rate.gold_difference(ledger, arm, resamples)
+    drift = style.assess(arm)
     knobs = next(item.get("knobs", {}) for item in ledger.plan["arms"] if item["arm"] == arm)
     return {
         "arm": arm,
@@ -213,7 +219,8 @@ def _arm(ledger: Ledger, arm: str, resamples: Resamples, steadiness: stability.A
         "win_rate": {judge: _rate(win_rate.compare(ledger, arm, BASE, judge, resamples)) for judge in win_rate.JUDGES},
         "stability": plain(steadiness),
         "collapse": plain(collapse.assess(ledger, arm, resamples)),
-        "style_drift": plain(style_drift.assess(ledger, arm, resamples)),
+        "style_drift": plain(drift.measures),
+        "style_moved": plain(drift.moved),
         "kl": plain(style_drift.divergence(ledger, arm, resamples)),
         "curve": _curve(ledger, arm, resamples),
         "over_optimisation": plain(over_optimisation.gains(ledger, arm, resamples)),

@@ -36,8 +36,9 @@ HOW_TO_READ = (
     (
         "Noise floor",
         "The base is sampled twice with different random numbers. The floor is what it shows against itself in 95 % "
-        "of random swaps of the two; a change below it means nothing. Readings are descriptive, without correction "
-        "for the number of measures.",
+        "of random swaps of the two; a change below it means nothing. Style “drifted” where a change is over the "
+        "floor, significant after Holm's correction for the number of measures (random swaps of arm and base, prompt "
+        "by prompt), and as large as the rules ask; anything less is “within the floor”.",
     ),
     (
         "KL",

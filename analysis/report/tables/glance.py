@@ -94,8 +94,10 @@ def _gain(arm: Report) -> Cell:
 
 
 def _drift_count(arm: Report) -> Cell:
-    above = sum(item["reading"] == "above the floor" for item in arm["style_drift"])
-    return Cell(f"{above} of {len(arm['style_drift'])}")
+    tested = [item for item in arm["style_drift"] if item["reading"] in {"drifted", "within the floor"}]
+    if not tested:
+        return Cell("–", remark="not assessable", tone="even")
+    return Cell(f"{sum(item['reading'] == 'drifted' for item in tested)} of {len(tested)}")
 
 
 def _length(arm: Report) -> Report:
