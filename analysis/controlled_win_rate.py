@@ -70,6 +70,16 @@ class ControlledWinRate:
 
 
 @dataclass(frozen=True)
+class Refit:
+    """The rates of one set of rows and of its resamples `[B]`, from 0 to 1."""
+
+    raw: float
+    controlled: float
+    raw_B: FloatArray
+    controlled_B: FloatArray
+
+
+@dataclass(frozen=True)
 class Design:
     """The rows as the regression sees them.
 
@@ -109,27 +119,40 @@ def controlled_win_rate(
         weights_BP: bootstrap weights of the prompts, rows sum to 1.
         rng: for the penalty and the prior's centre of each resample.
     """
-    design = Design(design_matrix(style_NF, covariate_ND), score_N, prompt_N, style_NF.shape[1])
-    once_1N, parity_NK = np.ones((1, len(score_N))), at_parity(design)
-    beta_LK = fit(design, np.repeat(once_1N, len(PENALTIES), axis=0), PENALTIES, np.zeros(design.num_style))
-    share_L = penalty_shares(design, beta_LK)
-    raw, controlled = float(score_N.mean()), float(share_L @ parity_rate(parity_NK, beta_LK, once_1N))
-    draws = [
-        (weighted_mean(weight_BN, score_N), parity_rate(parity_NK, beta_BK, weight_BN))
-        for weight_BN, beta_BK in refits(design, weights_BP, share_L, rng)
-    ]
-    raw_B, controlled_B = (np.concatenate(parts) for parts in zip(*draws, strict=True))
+    fitted = refit(score_N, prompt_N, style_NF, covariate_ND, weights_BP, rng)
 
     def percent(value: float, draws_B: FloatArray) -> Estimate:
         return estimate_from_draws(100 * value, 100 * draws_B, "percent", weights_BP.shape[1])
 
     return ControlledWinRate(
-        raw=percent(raw, raw_B),
-        controlled=percent(controlled, controlled_B),
-        style_premium=percent(raw - controlled, raw_B - controlled_B),
+        raw=percent(fitted.raw, fitted.raw_B),
+        controlled=percent(fitted.controlled, fitted.controlled_B),
+        style_premium=percent(fitted.raw - fitted.controlled, fitted.raw_B - fitted.controlled_B),
         overlap=parity_overlap(style_NF),
         identified=is_identified(style_NF),
     )
+
+
+def refit(
+    score_N: FloatArray,
+    prompt_N: IntArray,
+    style_NF: FloatArray,
+    covariate_ND: FloatArray,
+    weights_BP: FloatArray,
+    rng: np.random.Generator,
+) -> Refit:
+    """Raw and controlled rate of the rows and of every resample; arguments as of `controlled_win_rate`."""
+    design = Design(design_matrix(style_NF, covariate_ND), score_N, prompt_N, style_NF.shape[1])
+    once_1N, parity_NK = np.ones((1, len(score_N))), at_parity(design)
+    beta_LK = fit(design, np.repeat(once_1N, len(PENALTIES), axis=0), PENALTIES, np.zeros(design.num_style))
+    share_L = penalty_shares(design, beta_LK)
+    draws = [
+        (weighted_mean(weight_BN, score_N), parity_rate(parity_NK, beta_BK, weight_BN))
+        for weight_BN, beta_BK in refits(design, weights_BP, share_L, share_L @ beta_LK, rng)
+    ]
+    raw_B, controlled_B = (np.concatenate(parts) for parts in zip(*draws, strict=True))
+    controlled = float(share_L @ parity_rate(parity_NK, beta_LK, once_1N))
+    return Refit(float(score_N.mean()), controlled, raw_B, controlled_B)
 
 
 def design_matrix(style_NF: FloatArray, covariate_ND: FloatArray) -> FloatArray:
@@ -171,7 +194,7 @@ def parity_rate(parity_NK: FloatArray, beta_BK: FloatArray, weight_BN: FloatArra
 
 
 def refits(
-    design: Design, weights_BP: FloatArray, share_L: FloatArray, rng: np.random.Generator
+    design: Design, weights_BP: FloatArray, share_L: FloatArray, start_K: FloatArray, rng: np.random.Generator
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Row weights `[b, N]` and coefficients `[b, K]` of all resamples, some at a time."""
     num_resamples, num_prompts = weights_BP.shape
@@ -181,10 +204,16 @@ def refits(
     for start in range(0, num_resamples, rows_at_once):
         some = slice(start, start + rows_at_once)
         weight_BN = num_prompts * weights_BP[some][:, design.prompt_N]
-        yield weight_BN, fit(design, weight_BN, penalty_B[some], centre_BF[some])
+        yield weight_BN, fit(design, weight_BN, penalty_B[some], centre_BF[some], start_K)
 
 
-def fit(design: Design, weight_BN: FloatArray, penalty_B: FloatArray, centre_BF: FloatArray) -> FloatArray:
+def fit(
+    design: Design,
+    weight_BN: FloatArray,
+    penalty_B: FloatArray,
+    centre_BF: FloatArray,
+    start_K: FloatArray | float = 0.0,
+) -> FloatArray:
     """Penalised logistic regressions on fractional targets, one for each row of weights, by Newton's method. `[B, K]`.
 
     Maximises Σ_n w_n [y_n log p_n + (1 − y_n) log(1 − p_n)] − λ/2 (Σ_f (φ_f − c_f)² + Σ_d ψ_d²), θ all but free.
@@ -194,6 +223,7 @@ def fit(design: Design, weight_BN: FloatArray, penalty_B: FloatArray, centre_BF:
         weight_BN: weight of each row, 1 on average.
         penalty_B: λ.
         centre_BF: c, or anything that broadcasts to it.
+        start_K: where to begin; the result does not depend on it.
     """
     x_NK, y_N = design.x_NK, design.score_N
     num_fits, num_coefficients = len(weight_BN), x_NK.shape[1]
@@ -201,7 +231,7 @@ def fit(design: Design, weight_BN: FloatArray, penalty_B: FloatArray, centre_BF:
     centre_BK = np.zeros((num_fits, num_coefficients))
     centre_BK[:, design.style_columns] = centre_BF
     products_NM = (x_NK[:, :, None] * x_NK[:, None, :]).reshape(len(x_NK), -1)  # M = K x K
-    beta_BK = np.zeros((num_fits, num_coefficients))
+    beta_BK = np.zeros((num_fits, num_coefficients)) + start_K
     for _ in range(MAX_ITERATIONS):
         p_BN = expit(beta_BK @ x_NK.T)
         gradient_BK = (weight_BN * (y_N - p_BN)) @ x_NK - precision_BK * (beta_BK - centre_BK)

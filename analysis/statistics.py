@@ -9,8 +9,8 @@ Shapes: S seeds, P prompts, M samples of a prompt, B resamples.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,17 @@ FloatArray = npt.NDArray[np.float64]
 CONFIDENCE_LEVEL = 0.95
 NUM_RESAMPLES = 2000
 DECIMALS = 12  # kept of every number
+NORMAL_QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE_LEVEL) / 2))  # 1.96
 MIN_SEEDS_FOR_METHOD = 3  # below this the seeds are averaged, and the interval speaks of these checkpoints only
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval. `n` prompts and `num_seeds` seeds went into it."""
+    """A number with its interval. `n` prompts and `num_seeds` seeds went into it.
+
+    `standard_error` is the SD of the resamples; from three seeds on half the interval over 1.96, what a normal estimate
+    with such an interval would have, because the SD of a t distribution with so few degrees of freedom may be infinite.
+    """
 
     value: float
     low: float
@@ -57,13 +62,16 @@ class Resamples:
 
     Attributes:
         prompts: `[B, P]`, rows sum to 1.
-        seeds: number of seeds k -> `[B, k]`, rows sum to 1; all equal below `MIN_SEEDS_FOR_METHOD`.
+        seeds: number of seeds k -> `[B, k]`, rows sum to 1; all equal below `MIN_SEEDS_FOR_METHOD`. For what cannot be
+            computed for one seed; a mean over seeds is better served by `average_seeds`.
         swaps: `[B, P]` of 0 or 1, for the label swaps of the noise floor.
+        pivots: number of seeds k -> `[2, B]`, standard normal values and χ² values over their k − 1 degrees of freedom.
     """
 
     prompts: FloatArray
     seeds: Mapping[int, FloatArray]
     swaps: FloatArray
+    pivots: Mapping[int, FloatArray] = field(default_factory=dict)
 
     @classmethod
     def draw(
@@ -74,11 +82,38 @@ class Resamples:
             prompts=multinomial_weights(rng, num_prompts, num_resamples),
             seeds={count: _seed_weights(rng, count, num_resamples) for count in range(1, max_seeds + 1)},
             swaps=rng.integers(0, 2, size=(num_resamples, num_prompts)).astype(np.float64),
+            pivots={
+                count: _seed_pivots(rng, count, num_resamples) for count in range(MIN_SEEDS_FOR_METHOD, max_seeds + 1)
+            },
         )
 
-    def average_seeds(self, draws: FloatArray) -> FloatArray:
-        """`[B, S]` per seed -> `[B]`, with the seed weights of each resample."""
-        return np.asarray((draws * self.seeds[draws.shape[1]]).sum(axis=1))
+    def average_seeds(self, draws_BS: FloatArray) -> FloatArray:
+        """Resamples of prompts for each seed, `[B, S]` -> resamples of the mean over seeds, `[B]`.
+
+        From three seeds on they carry what other seeds would have given. Drawing the seeds again would not do: it
+        understates their variance by (S − 1) / S, knows nothing of how uncertain so few leave it, and counts the
+        noise of prompts up to three times (Owen 2007, arXiv:0712.1111). Instead, with V = s² / S the variance of the
+        mean by the spread of the seeds, and N the part of it that is noise of prompts within a seed, which is in the
+        resamples already, the variance between seeds is drawn from its generalised pivotal quantity
+        max(0, V (S − 1) / χ² − N) (Weerahandi 1993; Krishnamoorthy & Mathew 2004). Where seeds dominate this is
+        Student's t with S − 1 degrees of freedom; where they spread no more than noise explains, V ≤ N, nothing is
+        added. analysis/coverage.md has the measured coverage.
+
+        The spread is that of the given quantity: take differences and ratios for each seed, before averaging.
+
+        Args:
+            draws_BS: all resamples or the first of them.
+        """
+        num_resamples, num_seeds = draws_BS.shape
+        mean_B = draws_BS.mean(axis=1)
+        if num_seeds < MIN_SEEDS_FOR_METHOD:
+            return np.asarray(mean_B)
+        between = draws_BS.mean(axis=0).var(ddof=1) / num_seeds
+        noise = (draws_BS - mean_B[:, None]).var(axis=0).sum() / (num_seeds * (num_seeds - 1))
+        if between <= noise:
+            return np.asarray(mean_B)
+        normal_B, chi_square_B = self.pivots[num_seeds][:, :num_resamples]
+        return np.asarray(mean_B + normal_B * np.sqrt(np.maximum(0, between / chi_square_B - noise)))
 
 
 def multinomial_weights(rng: np.random.Generator, num_units: int, num_resamples: int) -> FloatArray:
@@ -91,6 +126,14 @@ def _seed_weights(rng: np.random.Generator, num_seeds: int, num_resamples: int) 
     if num_seeds < MIN_SEEDS_FOR_METHOD:
         return np.full((num_resamples, num_seeds), 1 / num_seeds)
     return multinomial_weights(rng, num_seeds, num_resamples)
+
+
+def _seed_pivots(rng: np.random.Generator, num_seeds: int, num_resamples: int) -> FloatArray:
+    """Every quantile once, in random order: less chance in the ends of an interval than from free draws. `[2, B]`."""
+    quantiles = (np.arange(num_resamples) + 0.5) / num_resamples
+    normal_B = stats.norm.ppf(rng.permutation(quantiles))
+    chi_square_B = stats.chi2.ppf(rng.permutation(quantiles), num_seeds - 1) / (num_seeds - 1)
+    return np.stack([normal_B, chi_square_B])
 
 
 def percentile_interval(draws: FloatArray, level: float = CONFIDENCE_LEVEL) -> tuple[float, float]:
@@ -106,7 +149,9 @@ def estimate_from_draws(value: float, draws: FloatArray, unit: str, n: int, num_
     its own value.
     """
     low, high = percentile_interval(np.round(draws, DECIMALS))
-    return Estimate(round(value, DECIMALS), low, high, float(np.std(draws)), unit, n, num_seeds)
+    of_checkpoints = num_seeds < MIN_SEEDS_FOR_METHOD
+    standard_error = float(np.std(draws)) if of_checkpoints else (high - low) / (2 * NORMAL_QUANTILE)
+    return Estimate(round(value, DECIMALS), low, high, standard_error, unit, n, num_seeds)
 
 
 def recentred_estimate(
@@ -129,7 +174,7 @@ def recentred_estimate(
 
 
 def mean_draws(values_SP: FloatArray, resamples: Resamples) -> FloatArray:
-    """Bootstrap values `[B]` of the mean over seeds and prompts (two-level and crossed where there are three seeds)."""
+    """Bootstrap values `[B]` of the mean over seeds and prompts, see `Resamples.average_seeds`."""
     return resamples.average_seeds(resamples.prompts @ values_SP.T)
 
 
@@ -140,16 +185,57 @@ def mean_estimate(values_SP: FloatArray, resamples: Resamples, unit: str) -> Est
     return estimate_from_draws(float(values_SP.mean()), draws, unit, num_prompts, num_seeds)
 
 
+def ratio_draws(numerator_SP: FloatArray, denominator_SP: FloatArray, resamples: Resamples) -> FloatArray:
+    """Bootstrap values `[B]` of the ratio of two means.
+
+    r + mean(numerator − r denominator) / mean(denominator) is the ratio itself in every resample of prompts, and makes
+    the spread of seeds that of the ratio, not of its two parts.
+    """
+    ratio = numerator_SP.mean() / denominator_SP.mean()
+    denominator_BS = resamples.prompts @ denominator_SP.T
+    excess_B = resamples.average_seeds(resamples.prompts @ numerator_SP.T - ratio * denominator_BS)
+    return np.asarray(ratio + excess_B / denominator_BS.mean(axis=1))
+
+
 def ratio_estimate(numerator_SP: FloatArray, denominator_SP: FloatArray, resamples: Resamples, unit: str) -> Estimate:
     """Ratio of two means (such as nats per token: total nats over total tokens) with its interval."""
     num_seeds, num_prompts = numerator_SP.shape
-    draws = mean_draws(numerator_SP, resamples) / mean_draws(denominator_SP, resamples)
+    draws = ratio_draws(numerator_SP, denominator_SP, resamples)
     value = float(numerator_SP.mean() / denominator_SP.mean())
     return estimate_from_draws(value, draws, unit, num_prompts, num_seeds)
 
 
+def two_sided_p(draws: FloatArray, reference: float) -> float:
+    """p-value that belongs to the percentile interval: twice the smaller share of resamples on either side.
+
+    With one added to both counts (Davison & Hinkley 1997, section 4.2.3), so that no p is below 2 / (B + 1).
+
+    Args:
+        draws: bootstrap values `[B]`.
+        reference: the value that stands for no difference.
+    """
+    draws = np.round(draws, DECIMALS)
+    fewer = min(int(np.sum(draws <= reference)), int(np.sum(draws >= reference)))
+    return min(1.0, 2 * (fewer + 1) / (len(draws) + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values that keep the chance of any false claim in the family at the level (Holm 1979).
+
+    The i-th smallest of m is multiplied by m − i + 1, and none may be smaller than one before it.
+    """
+    order = np.argsort(p_values, kind="stable")
+    factors = len(p_values) - np.arange(len(p_values))
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(factors * np.asarray(p_values)[order]))
+    return [float(p) for p in adjusted]
+
+
 def sign_test(differences_P: FloatArray) -> float:
     """Two-sided exact p-value that prompts lean neither way; prompts with no difference are left out.
+
+    With one pair of yes-or-no outcomes for each prompt this is McNemar's exact test: the pairs left over are the
+    discordant ones. Several pairs of one prompt are not independent, so a prompt counts once, by its mean.
 
     Args:
         differences_P: one signed difference per prompt.

@@ -1,23 +1,77 @@
-"""Who is preferred: each arm against the base, each PPO arm against each DPO arm; same prompts, same random numbers."""
+"""Who is preferred: each arm against the base, each PPO arm against each DPO arm; same prompts, same random numbers.
+
+`compare_all` makes every comparison that the report shows and corrects the declared primary ones for their number.
+`shown_ahead` is the only way from a win rate to words that say who is better.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from analysis.load import BASE, Ledger
-from analysis.statistics import Estimate, FloatArray, Resamples, mean_estimate, sign_test
+from analysis.load import BASE, Ledger, LedgerError
+from analysis.statistics import (
+    CONFIDENCE_LEVEL,
+    Estimate,
+    FloatArray,
+    Resamples,
+    estimate_from_draws,
+    holm,
+    mean_estimate,
+    ratio_draws,
+    sign_test,
+    two_sided_p,
+)
 
-Judge = Literal["gold", "vader", "proxy"]
-JUDGES: dict[Judge, str] = {
-    "gold": "drives the verdicts; it ranked the training pairs of every arm and is no arm's training reward",
-    "vader": "second judge, a sentiment lexicon that no training saw",
-    "proxy": "is the training reward of PPO: shown, never drives a verdict",
-}
+BoolArray = npt.NDArray[np.bool_]
+Judge = str  # its name
+Independence = Literal["INDEPENDENT", "SAME FAMILY", "IS THE TRAINING REWARD"]
+Contest = Literal["arm_against_base", "ppo_against_dpo"]
+TRAINING_REWARD: Independence = "IS THE TRAINING REWARD"
 EVEN = 50.0  # percent: no preference
+SIGNIFICANCE = 1 - CONFIDENCE_LEVEL
+
+
+@dataclass(frozen=True)
+class JudgeCard:
+    """What a reader has to know about a judge.
+
+    Attributes:
+        role: what it is, for people.
+        independence: how it relates to the reward that PPO trains on.
+    """
+
+    role: str
+    independence: Independence
+
+
+JUDGES: dict[Judge, JudgeCard] = {
+    "gold": JudgeCard("the task's own measure; it also ranked the training pairs of every arm", "INDEPENDENT"),
+    "vader": JudgeCard("second judge, a sentiment lexicon that no training saw", "INDEPENDENT"),
+    "proxy": JudgeCard("the reward model that PPO trains on: shown, never drives a verdict", TRAINING_REWARD),
+}
+
+
+class VerdictError(ValueError):
+    """A verdict was asked of a judge that must not give one."""
+
+
+@dataclass(frozen=True)
+class WinRateRules:
+    """Registered before training, see experiments/rules.py."""
+
+    primary_judge: Judge
+    primary_comparisons: tuple[Contest, ...]
+    max_missing_percent: float
+    max_intransitivity_points: float
+
+
+# For sweeps planned before there were such rules: nothing was declared, so nothing decides.
+UNREGISTERED = WinRateRules("gold", primary_comparisons=(), max_missing_percent=0, max_intransitivity_points=0)
 
 
 @dataclass(frozen=True)
@@ -25,19 +79,67 @@ class WinRate:
     """How often a judge prefers `arm` to `opponent`, ties half.
 
     Attributes:
-        estimate: percent of pairs.
-        ties: percent of pairs that the judge scores equally.
+        independence: how the judge relates to the training reward.
+        estimate: percent of the pairs that were judged.
+        ties: percent of those that the judge prefers neither way.
+        p: two-sided, belongs to the interval of `estimate`.
         sign_test: exact p-value over prompts, the companion of the interval.
         seeds: the seeds that both have.
+        num_pairs: that should have been judged.
+        num_missing: of those without a preference.
+        adjusted_p: `p` corrected for the number of primary comparisons; None where the comparison is descriptive.
+        blocked: why no verdict may rest on it; None where one may.
     """
 
     arm: str
     opponent: str
     judge: Judge
+    independence: Independence
     estimate: Estimate
     ties: Estimate
+    p: float
     sign_test: float
     seeds: tuple[int, ...]
+    num_pairs: int
+    num_missing: int
+    adjusted_p: float | None = None
+    blocked: str | None = None
+
+
+Comparisons = dict[tuple[str, str, Judge], WinRate]
+
+
+@dataclass(frozen=True)
+class OutcomeChange:
+    """A yes-or-no outcome of responses, arm against base.
+
+    Attributes:
+        ours, base: percent of responses.
+        difference: ours minus base, in points.
+        num_more, num_less: prompts on which the arm's responses have it more, or less, often than the base's.
+        p: McNemar's exact test on those prompts.
+    """
+
+    outcome: str
+    ours: Estimate
+    base: Estimate
+    difference: Estimate
+    num_more: int
+    num_less: int
+    p: float
+
+
+# --------------------------------------------------------------------------------------------------------- preferences
+def preferences(ledger: Ledger, arm: str, opponent: str, judge: Judge) -> FloatArray | None:
+    """What a judge makes of two final models: `[S, P, M]`, or None where it was not asked or they share no seed.
+
+    1 where it prefers the arm, 0 where the opponent, 1/2 where neither, fractions between; NaN where it gave none.
+    """
+    seeds = common_seeds(ledger, arm, opponent)
+    if not seeds or not ledger.has(judge):
+        return None
+    ours, theirs = (ledger.numbers(name, judge, seeds=seeds) for name in (arm, opponent))
+    return pair_scores(ours, theirs)
 
 
 def pair_scores(ours: FloatArray, theirs: FloatArray) -> FloatArray:
@@ -45,33 +147,139 @@ def pair_scores(ours: FloatArray, theirs: FloatArray) -> FloatArray:
     return (np.sign(ours - theirs) + 1) / 2
 
 
+def common_seeds(ledger: Ledger, arm: str, opponent: str) -> list[int]:
+    """Seeds that both have finished; the base goes with every seed."""
+    if opponent == BASE:
+        return ledger.seeds(arm)
+    return sorted(set(ledger.seeds(arm)) & set(ledger.seeds(opponent)))
+
+
+def contests(ledger: Ledger) -> Iterator[tuple[str, str, Contest]]:
+    """Each arm against the base, then each PPO arm against each DPO arm."""
+    for arm in ledger.arms:
+        yield arm, BASE, "arm_against_base"
+    for ppo in (arm for arm in ledger.arms if ledger.algorithm(arm) == "ppo"):
+        for dpo in (arm for arm in ledger.arms if ledger.algorithm(arm) == "dpo"):
+            yield ppo, dpo, "ppo_against_dpo"
+
+
+# ------------------------------------------------------------------------------------------------------------ win rates
 def win_rate(ours_SPM: FloatArray, theirs_SPM: FloatArray, resamples: Resamples) -> Estimate:
     """Percent of pairs won, ties half: mean over a prompt's samples first, because the prompt is the unit."""
     return mean_estimate(100 * pair_scores(ours_SPM, theirs_SPM).mean(axis=2), resamples, "percent")
 
 
 def compare(ledger: Ledger, arm: str, opponent: str, judge: Judge, resamples: Resamples) -> WinRate | None:
-    """Win rate of the final models, or None where the judge has no scores or the two share no finished seed."""
-    seeds = common_seeds(ledger, arm, opponent)
-    if not seeds or not ledger.has(judge):
+    """Win rate of the final models, or None where there is no preference between them."""
+    score_SPM = preferences(ledger, arm, opponent, judge)
+    if score_SPM is None or np.isnan(score_SPM).all():
         return None
-    ours, theirs = (ledger.numbers(name, judge, seeds=seeds) for name in (arm, opponent))
-    ties = mean_estimate(100 * (ours == theirs).mean(axis=2), resamples, "percent")
-    per_prompt = pair_scores(ours, theirs).mean(axis=(0, 2))
+    seeds = tuple(common_seeds(ledger, arm, opponent))
+    rate, draws = judged_mean(100 * score_SPM, resamples)
+    ties, _ = judged_mean(np.where(np.isnan(score_SPM), np.nan, 100.0 * (score_SPM == 0.5)), resamples)
+    answered_P = ~np.isnan(score_SPM).all(axis=(0, 2))
     return WinRate(
-        arm, opponent, judge, win_rate(ours, theirs, resamples), ties, sign_test(per_prompt - 0.5), tuple(seeds)
+        arm=arm,
+        opponent=opponent,
+        judge=judge,
+        independence=JUDGES[judge].independence,
+        estimate=rate,
+        ties=ties,
+        p=two_sided_p(draws, EVEN),
+        sign_test=sign_test(np.nanmean(score_SPM[:, answered_P], axis=(0, 2)) - 0.5),
+        seeds=seeds,
+        num_pairs=score_SPM.size,
+        num_missing=int(np.isnan(score_SPM).sum()),
     )
 
 
-def head_to_head(ledger: Ledger, judge: Judge, resamples: Resamples) -> Iterator[WinRate]:
-    """Each PPO arm against each DPO arm."""
-    for ppo in (arm for arm in ledger.arms if ledger.algorithm(arm) == "ppo"):
-        for dpo in (arm for arm in ledger.arms if ledger.algorithm(arm) == "dpo"):
-            result = compare(ledger, ppo, dpo, judge, resamples)
-            if result is not None:
-                yield result
+def judged_mean(values_SPM: FloatArray, resamples: Resamples) -> tuple[Estimate, FloatArray]:
+    """Mean in percent with its interval, and its resamples `[B]`; what is NaN is left out.
+
+    First over the judged samples of a prompt, then over the prompts that have any.
+    """
+    judged_SPM = ~np.isnan(values_SPM)
+    num_judged_SP = judged_SPM.sum(axis=2)
+    mean_SP = np.where(judged_SPM, values_SPM, 0).sum(axis=2) / np.maximum(1, num_judged_SP)
+    judged_SP = np.minimum(1.0, num_judged_SP)
+    num_seeds, num_prompts = judged_SP.shape
+    draws = ratio_draws(mean_SP, judged_SP, resamples)
+    value = float(mean_SP.mean() / judged_SP.mean())
+    return estimate_from_draws(value, draws, "percent", num_prompts, num_seeds), draws
 
 
+# ------------------------------------------------------------------------------------------------------------- verdicts
+def rules_of(ledger: Ledger) -> WinRateRules:
+    """The rules in use.
+
+    Raises:
+        LedgerError: they would let a judge decide that is unknown or is the training reward.
+    """
+    if "win_rate" not in ledger.plan["rules"]:
+        return UNREGISTERED
+    rules = ledger.rules("win_rate", WinRateRules)
+    card = JUDGES.get(rules.primary_judge)
+    if card is None:
+        raise LedgerError(f"rules.win_rate.primary_judge is {rules.primary_judge!r}; there are {', '.join(JUDGES)}")
+    if card.independence == TRAINING_REWARD:
+        raise LedgerError(
+            f"rules.win_rate.primary_judge is {rules.primary_judge!r}, which is the training reward and decides nothing"
+        )
+    return rules
+
+
+def compare_all(ledger: Ledger, resamples: Resamples) -> Comparisons:
+    """Every contest by every judge, keyed by arm, opponent and judge; the primary ones with adjusted p-values.
+
+    Raises:
+        LedgerError: the rules would let a judge decide that is unknown or is the training reward.
+    """
+    rules = rules_of(ledger)
+    found: Comparisons = {}
+    primary = []
+    for arm, opponent, contest in contests(ledger):
+        for judge in JUDGES:
+            rate = compare(ledger, arm, opponent, judge, resamples)
+            if rate is None:
+                continue
+            found[arm, opponent, judge] = replace(rate, blocked=why_blocked(rate, rules))
+            if judge == rules.primary_judge and contest in rules.primary_comparisons:
+                primary.append((arm, opponent, judge))
+    for key, adjusted in zip(primary, holm([found[key].p for key in primary]), strict=True):
+        found[key] = replace(found[key], adjusted_p=adjusted)
+    return found
+
+
+def why_blocked(rate: WinRate, rules: WinRateRules) -> str | None:
+    """Why no verdict may rest on a comparison, whatever its numbers; None where one may."""
+    if rate.independence == TRAINING_REWARD:
+        return "the judge is the training reward"
+    missing = 100 * rate.num_missing / rate.num_pairs
+    if missing > rules.max_missing_percent:
+        return (
+            f"{rate.num_missing} of {rate.num_pairs} preferences are missing ({missing:.1f} %; "
+            f"at most {rules.max_missing_percent:g} % may be)"
+        )
+    return None
+
+
+def shown_ahead(rate: WinRate) -> str | None:
+    """The side that a verdict may call better, or None where no difference is shown.
+
+    Better means: the interval excludes 50 % and the p-value, corrected for the number of primary comparisons, is at
+    most 5 %. A descriptive comparison, or one with too many preferences missing, shows nothing.
+
+    Raises:
+        VerdictError: the judge is the training reward.
+    """
+    if rate.independence == TRAINING_REWARD:
+        raise VerdictError(f"{rate.judge} is the training reward: its win rates are shown and decide nothing")
+    if rate.blocked or rate.adjusted_p is None or rate.adjusted_p > SIGNIFICANCE or not rate.estimate.excludes(EVEN):
+        return None
+    return rate.arm if rate.estimate.value > EVEN else rate.opponent
+
+
+# ---------------------------------------------------------------------------------------------------------------- gold
 def gold_difference(ledger: Ledger, arm: str, resamples: Resamples) -> Estimate:
     """Mean gold of the final arm minus the base's, paired by prompt and sample, in gold points (0 to 100)."""
     gold = ledger.numbers(arm, "gold") - ledger.numbers(BASE, "gold")
@@ -83,8 +291,29 @@ def mean_gold(ledger: Ledger, arm: str, resamples: Resamples, point: int | None 
     return mean_estimate(100 * ledger.numbers(arm, "gold", point).mean(axis=2), resamples, "gold points")
 
 
-def common_seeds(ledger: Ledger, arm: str, opponent: str) -> list[int]:
-    """Seeds that both have finished; the base goes with every seed."""
-    if opponent == BASE:
-        return ledger.seeds(arm)
-    return sorted(set(ledger.seeds(arm)) & set(ledger.seeds(opponent)))
+# ------------------------------------------------------------------------------------------------- yes-or-no outcomes
+def outcome_changes(ledger: Ledger, arm: str, resamples: Resamples) -> list[OutcomeChange]:
+    """What a response has or has not, of the final arm against the base's under the same random numbers."""
+    ours, base = (
+        {
+            "cut at the length limit": ledger.array(name, "finish_reason") == "length",
+            "empty": np.char.str_len(np.char.strip(ledger.array(name, "response").astype(str))) == 0,
+        }
+        for name in (arm, BASE)
+    )
+    return [outcome_change(name, ours[name], base[name], resamples) for name in ours]
+
+
+def outcome_change(name: str, ours_SPM: BoolArray, base_SPM: BoolArray, resamples: Resamples) -> OutcomeChange:
+    """One yes-or-no outcome with McNemar's exact test; see `sign_test` for several samples of a prompt."""
+    ours_SP, base_SP = (100 * values.astype(np.float64).mean(axis=2) for values in (ours_SPM, base_SPM))
+    change_P = np.round((ours_SP - base_SP).mean(axis=0), 9)  # sums in another order must not look like a difference
+    return OutcomeChange(
+        outcome=name,
+        ours=mean_estimate(ours_SP, resamples, "percent"),
+        base=mean_estimate(base_SP, resamples, "percent"),
+        difference=mean_estimate(ours_SP - base_SP, resamples, "percent"),
+        num_more=int(np.sum(change_P > 0)),
+        num_less=int(np.sum(change_P < 0)),
+        p=sign_test(change_P),
+    )

@@ -7,6 +7,8 @@ one trains nothing again.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -164,6 +166,27 @@ class JudgeRules(Section):
     )
 
 
+class WinRateRules(Section):
+    """Which win rates a verdict may rest on."""
+
+    primary_judge: str = Field(description="judge of the primary comparisons; never the training reward")
+    primary_comparisons: tuple[Literal["arm_against_base", "ppo_against_dpo"], ...] = Field(
+        description="the family of final comparisons whose p-values are corrected together (Holm); all else is "
+        "descriptive"
+    )
+    max_missing_percent: float = Field(
+        ge=0,
+        le=100,
+        description="missing preferences, in percent of the pairs, above which a comparison decides nothing",
+    )
+    max_intransitivity_points: float = Field(
+        ge=0,
+        le=100,
+        description="by how many points a direct win rate may differ from what strengths fitted without it predict; "
+        "more, by the whole interval, is called a judge's intransitivity",
+    )
+
+
 class Rules(Section):
     """All sections."""
 
@@ -177,3 +200,4 @@ class Rules(Section):
     switch: SwitchRules
     judges: JudgeRules
     style: StyleRules
+    win_rate: WinRateRules

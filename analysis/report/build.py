@@ -19,6 +19,8 @@ from analysis import (
     readiness,
     recommendation,
     stability,
+    strengths,
+    style_control,
     style_drift,
     switch_answer,
     switch_point,
@@ -34,6 +36,7 @@ from analysis.statistics import CONFIDENCE_LEVEL, NUM_RESAMPLES, Estimate, Resam
 REPORT_SCHEMA = 1
 ANALYSIS_SEED = 20261123  # of the bootstrap; the same ledger gives the same bytes
 JUDGES_STREAM = 1  # a generator of its own: a further judge must not move the other numbers
+REFITS_STREAM = 5  # likewise, a pair whose style is controlled for
 
 
 def build_report(ledger: Ledger) -> dict[str, Any]:
@@ -49,9 +52,20 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     style = style_drift.SweepStyle(ledger, resamples)
     steadiness = {arm: stability.assess(ledger, arm, resamples) for arm in ledger.arms}
     together = stability.together(ledger, steadiness, resamples)
-    audits = _audits(ledger, resamples)
-    arms = [{**_arm(ledger, arm, resamples, steadiness[arm], style), **plain(audits[arm])} for arm in ledger.arms]
-    pairs = [_pair(ledger, item, resamples) for item in win_rate.head_to_head(ledger, "gold", resamples)]
+    decides = win_rate.rules_of(ledger).primary_judge
+    refits = np.random.default_rng((ANALYSIS_SEED, REFITS_STREAM))
+    controls = style_control.control_all(ledger, decides, resamples, refits)
+    rates = _win_rates(ledger, decides, resamples, controls)
+    audits = _audits(ledger, resamples, controls if decides == "gold" else {})
+    arms = [
+        {**_arm(ledger, arm, resamples, steadiness[arm], style, rates[arm, BASE]), **plain(audits[arm])}
+        for arm in ledger.arms
+    ]
+    pairs = [
+        {"ppo": arm, "dpo": opponent, "win_rate": by_judge}
+        for (arm, opponent), by_judge in rates.items()
+        if opponent != BASE and by_judge["gold"]
+    ]
     switched = _switched(ledger, outcome, audits)
     questions = recommendation.Questions(
         readiness.assess(ledger, resamples, rng),
@@ -59,7 +73,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         stops_paying=switched.switch_answer if switched else None,
         switch_at=switch_answer.switch_at(switched.switch) if switched else None,
     )
-    gates_of = _gates(ledger, resamples, steadiness, audits, style)
+    gates_of = _gates(ledger, resamples, steadiness, audits, style, controls)
     report = {
         "schema": REPORT_SCHEMA,
         "sweep": ledger.plan["sweep"],
@@ -82,7 +96,8 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "stability": plain(together),
         "head_to_head": pairs,
         "style": style.context(),
-        "judges": dict(win_rate.JUDGES),
+        "judges": {name: {**plain(card), "decides": name == decides} for name, card in win_rate.JUDGES.items()},
+        "strengths": plain(strengths.assess(ledger, win_rate.rules_of(ledger), resamples)),
         "asked_judges": plain(judges.assess(ledger, resamples, np.random.default_rng((ANALYSIS_SEED, JUDGES_STREAM)))),
         "missing_judges": plain(ledger.missing_judges),
         "samples": {"rule": side_by_side.RULE, "chosen": side_by_side.choose_samples(ledger)},
@@ -125,6 +140,7 @@ def _gates(
     steadiness: dict[str, stability.ArmStability],
     audits: dict[str, Audited],
     style: style_drift.SweepStyle,
+    controls: style_control.Controls,
 ) -> dict[str, tuple[gates.Gate, ...]]:
     """Of every finished arm; none where the plan registered no thresholds."""
     if "decision" not in ledger.plan["rules"]:
@@ -135,7 +151,7 @@ def _gates(
         arm: gates.assess(
             gates.Measurements(
                 win_rate=_gold_rate(ledger, arm, resamples),
-                controlled_win_rate=None,
+                controlled_win_rate=style_control.identified_rate(controls.get((arm, BASE))),
                 gold_gain=over_optimisation.score_gain(ledger, arm, "gold", ledger.final_point, resamples),
                 stability=item.answer if (item := steadiness[arm].tolerance) else None,
                 style_auc=style.assess(arm).auc.change,
@@ -204,7 +220,12 @@ def _base(ledger: Ledger, resamples: Resamples) -> dict[str, Any]:
 
 
 def _arm(
-    ledger: Ledger, arm: str, resamples: Resamples, steadiness: stability.ArmStability, style: style_drift.SweepStyle
+    ledger: Ledger,
+    arm: str,
+    resamples: Resamples,
+    steadiness: stability.ArmStability,
+    style: style_drift.SweepStyle,
+    rates: dict[str, dict[str, Any] | None],
 ) -> dict[str, Any]:
     difference = win_rate.gold_difference(ledger, arm, resamples)
     drift = style.assess(arm)
@@ -216,7 +237,8 @@ def _arm(
         "verdict": decision.verdict(difference).word,
         "gold": win_rate.mean_gold(ledger, arm, resamples).as_dict(),
         "gold_difference": with_mde(difference),
-        "win_rate": {judge: _rate(win_rate.compare(ledger, arm, BASE, judge, resamples)) for judge in win_rate.JUDGES},
+        "win_rate": rates,
+        "outcomes": plain(win_rate.outcome_changes(ledger, arm, resamples)),
         "stability": plain(steadiness),
         "collapse": plain(collapse.assess(ledger, arm, resamples)),
         "style_drift": plain(drift.measures),
@@ -241,8 +263,8 @@ class Audited:
     switch_answer: Answer
 
 
-def _audits(ledger: Ledger, resamples: Resamples) -> dict[str, Audited]:
-    """Of every arm. Their halves of the prompts are drawn apart from all else."""
+def _audits(ledger: Ledger, resamples: Resamples, controls: style_control.Controls) -> dict[str, Audited]:
+    """Of every arm; `controls` are by gold, or empty. Their halves of the prompts are drawn apart from all else."""
     lacking = {"scaling_law", "over_optimisation", "switch"} - set(ledger.plan["rules"])
     if lacking:
         why = f"no rules of {', '.join(sorted(lacking))} were registered for this sweep"
@@ -251,7 +273,9 @@ def _audits(ledger: Ledger, resamples: Resamples) -> dict[str, Audited]:
     base = over_optimisation.reference(ledger, resamples)
     audits = {}
     for arm in ledger.arms:
-        audit = over_optimisation.audit(ledger, arm, base, resamples, halves)
+        control = controls.get((arm, BASE))
+        style = control.rates if control else None
+        audit = over_optimisation.audit(ledger, arm, base, resamples, halves, style)
         switch = switch_point.assess(ledger, arm, halves, audit.hacking_points)
         law = over_optimisation.law(ledger, arm, resamples)
         audits[arm] = Audited(law, audit, switch, switch_answer.answer(ledger, arm, switch))
@@ -280,20 +304,35 @@ def with_mde(estimate: Estimate) -> dict[str, Any]:
     return {**estimate.as_dict(), "minimum_detectable_effect": estimate.minimum_detectable_effect}
 
 
+def _win_rates(
+    ledger: Ledger, decides: win_rate.Judge, resamples: Resamples, controls: style_control.Controls
+) -> dict[tuple[str, str], dict[str, dict[str, Any] | None]]:
+    """(arm, opponent) -> judge -> what the report says of their win rate; the deciding judge's also at equal style."""
+    compared = win_rate.compare_all(ledger, resamples)
+    found: dict[tuple[str, str], dict[str, dict[str, Any] | None]] = {}
+    for arm, opponent, _ in win_rate.contests(ledger):
+        found[arm, opponent] = {judge: _rate(compared.get((arm, opponent, judge))) for judge in win_rate.JUDGES}
+        rate = found[arm, opponent][decides]
+        if rate:
+            rate["controlled"] = plain(controls.get((arm, opponent)))
+    return found
+
+
 def _rate(rate: win_rate.WinRate | None) -> dict[str, Any] | None:
     if rate is None:
         return None
     return {
         **with_mde(rate.estimate),
         "ties": rate.ties.as_dict(),
+        "p": rate.p,
+        "adjusted_p": rate.adjusted_p,
         "sign_test_p": rate.sign_test,
         "seeds": list(rate.seeds),
+        "num_pairs": rate.num_pairs,
+        "num_missing": rate.num_missing,
+        "blocked": rate.blocked,
+        "ahead": None if rate.blocked else win_rate.shown_ahead(rate),
     }
-
-
-def _pair(ledger: Ledger, gold: win_rate.WinRate, resamples: Resamples) -> dict[str, Any]:
-    rates = {judge: win_rate.compare(ledger, gold.arm, gold.opponent, judge, resamples) for judge in win_rate.JUDGES}
-    return {"ppo": gold.arm, "dpo": gold.opponent, "win_rate": {judge: _rate(rate) for judge, rate in rates.items()}}
 
 
 def _curve(ledger: Ledger, arm: str, resamples: Resamples) -> list[dict[str, Any]]:

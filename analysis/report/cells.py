@@ -35,6 +35,7 @@ UNITS = {  # unit -> (decimals, what follows the number)
     "steps": (0, ""),
     "count": (0, ""),
     "tokens in all": (0, ""),
+    "logits": (2, "\u00a0logits"),
     "plain": (2, ""),
     "SD of responses": (2, "\u00a0SD of responses"),
     "times the median": (1, "\u00a0× median"),

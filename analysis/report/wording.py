@@ -4,14 +4,38 @@ HOW_TO_READ = (
     (
         "Interval",
         "The range in brackets or small print is a 95 % interval from a bootstrap over prompts: draw the evaluation "
-        "prompts again with replacement, 2,000 times, and see where the number falls. From three seeds on, seeds are "
-        "drawn again too.",
+        "prompts again with replacement, 2,000 times, and see where the number falls. From three seeds on it also "
+        "carries what other seeds would have given: where seeds differ much, it is Student's t over the seeds.",
     ),
     (
         "Win rate",
         "Both models continue the same prompts with the same random numbers; the judge says whose response scores "
         "higher, a tie counts half. The sign test is its exact companion: the chance of so lopsided a count of "
         "prompts if there were no difference.",
+    ),
+    (
+        "Primary and descriptive",
+        "Which comparisons are primary was registered before training. Their p-values are corrected together by "
+        "Holm's method, so that among all of them a difference is claimed where there is none in at most one of twenty "
+        "such sweeps. Words that say who is ahead rest on these alone; everything else is descriptive. The smallest p "
+        "that 2,000 resamples can show is 0.001.",
+    ),
+    (
+        "At equal style",
+        "The share of pairs that would be won if both wrote equally long, with equally many headers, lists and bold "
+        "passages: a logistic regression on the differences, refitted in 400 of the resamples. The style premium is "
+        "what the plain share has beyond it. “Not identified” where the two hardly ever write alike.",
+    ),
+    (
+        "Strength",
+        "One number for each arm that explains all comparisons together (Bradley and Terry): the difference of two "
+        "strengths is the log-odds that one is preferred to the other. A judge that prefers in circles has no such "
+        "scale, which the check against the direct results shows.",
+    ),
+    (
+        "Independence of a judge",
+        "INDEPENDENT of the reward that PPO trains on, of the SAME FAMILY, or it IS THE TRAINING REWARD, which never "
+        "decides anything.",
     ),
     (
         "Gold, proxy, VADER",

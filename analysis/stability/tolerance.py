@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -112,7 +112,7 @@ def half_of(resamples: Resamples, positions: list[int]) -> Resamples:
     weights = resamples.prompts[:, positions]
     totals = weights.sum(axis=1, keepdims=True)
     scaled = np.divide(weights, totals, out=np.full_like(weights, 1 / len(positions)), where=totals > 0)
-    return Resamples(scaled, resamples.seeds, resamples.swaps[:, positions])
+    return replace(resamples, prompts=scaled, swaps=resamples.swaps[:, positions])
 
 
 # ----------------------------------------------------------------------------------------------------------- one answer

@@ -1,17 +1,21 @@
-"""PPO against DPO."""
+"""Who is preferred: against the base, PPO against DPO, at equal style, and on one scale."""
 
 from __future__ import annotations
 
-from analysis.report.cells import Cell, Number, Report, Row, Table, cell
+from collections.abc import Iterator
+
+from analysis.report.cells import NBSP, Cell, Number, Report, Row, Table, cell
+from analysis.statistics import minimum_detectable_effect
 
 EVEN = 50.0
+BASE = "base"
 
 
 def matrix(report: Report) -> Table | None:
     """PPO arms as rows, DPO arms as columns, percent of pairs that PPO wins by gold."""
     pairs = {(pair["ppo"], pair["dpo"]): pair["win_rate"]["gold"] for pair in report["head_to_head"]}
     rows, columns = (list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1))
-    body = tuple(Row(ppo, "", tuple(_pair_cell(pairs.get((ppo, dpo)), ppo, dpo) for dpo in columns)) for ppo in rows)
+    body = tuple(Row(ppo, "", tuple(_pair_cell(pairs.get((ppo, dpo))) for dpo in columns)) for ppo in rows)
     return (
         Table("Share of pairs that the PPO arm wins, by gold", "PPO arm ↓  DPO arm →", tuple(columns), body)
         if body
@@ -19,35 +23,162 @@ def matrix(report: Report) -> Table | None:
     )
 
 
-def pair_details(report: Report) -> Table | None:
-    """Every pair by every judge."""
-    rows = []
-    for pair in report["head_to_head"]:
-        rates = pair["win_rate"]
-        gold = rates["gold"]
-        cells = (
-            cell(gold),
-            cell(rates["vader"]),
-            cell(rates["proxy"]),
-            cell(gold["ties"]),
-            Cell(f"{gold['sign_test_p']:.2g}"),
-            Cell(f"{gold['minimum_detectable_effect']:.1f} points"),
-        )
-        rows.append(Row(f"{pair['ppo']} against {pair['dpo']}", "", cells))
+def comparisons(report: Report) -> Table:
+    """Every comparison by the judge that decides, with its tests and at equal style."""
+    judge = next(name for name, card in report["judges"].items() if card["decides"])
+    found = {name: rate for name, rates in _all_comparisons(report) if (rate := rates[judge]) is not None}
+    rows = [Row(name, "", _comparison(rate)) for name, rate in found.items()]
+    num_primary = sum(rate["adjusted_p"] is not None for rate in found.values())
     columns = (
-        "gold",
-        "VADER",
-        "training reward (no verdict)",
-        "ties by gold",
+        "share won",
+        "reading",
+        f"p, corrected for {num_primary} comparisons" if num_primary else "p",
         "sign test, p",
-        "smallest difference found in 4 of 5 repetitions",
+        "at equal style",
+        "style premium",
+        "ties",
+        "missing",
     )
-    return Table("Every pair by every judge: share that PPO wins", "Pair", columns, tuple(rows)) if rows else None
+    return Table(f"Every comparison by {judge}: share of pairs that the first wins", "Comparison", columns, tuple(rows))
 
 
-def _pair_cell(rate: Number, ppo: str, dpo: str) -> Cell:
+def by_judge(report: Report) -> Table:
+    """Every comparison by the judges that do not decide."""
+    judges = {name: card for name, card in report["judges"].items() if not card["decides"]}
+    rows = tuple(
+        Row(name, "", tuple(cell(rates[judge], remark=_no_verdict(rates[judge])) for judge in judges))
+        for name, rates in _all_comparisons(report)
+    )
+    columns = tuple(f"{judge} ({card['independence']})" for judge, card in judges.items())
+    return Table(
+        "Every comparison by the other judges: share of pairs that the first wins", "Comparison", columns, rows
+    )
+
+
+def strengths(report: Report) -> Table | None:
+    """All arms on one scale, the base at zero."""
+    scale = report["strengths"]
+    if scale is None:
+        return None
+    rows = [Row(BASE, "", (Cell("0", remark="reference"), Cell(f"50{NBSP}%", remark="reference")))]
+    ranked = sorted(scale["strengths"], key=lambda item: -item["strength"]["value"])
+    rows += [Row(item["arm"], "", (cell(item["strength"], signed=True), cell(item["win_rate"]))) for item in ranked]
+    return Table(
+        f"Strengths by {scale['judge']}, from all comparisons together ({scale['num_refits']} refits)",
+        "Arm, strongest first",
+        ("strength", "share of pairs against the base it stands for"),
+        tuple(rows),
+    )
+
+
+def direct_checks(report: Report) -> Table | None:
+    """Each direct PPO-against-DPO result beside what all other comparisons predict."""
+    checks = report["strengths"]["checks"] if report["strengths"] else []
+    rows = tuple(
+        Row(
+            f"{item['ppo']} against {item['dpo']}",
+            "",
+            (
+                cell(item["direct"]),
+                cell(item["predicted"]),
+                cell(item["difference"], signed=True),
+                Cell("▲ judge intransitivity")
+                if item["intransitive"]
+                else Cell("● agree", remark=_unseen(item["difference"]), tone="even"),
+            ),
+        )
+        for item in checks
+    )
+    columns = ("direct", "predicted", "direct minus predicted", "reading")
+    caption = (
+        "Direct result against the one that strengths predict when fitted without any PPO-against-DPO comparison; the "
+        "intervals of the difference hold for all pairs together"
+    )
+    return Table(caption, "Pair", columns, rows) if rows else None
+
+
+def outcomes(report: Report) -> Table:
+    """Yes-or-no outcomes of responses, arm against base."""
+    rows = tuple(
+        Row(
+            f"{arm['arm']}: {item['outcome']}",
+            "",
+            (
+                cell(item["ours"]),
+                cell(item["base"]),
+                cell(item["difference"], signed=True, remark=_unseen_unless_shown(item["difference"])),
+                Cell(f"{item['num_more']} more, {item['num_less']} less"),
+                Cell(f"{item['p']:.2g}"),
+            ),
+        )
+        for arm in report["arms"]
+        for item in arm["outcomes"]
+    )
+    columns = ("arm", "base", "difference", "prompts on which it happens", "McNemar's exact test, p")
+    return Table("Yes-or-no outcomes of a response, arm against base (descriptive)", "Outcome", columns, rows)
+
+
+def _all_comparisons(report: Report) -> Iterator[tuple[str, dict[str, Number]]]:
+    for arm in report["arms"]:
+        yield f"{arm['arm']} against the base", arm["win_rate"]
+    for pair in report["head_to_head"]:
+        yield f"{pair['ppo']} against {pair['dpo']}", pair["win_rate"]
+
+
+def _comparison(rate: Report) -> tuple[Cell, ...]:
+    corrected = "descriptive" if rate["adjusted_p"] is None else f"{rate['adjusted_p']:.2g}"
+    missing = f"{rate['num_missing']} of {rate['num_pairs']}" if rate["num_missing"] else "none"
+    return (
+        cell(rate),
+        _reading(rate),
+        Cell(corrected),
+        Cell(f"{rate['sign_test_p']:.2g}"),
+        *_controlled(rate["controlled"]),
+        cell(rate["ties"]),
+        Cell(missing),
+    )
+
+
+def _controlled(control: Number) -> tuple[Cell, Cell]:
+    if control is None:
+        return Cell("not assessable", remark="no preferences", tone="even"), Cell("–")
+    rates = control["rates"]
+    if not rates["identified"]:
+        return Cell("not identified", remark="too few pairs are alike in style", tone="even"), Cell("–")
+    controlled_for = ", ".join(control["features"]) or "style does not differ"
+    return cell(rates["controlled"], remark=controlled_for), cell(rates["style_premium"], signed=True)
+
+
+def _reading(rate: Report) -> Cell:
+    if rate["blocked"]:
+        return Cell("no verdict", remark=rate["blocked"], tone="even")
+    if rate["ahead"]:
+        return Cell(f"▲ {'the base' if rate['ahead'] == BASE else rate['ahead']} ahead")
+    if rate["adjusted_p"] is None:
+        return Cell("descriptive", remark=_unseen_unless_shown(rate, EVEN), tone="even")
+    if not rate["low"] <= EVEN <= rate["high"]:
+        return Cell("● not shown", remark="clear by itself, not after correction for all comparisons", tone="even")
+    return Cell("● no difference shown", remark=_unseen(rate), tone="even")
+
+
+def _pair_cell(rate: Number) -> Cell:
     if rate is None:
         return Cell("–", remark="not compared")
-    if rate["low"] <= EVEN <= rate["high"]:
-        return cell(rate, remark="● no difference shown", tone="even")
-    return cell(rate, remark=f"▲ {ppo if rate['value'] > EVEN else dpo} ahead")
+    reading = _reading(rate)
+    return cell(rate, remark=f"{reading.main}; {reading.remark}".removesuffix("; "), tone=reading.tone)
+
+
+def _no_verdict(rate: Number) -> str:
+    if rate is None:
+        return "no scores"
+    return f"no verdict: {rate['blocked']}" if rate["blocked"] else ""
+
+
+def _unseen(number: Report) -> str:
+    """What "no difference" does not exclude."""
+    effect = minimum_detectable_effect(number["standard_error"])
+    return f"a true one under {effect:.1f}{NBSP}points would often go unseen"
+
+
+def _unseen_unless_shown(number: Report, reference: float = 0.0) -> str:
+    return _unseen(number) if number["low"] <= reference <= number["high"] else ""

@@ -6,15 +6,18 @@ import pytest
 from analysis.statistics import (
     Estimate,
     Resamples,
+    holm,
     mean_draws,
     mean_estimate,
     minimum_detectable_effect,
     multinomial_weights,
     percentile_interval,
+    ratio_draws,
     ratio_estimate,
     recentred_estimate,
     sign_test,
     split_halves,
+    two_sided_p,
 )
 
 
@@ -40,20 +43,37 @@ def test_interval_agrees_with_a_slow_independent_bootstrap():
     assert fast.standard_error == pytest.approx(values.std() / np.sqrt(40), rel=0.05)
 
 
-def test_two_level_interval_agrees_with_a_slow_one_and_is_wider_where_seeds_differ():
-    generator = np.random.default_rng(4)
-    values = generator.normal(size=(3, 30)) * 0.2 + np.array([[0.0], [1.0], [2.0]])
-    resamples = Resamples.draw(np.random.default_rng(5), 30, 3, num_resamples=4000)
-    slow = []
-    for _ in range(4000):
-        seeds, prompts = generator.integers(3, size=3), generator.integers(30, size=30)
-        slow.append(np.mean([[values[seed, prompt] for prompt in prompts] for seed in seeds]))
+def test_where_only_seeds_differ_the_interval_is_students_t():
+    """Seed means 1, 2 and 3, every prompt alike: 2 ± t(2 df) × 1 / √3, from the tables 4.303."""
+    values = np.array([[1.0], [2.0], [3.0]]) * np.ones(30)
+    resamples = Resamples.draw(np.random.default_rng(5), 30, 3, num_resamples=20_000)
     estimate = mean_estimate(values, resamples, "percent")
-    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])), abs=0.06)
-    two_seeds = Resamples.draw(np.random.default_rng(5), 30, 2)
-    assert (
-        mean_estimate(values[:2], two_seeds, "percent").high - mean_estimate(values[:2], two_seeds, "percent").low < 0.5
-    )
+    assert (estimate.low, estimate.high) == pytest.approx((2 - 2.484, 2 + 2.484), abs=0.12)
+    assert estimate.minimum_detectable_effect == pytest.approx(2.80 * 2.484 / 1.96, rel=0.06)
+
+
+def test_where_seeds_do_not_differ_their_number_adds_nothing():
+    values = np.tile(np.random.default_rng(4).normal(size=50), (3, 1))
+    resamples = Resamples.draw(np.random.default_rng(5), 50, 3)
+    assert mean_draws(values, resamples) == pytest.approx(mean_draws(values[:1], resamples))
+
+
+def test_noise_of_prompts_within_a_seed_is_counted_once():
+    """Independent noise alone: the mean has variance 1 / (S P); drawing seeds and prompts again gives thrice that."""
+    generator, resamples = np.random.default_rng(4), Resamples.draw(np.random.default_rng(5), 60, 8)
+    variances, drawn_again = [], []
+    for _ in range(60):
+        per_seed = resamples.prompts @ generator.normal(size=(8, 60)).T
+        variances.append(resamples.average_seeds(per_seed).var())
+        drawn_again.append((per_seed * resamples.seeds[8]).sum(axis=1).var())
+    assert 1.0 < np.mean(variances) * 480 < 1.7
+    assert np.mean(drawn_again) * 480 > 2.5
+
+
+def test_first_resamples_may_be_used_alone():
+    resamples = Resamples.draw(np.random.default_rng(0), 10, 3)
+    draws = np.random.default_rng(1).normal(size=(2000, 3))
+    assert resamples.average_seeds(draws[:200]).shape == (200,)
 
 
 def test_two_seeds_are_averaged_not_resampled():
@@ -92,6 +112,31 @@ def test_ratio_is_of_totals_not_a_mean_of_ratios():
     resamples = Resamples.draw(np.random.default_rng(0), 2, 1)
     estimate = ratio_estimate(np.array([[1.0, 9.0]]), np.array([[1.0, 3.0]]), resamples, "nats per token")
     assert estimate.value == pytest.approx(10 / 4)
+
+
+def test_ratio_draws_are_the_ratio_of_every_resample_and_seeds_that_agree_in_it_add_nothing():
+    generator, resamples = np.random.default_rng(1), Resamples.draw(np.random.default_rng(0), 20, 3)
+    numerator, denominator = generator.normal(3, 1, size=(1, 20)), generator.uniform(1, 2, size=(1, 20))
+    expected = (resamples.prompts @ numerator[0]) / (resamples.prompts @ denominator[0])
+    assert ratio_draws(numerator, denominator, resamples) == pytest.approx(expected)
+    tripled = np.array([[1.0], [2.0], [3.0]])  # seeds of different size and one ratio
+    draws = ratio_draws(numerator * tripled, denominator * tripled, resamples)
+    assert percentile_interval(draws) == pytest.approx(percentile_interval(expected), rel=1e-3)
+
+
+def test_p_belongs_to_the_percentile_interval():
+    draws = np.arange(1, 100) / 100.0  # 0.01 to 0.99
+    assert two_sided_p(draws, 0.03) == pytest.approx(2 * 4 / 100)  # three draws at or below, one added
+    assert two_sided_p(draws, 0.5) == 1.0
+    assert two_sided_p(draws, 2.0) == pytest.approx(2 / 100)
+    assert two_sided_p(np.full(99, 50.0), 50.0) == 1.0
+
+
+def test_holm_by_hand():
+    # sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1 = 0.02, 0.03, 0.06, 0.04 -> the last may not be below 0.06
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
 
 
 def test_sign_test_by_hand():
