@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def _reference(sides: list[Corpus], rules: StyleRules) -> Reference:
 
 def _names(*paths: Path) -> tuple[str, str]:
     """File names without their ends, or A and B where those are the same."""
-    one, two = (path.name.partition(".")[0] for path in paths)
+    one, two = (re.sub(r"(\.jsonl?)?(\.gz)?$", "", path.name) for path in paths)
     return (one, two) if one and two and one != two else ("A", "B")
 
 

@@ -108,10 +108,12 @@ def test_the_base_is_split_only_where_every_prompt_has_two(tmp_path):
 # ------------------------------------------------------------------------------------------------------------- command
 def test_shifted_texts_are_found_beside_a_twin(tmp_path, capsys):
     shifted = [{**row, "output": "- " + row["output"].upper()} for row in rows(3)]
-    files = [write(tmp_path / name, content) for name, content in (("shifted.jsonl", shifted), ("twin.jsonl", rows(4)))]
+    files = [
+        write(tmp_path / name, content) for name, content in (("model-2.1.jsonl", shifted), ("twin.json", rows(4)))
+    ]
     base, again = write(tmp_path / "base.jsonl", rows(5)), write(tmp_path / "again.jsonl", rows(6))
     content = printed(capsys, *files, "--base", base, "--base-again", again)
-    assert [arm["arm"] for arm in content["arms"]] == ["shifted", "twin"]
+    assert [arm["arm"] for arm in content["arms"]] == ["model-2.1", "twin"]
     shifted, twin = (readings(arm) for arm in content["arms"])
     assert shifted["separability"] == shifted["capitals"] == shifted["list_items"] == "drifted"
     assert "drifted" not in twin.values()
