@@ -211,6 +211,25 @@ class Ledger:
         """`array` of a numeric column."""
         return self.array(arm, column, point, stream, seeds).astype(np.float64)
 
+    def curve(self, arm: str, column: str) -> FloatArray:
+        """Mean over samples of a numeric column at every evaluation point, the base first, `[S, C, P]`."""
+        num_seeds = len(self.seeds(arm))
+        base_SP = np.repeat(self.numbers(BASE, column).mean(axis=2), num_seeds, axis=0)
+        later = [self.numbers(arm, column, point).mean(axis=2) for point in range(1, self.final_point + 1)]
+        return np.stack([base_SP, *later], axis=1)
+
+    def spent(self, arm: str, columns: Sequence[str]) -> list[float | None]:
+        """Sum of some shared axes at every evaluation point, mean over seeds; None where one was not recorded.
+
+        Args:
+            arm: an arm; the base, point 0, has spent nothing.
+            columns: of `experiments.records.Axes`.
+        """
+        labels = [f"{run.label}/evaluation" for run in self.runs if run.arm == arm]
+        rows = self.metrics[self.metrics["label"].isin(labels) & (self.metrics["phase"] == "evaluation")]
+        points = (rows[rows["point"] == point] for point in range(1, self.final_point + 1))
+        return [0.0, *(_mean_sum(here, columns) for here in points)]
+
     def preferences(self, judge: str, arm: str, opponent: str) -> FloatArray | None:
         """What a judge of `judges` made of two final models: `[S, P, M]`, or None where it was not asked about them.
 
@@ -293,6 +312,13 @@ def relative(path: str) -> Path:
     if not is_inside(path):
         raise LedgerError(f"plan.json names {path!r}, which is outside the run folder")
     return Path(path)
+
+
+def _mean_sum(rows: pd.DataFrame, columns: Sequence[str]) -> float | None:
+    """Mean over rows of the sum of the columns, or None where one is missing."""
+    if rows.empty or not all(name in rows and rows[name].notna().all() for name in columns):
+        return None
+    return float(rows[list(columns)].sum(axis=1).mean())
 
 
 # ------------------------------------------------------------------------------------------------------- plan and state

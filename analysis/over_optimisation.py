@@ -194,20 +194,12 @@ def curves(ledger: Ledger, arm: str) -> Curves:
     return Curves(
         gold_SCP=_gain_SCP(ledger, arm, "gold"),
         proxy_SCP=_gain_SCP(ledger, arm, "proxy") if ledger.has("proxy") else None,
-        nats_SCP=means_SCP(ledger, arm, "logp_policy") - means_SCP(ledger, arm, "logp_base"),
+        nats_SCP=ledger.curve(arm, "logp_policy") - ledger.curve(arm, "logp_base"),
     )
 
 
-def means_SCP(ledger: Ledger, arm: str, column: str) -> FloatArray:  # noqa: N802 - the shape
-    """Mean over samples of one column at every point, the base repeated for every seed."""
-    num_seeds = len(ledger.seeds(arm))
-    base_SP = np.repeat(ledger.numbers(BASE, column).mean(axis=2), num_seeds, axis=0)
-    later = [ledger.numbers(arm, column, point).mean(axis=2) for point in range(1, ledger.final_point + 1)]
-    return np.stack([base_SP, *later], axis=1)
-
-
 def _gain_SCP(ledger: Ledger, arm: str, column: str) -> FloatArray:  # noqa: N802 - the shape
-    means = means_SCP(ledger, arm, column)
+    means = ledger.curve(arm, column)
     return np.asarray((means - means[:, :1]) / base_sd(ledger, column))
 
 

@@ -87,6 +87,19 @@ class Resamples:
             },
         )
 
+    def of_prompts(self, chosen: npt.NDArray[Any] | Sequence[int]) -> Resamples:
+        """The same for some of the prompts; equal weights where a resample drew none of them.
+
+        Args:
+            chosen: their positions, or one Boolean for each prompt.
+        """
+        weights = self.prompts[:, chosen]
+        totals = weights.sum(axis=1, keepdims=True)
+        even = np.full_like(weights, 1 / weights.shape[1])
+        return replace(
+            self, prompts=np.divide(weights, totals, out=even, where=totals > 0), swaps=self.swaps[:, chosen]
+        )
+
     def average_seeds(self, draws_BS: FloatArray) -> FloatArray:
         """Resamples of prompts for each seed, `[B, S]` -> resamples of the mean over seeds, `[B]`.
 

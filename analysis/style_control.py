@@ -9,7 +9,6 @@ Shapes: S seeds, P prompts, M samples of a prompt, F features, B resamples, the 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -19,16 +18,12 @@ import numpy.typing as npt
 from analysis.controlled_win_rate import ControlledWinRate, is_identified, parity_overlap, refit
 from analysis.load import BASE, Ledger
 from analysis.statistics import Estimate, FloatArray, Resamples, estimate_from_draws
+from analysis.style.surface import BOLD, CODE_BLOCK, HEADER, LIST_ITEM
 from analysis.win_rate import Judge, common_seeds, contests, preferences
 
 NUM_REFITS = 400  # of the report's resamples
 FEATURES = ("length", "headers", "list items", "bold passages")
-CODE_BLOCK = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
-MARKUP = (
-    re.compile(r"^ {0,3}#{1,6}[ \t]", re.MULTILINE),
-    re.compile(r"^[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]", re.MULTILINE),
-    re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__"),
-)
+MARKUP = (HEADER, LIST_ITEM, BOLD)
 
 
 @dataclass(frozen=True)

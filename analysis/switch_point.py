@@ -26,7 +26,7 @@ import numpy as np
 from scipy.signal import savgol_filter
 
 from analysis.load import Ledger
-from analysis.over_optimisation import Halves, curves, means_SCP
+from analysis.over_optimisation import Halves, curves
 from analysis.scaling_law import Fit, ScalingLawRules, curve, fit_curve, root_kl, weighted_means
 from analysis.statistics import (
     Estimate,
@@ -421,27 +421,15 @@ def _entropy_lost(ledger: Ledger, arm: str) -> FloatArray:
 
     The entropy is estimated by −log π of the arm's own samples. Zero where the base has no spread.
     """
-    tokens_SCP = np.maximum(means_SCP(ledger, arm, "num_tokens"), 1.0)
-    entropy_SCP = -means_SCP(ledger, arm, "logp_policy") / tokens_SCP
+    tokens_SCP = np.maximum(ledger.curve(arm, "num_tokens"), 1.0)
+    entropy_SCP = -ledger.curve(arm, "logp_policy") / tokens_SCP
     scale = float(np.std(entropy_SCP[0, 0], ddof=1))
     return np.asarray((entropy_SCP[:, :1] - entropy_SCP) / scale) if scale > 0 else np.zeros(entropy_SCP.shape)
 
 
-def _axis(ledger: Ledger, arm: str, column: str) -> list[float | None]:
-    """A shared axis at every evaluation point, mean over seeds; the base has spent nothing."""
-    labels = [f"{run.label}/evaluation" for run in ledger.runs if run.arm == arm]
-    rows = ledger.metrics
-    rows = rows[rows["label"].isin(labels) & (rows["phase"] == "evaluation")]
-    if column not in rows:
-        return [0.0, *[None] * ledger.final_point]
-    means = rows.groupby("point")[column].mean()
-    found = [float(means.get(point, np.nan)) for point in range(1, ledger.final_point + 1)]
-    return [0.0, *(value if np.isfinite(value) else None for value in found)]
-
-
 def _cost_share(ledger: Ledger, arm: str) -> FloatArray:
     """Share of the run's device time spent by each point; equal shares where it was not recorded. `[C]`."""
-    spent = _axis(ledger, arm, "device_seconds")
+    spent = ledger.spent(arm, ["device_seconds"])
     if None in spent or not spent[-1]:
         return np.linspace(0, 1, ledger.final_point + 1)
     spent_C = np.array(spent, dtype=np.float64)
@@ -449,7 +437,7 @@ def _cost_share(ledger: Ledger, arm: str) -> FloatArray:
 
 
 def _places(ledger: Ledger, arm: str) -> list[Place]:
-    seen, spent = (_axis(ledger, arm, name) for name in ("prompts_seen", "device_seconds"))
+    seen, spent = (ledger.spent(arm, [name]) for name in ("prompts_seen", "device_seconds"))
     return [
         Place(point, prompts or 0.0, seconds) for point, (prompts, seconds) in enumerate(zip(seen, spent, strict=True))
     ]

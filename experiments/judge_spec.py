@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from experiments.rules import Section
+from experiments.strict import Strict
 
 
-class EndpointJudge(Section):
+class EndpointJudge(Strict):
     """A language model behind an OpenAI-compatible chat endpoint: it is shown two responses, in both orders."""
 
     base_url: str = Field(description="up to and without /chat/completions, such as http://127.0.0.1:8000/v1")
@@ -55,7 +55,7 @@ class EndpointJudge(Section):
         return base_url.rstrip("/")
 
 
-class RewardModelJudge(Section):
+class RewardModelJudge(Strict):
     """A reward model with weights of its own: it scores every response, and the higher score is preferred."""
 
     path: str = Field(
@@ -72,7 +72,7 @@ class RewardModelJudge(Section):
     )
 
 
-class Judges(Section):
+class Judges(Strict):
     """Those that are configured; each is one job after the evaluations."""
 
     endpoint: EndpointJudge | None = None

@@ -9,22 +9,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from experiments.strict import Strict
 
 
-class Section(BaseModel):
-    """Immutable; a key that is not declared is an error, and so is a number that is not finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ConfidenceRules(Section):
+class ConfidenceRules(Strict):
     """When a result counts as sure."""
 
     min_seeds_for_high: int = Field(ge=3, description="seeds of each arm from which on confidence can be high")
 
 
-class ReadinessRules(Section):
+class ReadinessRules(Strict):
     """When the base counts as nearly right (votes for DPO) or unruly (votes for PPO); shares are 0 to 1."""
 
     best_of: int = Field(ge=2, description="samples of the base on a prompt, of which the best by gold counts")
@@ -53,7 +49,7 @@ class ReadinessRules(Section):
     min_votes: int = Field(ge=1, le=5, description="agreeing votes for an answer, with neither U1 nor U2 against it")
 
 
-class DecisionRules(Section):
+class DecisionRules(Strict):
     """The gates that an arm must pass, and what the recommendation may ask for."""
 
     min_win_rate_percent: float = Field(ge=0, le=100, description="against the base, by gold; 50 is no difference")
@@ -63,7 +59,7 @@ class DecisionRules(Section):
     max_num_evaluation_prompts: int = Field(ge=2, description="beyond it a lead is called too small to look for")
 
 
-class StyleRules(Section):
+class StyleRules(Strict):
     """From when on an arm's style counts as drifted: all of these, and over what the base shows against itself."""
 
     significance_level: float = Field(
@@ -80,7 +76,7 @@ class StyleRules(Section):
     )
 
 
-class StabilityRules(Section):
+class StabilityRules(Strict):
     """What counts as too unsteady. One base SD: standard deviation over prompts of the base's mean gold."""
 
     max_drawdown: float = Field(gt=0, description="base SD: a fall below the running peak that can be tolerated")
@@ -94,7 +90,7 @@ class StabilityRules(Section):
     seed_looks: tuple[int, ...] = Field(min_length=1, description="numbers of seeds at which results are looked at")
 
 
-class CollapseRules(Section):
+class CollapseRules(Strict):
     """Thresholds of the collapse detectors. Relative to the base, or to the run's own beginning or median."""
 
     min_entropy_ratio: float = Field(gt=0, lt=1, description="entropy per token over the base's")
@@ -119,7 +115,7 @@ class CollapseRules(Section):
     max_accuracy: float = Field(gt=0.5, lt=1, description="DPO's accuracy, from which on flat gold means saturation")
 
 
-class ScalingLawRules(Section):
+class ScalingLawRules(Strict):
     """What the curve of gold over the distance to the base is fitted to."""
 
     min_root_kl: float = Field(ge=0, description="distance to the base, √nats, from which on a point counts in the fit")
@@ -128,7 +124,7 @@ class ScalingLawRules(Section):
     max_misfit: float = Field(gt=0, description="distance of the points to the curve over their noise, for a peak")
 
 
-class OverOptimisationRules(Section):
+class OverOptimisationRules(Strict):
     """When a sign of over-optimisation fires: always by the whole interval of its number."""
 
     min_num_prompts: int = Field(ge=2, description="prompts (or prompts of a half) below which nothing is measured")
@@ -144,7 +140,7 @@ class OverOptimisationRules(Section):
     outlier_share: float = Field(ge=0, le=100, description="H6: outliers among the arm's responses, percent")
 
 
-class SwitchRules(Section):
+class SwitchRules(Strict):
     """What gain is worth its risk and cost. Weights are in base SD of gold."""
 
     min_num_intervals: int = Field(ge=2, description="intervals between evaluation points below which none is judged")
@@ -157,7 +153,7 @@ class SwitchRules(Section):
     tolerated_shift: int = Field(ge=0, description="points it may move when a weight is halved or doubled")
 
 
-class JudgeRules(Section):
+class JudgeRules(Strict):
     """When the word of a judge that was asked beyond the scorers counts."""
 
     max_missing_share: float = Field(ge=0, lt=1, description="share of a contest's pairs that may lack a verdict")
@@ -166,7 +162,7 @@ class JudgeRules(Section):
     )
 
 
-class WinRateRules(Section):
+class WinRateRules(Strict):
     """Which win rates a verdict may rest on."""
 
     primary_judge: str = Field(description="judge of the primary comparisons; never the training reward")
@@ -187,7 +183,7 @@ class WinRateRules(Section):
     )
 
 
-class Rules(Section):
+class Rules(Strict):
     """All sections."""
 
     confidence: ConfidenceRules

@@ -10,18 +10,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from experiments.judge_spec import EndpointJudge, Judges, RewardModelJudge
 from experiments.rules import Rules
+from experiments.strict import Strict
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-
-
-class Strict(BaseModel):
-    """Immutable; a key that is not declared is an error, and so is a number that is not finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 # --------------------------------------------------------------------------------------- what can be chosen
@@ -112,8 +107,8 @@ class Budget(Strict):
     samples_per_evaluation_prompt: int = Field(ge=1)
     further_base_samples_per_prompt: int = Field(
         ge=0,
-        description="samples of the base on each evaluation prompt beyond its two evaluations, for best-of-n: with "
-        "twice samples_per_evaluation_prompt they must be at least rules.readiness.best_of",
+        description="samples of the base on each evaluation prompt beyond its two evaluations, for best-of-n; where "
+        "they and twice samples_per_evaluation_prompt are fewer than rules.readiness.best_of, it is not assessed",
     )
 
 

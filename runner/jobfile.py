@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, ValidationError
 
 from experiments.errors import InputError
-from experiments.spec import JOB_SPECS, JobSpec, Strict, Tracker
+from experiments.spec import JOB_SPECS, JobSpec, Tracker
+from experiments.strict import Strict
 from runner.ledger.files import write_json
 from runner.ledger.reader import read_json
 

@@ -25,7 +25,6 @@ from analysis.collapse.readings import (
     worst_seed,
 )
 from analysis.load import Ledger
-from analysis.stability.curves import gold_curve
 from analysis.stability.over_time import Measured
 from analysis.statistics import FloatArray, Resamples, mean_estimate
 
@@ -104,7 +103,7 @@ class TrainingDetectors:
         self.knobs: Mapping[str, Any] = next(
             item.get("knobs", {}) for item in ledger.plan["arms"] if item["arm"] == arm
         )
-        curve_SCP = gold_curve(ledger, arm)
+        curve_SCP = ledger.curve(arm, "gold")
         self.gold_steps = {  # (seed, point) -> the step of gold since the last point
             (run.seed, point): mean_estimate(step[None], resamples, "share")
             for run, curve_CP in zip(self.runs, curve_SCP, strict=True)

@@ -36,6 +36,7 @@ from analysis.statistics import CONFIDENCE_LEVEL, NUM_RESAMPLES, Estimate, Resam
 REPORT_SCHEMA = 1
 ANALYSIS_SEED = 20261123  # of the bootstrap; the same ledger gives the same bytes
 JUDGES_STREAM = 1  # a generator of its own: a further judge must not move the other numbers
+HALVES_STREAM = 4  # likewise, the halves of the prompts that peaks and switch points are chosen on
 REFITS_STREAM = 5  # likewise, a pair whose style is controlled for
 
 
@@ -269,7 +270,7 @@ def _audits(ledger: Ledger, resamples: Resamples, controls: style_control.Contro
     if lacking:
         why = f"no rules of {', '.join(sorted(lacking))} were registered for this sweep"
         return {arm: _unaudited(ledger, arm, why) for arm in ledger.arms}
-    halves = over_optimisation.Halves.draw(ledger, np.random.default_rng((ANALYSIS_SEED, 4)))
+    halves = over_optimisation.Halves.draw(ledger, np.random.default_rng((ANALYSIS_SEED, HALVES_STREAM)))
     base = over_optimisation.reference(ledger, resamples)
     audits = {}
     for arm in ledger.arms:

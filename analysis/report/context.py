@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -108,23 +108,12 @@ def training_axes(ledger: Ledger, arm: str) -> dict[int, dict[str, float | None]
     Raises:
         LedgerError: a point has samples but no metrics.
     """
-    labels = [f"{run.label}/evaluation" for run in ledger.runs if run.arm == arm]
-    rows = ledger.metrics
-    rows = rows[rows["label"].isin(labels) & (rows["phase"] == "evaluation")]
-    taken: dict[int, dict[str, float | None]] = {0: dict.fromkeys(AXES, 0.0)}
-    for point in range(1, ledger.final_point + 1):
-        here = rows[rows["point"] == point]
-        if here.empty:
+    axes = {name: ledger.spent(arm, columns) for name, columns in AXES.items()}
+    taken = {point: {name: values[point] for name, values in axes.items()} for point in range(ledger.final_point + 1)}
+    for point, found in taken.items():
+        if all(value is None for value in found.values()):
             raise LedgerError(f"{arm}: metrics.jsonl has no row of evaluation point {point}")
-        taken[point] = {name: _mean_sum(here, columns) for name, columns in AXES.items()}
     return taken
-
-
-def _mean_sum(rows: pd.DataFrame, columns: Sequence[str]) -> float | None:
-    """Mean over rows of the sum of the columns, or None where one was not recorded."""
-    if not all(name in rows and rows[name].notna().all() for name in columns):
-        return None
-    return float(rows[list(columns)].sum(axis=1).mean())
 
 
 def artifacts(ledger: Ledger) -> list[dict[str, Any]]:

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from analysis.answers import Answer
 from analysis.load import BASE, Ledger
 from analysis.stability import behaviour, over_samples, over_seeds, over_time, sensitivity, tolerance
-from analysis.stability.curves import base_sd, gold_curve
+from analysis.stability.curves import base_sd
 from analysis.stability.over_time import Measured, StepSpread
 from analysis.stability.tolerance import StabilityRules
 from analysis.statistics import Estimate, Resamples, split_halves
 
-__all__ = ["ArmStability", "SweepStability", "assess", "base_sd", "gold_curve", "together"]
+__all__ = ["ArmStability", "SweepStability", "assess", "base_sd", "together"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class SweepStability:
 def assess(ledger: Ledger, arm: str, resamples: Resamples) -> ArmStability:
     """Stability of one arm."""
     rules = _rules(ledger)
-    curve_SCP = gold_curve(ledger, arm) / base_sd(ledger)
+    curve_SCP = ledger.curve(arm, "gold") / base_sd(ledger)
     over = over_time.assess(curve_SCP, resamples, rules.tail_share if rules else 0.0)
     judged = None
     if rules:

@@ -35,15 +35,6 @@ def base_sd(ledger: Ledger, column: str = "gold") -> float:
     return spread
 
 
-def gold_curve(ledger: Ledger, arm: str) -> FloatArray:
-    """Mean gold per prompt at every evaluation point, the base first: `[S, C, P]`."""
-    num_seeds = len(ledger.seeds(arm))
-    points = [ledger.numbers(arm, "gold", point).mean(axis=2) for point in range(ledger.final_point + 1)]
-    return np.stack(
-        [np.repeat(values, num_seeds, axis=0) if len(values) < num_seeds else values for values in points], axis=1
-    )
-
-
 # ------------------------------------------------------------------------------------------------ taking the noise out
 def noise_variance(values_NP: FloatArray) -> FloatArray:
     """Evaluation noise in the sample variance, over N, of means over prompts: `[..., N, P]` -> `[...]`.

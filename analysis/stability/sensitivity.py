@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from analysis.load import BASE, Ledger
-from analysis.stability.curves import base_sd, bias_of, noise_variance, simultaneous_half_widths, take_noise_out
+from analysis.stability.curves import (
+    NORMAL_QUANTILE,
+    base_sd,
+    bias_of,
+    noise_variance,
+    simultaneous_half_widths,
+    take_noise_out,
+)
 from analysis.statistics import Estimate, FloatArray, Resamples, mean_draws, mean_estimate
 
 NAMES = {"name", "algorithm"}
@@ -57,9 +64,8 @@ def spread_of(means_NP: FloatArray, draws_BN: FloatArray, n: int, num_seeds: int
     low, high = max(0.0, float((np.abs(gaps) - half).max())), float((np.abs(gaps) + half).max())
     quiet = take_noise_out(observed, noise_variance(means_NP))
     value = float(np.ptp(observed)) - bias_of(lambda values: np.ptp(values, axis=-1), quiet, draws_BN - observed)
-    return Estimate(
-        float(np.clip(value, low, high)), low, high, float((high - low) / 3.92), "base SD", n, num_seeds
-    )  # fmt: skip
+    error = (high - low) / (2 * NORMAL_QUANTILE)
+    return Estimate(float(np.clip(value, low, high)), low, high, error, "base SD", n, num_seeds)
 
 
 def assess(ledger: Ledger, resamples: Resamples) -> list[Sensitivity]:

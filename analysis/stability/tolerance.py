@@ -11,13 +11,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from analysis.answers import Answer, Evidence, Reply
 from analysis.stability.over_time import OverTime
-from analysis.statistics import MIN_SEEDS_FOR_METHOD, Estimate, FloatArray, Resamples, mean_draws, mean_estimate
+from analysis.statistics import (
+    MIN_SEEDS_FOR_METHOD,
+    Estimate,
+    FloatArray,
+    Resamples,
+    mean_draws,
+    mean_estimate,
+    percentile_interval,
+)
 
 QUESTION = "Can we tolerate the oscillation of {}?"
 BEYOND_REACH = 20  # times as many prompts; more is said in words
@@ -92,27 +100,19 @@ def select(curve_SCP: FloatArray, halves: tuple[list[int], list[int]], resamples
     points = curve_SCP[:, :, chosen_on].mean(axis=2).argmax(axis=1)
     peaks = judged.mean(axis=2).argmax(axis=1)
     seeds = np.arange(len(curve_SCP))
-    half = half_of(resamples, judged_on)
+    half = resamples.of_prompts(judged_on)
     gain, peak = judged[seeds, points] - judged[:, 0], judged[seeds, peaks] - judged[:, 0]
     peak_gain = mean_estimate(peak, half, "base SD")
     kept = None
     if peak_gain.low > 0:
         draws = 100 * mean_draws(gain, half) / np.maximum(mean_draws(peak, half), 1e-9)
         value = 100 * float(gain.mean()) / peak_gain.value
-        low, high = (float(np.quantile(draws, tail)) for tail in (0.025, 0.975))
+        low, high = percentile_interval(draws)
         kept = Estimate(
             value, min(low, value), max(high, value), float(draws.std()), "percent", len(judged_on), len(seeds)
         )
     regret = mean_estimate(judged[seeds, points] - judged[:, -1], half, "base SD")
     return Selection(tuple(int(point) for point in points), regret, kept)
-
-
-def half_of(resamples: Resamples, positions: list[int]) -> Resamples:
-    """The same resamples for some of the prompts; equal weights where a resample drew none of them."""
-    weights = resamples.prompts[:, positions]
-    totals = weights.sum(axis=1, keepdims=True)
-    scaled = np.divide(weights, totals, out=np.full_like(weights, 1 / len(positions)), where=totals > 0)
-    return replace(resamples, prompts=scaled, swaps=resamples.swaps[:, positions])
 
 
 # ----------------------------------------------------------------------------------------------------------- one answer

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from analysis.statistics import (
     CONFIDENCE_LEVEL,
     Estimate,
     FloatArray,
     Resamples,
+    holm,
     mean_estimate,
     recentred_estimate,
 )
@@ -42,8 +42,6 @@ from analysis.style.swaps import (
     Between,
     drawn_distances,
     flipped_means,
-    holm,
-    only,
     paired_floor,
     prompts_needed,
     swap_p,
@@ -198,11 +196,6 @@ class Reference:
 
 def assess(ours: Corpus, reference: Reference) -> StyleDrift:
     """All measures of one model against the base."""
-    with threadpool_limits(limits=1):  # the tables are small: more threads only wait for each other
-        return _assess(ours, reference)
-
-
-def _assess(ours: Corpus, reference: Reference) -> StyleDrift:
     separation = separability.separate(ours, reference.other)
     rows = reference.embed(ours) if reference.embedder else None
     measures = [
@@ -300,7 +293,7 @@ def _paired_drift(
     if kept_P.sum() < min(MIN_PROMPTS, len(kept_P)):
         return _missing(*names, f"only {int(kept_P.sum())} prompts with enough responses on both sides")
     if not kept_P.all():
-        by_prompt, resamples = [values[:, kept_P] for values in by_prompt], only(resamples, kept_P)
+        by_prompt, resamples = [values[:, kept_P] for values in by_prompt], resamples.of_prompts(kept_P)
     ours_SP, base_SP, *selves = by_prompt
     change_SP = ours_SP - base_SP
     self_SP = selves[0] - selves[1] if selves else None
@@ -479,8 +472,7 @@ def tell_apart(
     pairs: Sequence[tuple[str, str, Corpus, Corpus]], resamples: Resamples, rules: StyleRules
 ) -> list[Apart]:
     """Each pair of arms, corrected for their number; pairs with too few prompts are left out."""
-    with threadpool_limits(limits=1):
-        found = [(one, two, separability.separate(first, second)) for one, two, first, second in pairs]
+    found = [(one, two, separability.separate(first, second)) for one, two, first, second in pairs]
     tested = [(one, two, item, *auc_test(item, resamples)) for one, two, item in found if item]
     adjusted = holm([p for *_, p in tested])
     results = []

@@ -6,11 +6,9 @@ Shapes: P prompts, V columns, B resamples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from analysis.statistics import CONFIDENCE_LEVEL, FloatArray, Resamples
 
@@ -34,15 +32,6 @@ def swap_p(value: float, swapped_B: FloatArray) -> float:
     return float((1 + np.sum(swapped_B >= value - slack)) / (1 + len(swapped_B)))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values (Holm 1979): the k-th smallest of m times m - k + 1, none below the one before it."""
-    order = np.argsort(p_values, kind="stable")
-    factors = len(order) - np.arange(len(order))
-    adjusted = np.empty(len(order))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(np.asarray(p_values)[order] * factors))
-    return [float(p) for p in adjusted]
-
-
 def prompts_needed(num_measures: int, significance_level: float) -> int:
     """Prompts below which no change whatever could be significant: of 2^P swaps two always show as much."""
     return math.ceil(math.log2(2 * num_measures / significance_level))
@@ -64,12 +53,3 @@ def drawn_distances(one_PV: FloatArray, two_PV: FloatArray, between: Between, re
 def _blocks(sums_BV: FloatArray) -> list[FloatArray]:
     """Pieces that fit in the processor's cache."""
     return np.array_split(sums_BV, max(1, len(sums_BV) // 128))
-
-
-def only(resamples: Resamples, kept_P: npt.NDArray[np.bool_]) -> Resamples:
-    """Resamples of some of the prompts: their weights scaled to sum to 1 again."""
-    prompts = resamples.prompts[:, kept_P]
-    total = prompts.sum(axis=1, keepdims=True)
-    even = np.full(prompts.shape, 1 / prompts.shape[1])
-    weights = np.divide(prompts, total, out=even, where=total > 0)
-    return replace(resamples, prompts=weights, swaps=resamples.swaps[:, kept_P])

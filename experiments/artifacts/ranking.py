@@ -56,7 +56,8 @@ def build(spec: RankingJobSpec, gold_folder: Path, folder: Path, cache_dir: Path
     """Sample the base and rank its samples by gold.
 
     DPO's reference log-probs are the sampler's own where those are the same numbers: at DPO's temperature, and in
-    float32 or more, where sampling and scoring agree to about 1e-6 nats a token. Elsewhere they take a pass.
+    float32 or more, where sampling and scoring agree (to 8e-6 nats a token, as PPO arms measured in float32).
+    Elsewhere they take a pass.
     """
     meter, data = Meter(), spec.data
     gold = GoldScorer.load(gold_folder)

@@ -16,6 +16,7 @@ from experiments.evaluation.judging import template
 from experiments.evaluation.judging.answers import Answer, AnswerCache, cache_key
 from experiments.evaluation.judging.budget import Budget, CapReachedError
 from experiments.evaluation.judging.chat_client import ChatClient, FailedRequestError
+from experiments.evaluation.judging.judgement import IDENTICAL, Judgement, preference_row
 from experiments.evaluation.judging.key import api_key
 from experiments.evaluation.judging.pairs import Pair
 from experiments.judge_spec import EndpointJudge
@@ -29,7 +30,6 @@ CAP, FAILED, REFUSED, CUT, UNREADABLE = (
     "cut",
     "no verdict",
 )  # why one is missing
-IDENTICAL = "identical responses"  # decided without asking
 COST_EVERY = 50  # answers between two rows of the ledger that say what was spent
 FINISHED = {"stop", None}
 
@@ -40,15 +40,6 @@ class Question:
 
     body: dict[str, Any]
     key: str
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What a judge made of all pairs."""
-
-    rows: list[PreferenceRow]
-    values: dict[str, float]  # for the ledger
-    facts: dict[str, Any]  # for judge.json
 
 
 def judge_pairs(judge: EndpointJudge, pairs: Sequence[Pair], cache_dir: Path, recorder: Recorder) -> Judgement:
@@ -86,7 +77,8 @@ class Interview:
     async def hold(self, questions: Sequence[Question]) -> None:
         """Answer what can be answered; equal questions have been made one."""
         self._budget = Budget(self._judge.max_requests, self._judge.max_cost)
-        self._client = ChatClient(self._judge, api_key(self._judge), self._budget, np.random.default_rng())
+        jitter = np.random.default_rng()  # unseeded: it moves waits and no result, and processes must not wait in step
+        self._client = ChatClient(self._judge, api_key(self._judge), self._budget, jitter)
         try:
             asked = iter([question for question in questions if not self._is_known(question)])
             self._num_cached, self._total = len(self.answers), len(questions)
@@ -175,23 +167,6 @@ def _row(pair: Pair, answers: Sequence[Answer | None], reasons: Sequence[str]) -
     score = template.pair_score(first, second) if first and second else float("nan")
     note = next((why for why, found in zip(missing, verdicts, strict=True) if why and not found), "")
     return preference_row(pair, score, first or "", second or "", note)
-
-
-def preference_row(
-    pair: Pair, score: float, ours_first: str = "", ours_second: str = "", note: str = ""
-) -> PreferenceRow:
-    """A ledger row of one pair."""
-    return PreferenceRow(
-        arm=pair.arm,
-        opponent=pair.opponent,
-        seed=pair.seed,
-        prompt_id=pair.prompt_id,
-        sample_id=pair.sample_id,
-        score=score,
-        ours_first=ours_first,
-        ours_second=ours_second,
-        note=note,
-    )
 
 
 def read_verdict(answer: Answer) -> template.Verdict | None:

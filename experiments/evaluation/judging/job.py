@@ -12,7 +12,6 @@ from pathlib import Path
 
 from experiments.errors import InputError
 from experiments.evaluation.judging import endpoint
-from experiments.evaluation.judging.endpoint import Judgement
 from experiments.evaluation.judging.independence import (
     Independence,
     Origin,
@@ -20,6 +19,7 @@ from experiments.evaluation.judging.independence import (
     folder_origin,
     reward_model_origin,
 )
+from experiments.evaluation.judging.judgement import IDENTICAL, Judgement
 from experiments.evaluation.judging.pairs import BASE, final_samples, make_pairs
 from experiments.judge_spec import EndpointJudge
 from experiments.records import Axes, PreferenceRow, Recorder
@@ -88,7 +88,7 @@ def summarise(rows: Sequence[PreferenceRow]) -> dict[str, float]:
     return {
         "judge/num_pairs": len(rows),
         "judge/num_missing": sum(missing.values()),
-        "judge/num_identical": sum(row["note"] == endpoint.IDENTICAL for row in rows),
+        "judge/num_identical": sum(row["note"] == IDENTICAL for row in rows),
         **{f"judge/num_missing_{(reason or 'unknown').replace(' ', '_')}": count for reason, count in missing.items()},
         **{f"judge/preference_{name}": sum(scores) / len(scores) for name, scores in contests.items()},
     }

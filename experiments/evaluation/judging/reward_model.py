@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from experiments.artifacts.intervals import with_interval
 from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.errors import InputError
-from experiments.evaluation.judging.endpoint import Judgement, preference_row
+from experiments.evaluation.judging.judgement import Judgement, preference_row
 from experiments.evaluation.judging.pairs import BASE, KEYS, STREAM, Pair
 from experiments.inputs.fingerprint import is_our_reward_model
 from experiments.inputs.models import device, load_base, load_tokenizer, with_policy

@@ -25,7 +25,7 @@ def test_base_without_spread_is_refused(make_sweep):
 
 def test_curve_of_several_seeds_starts_at_the_base(make_ledger):
     ledger = make_ledger(seeds=(0, 1, 2))
-    curve = curves.gold_curve(ledger, "ppo")
+    curve = ledger.curve("ppo", "gold")
     assert curve.shape == (3, 3, 12)
     assert np.array_equal(curve[0, 0], curve[2, 0])
 

@@ -65,7 +65,7 @@ def test_selection_without_a_gain_keeps_nothing_to_speak_of():
 
 def test_half_of_the_prompts_has_weights_that_sum_to_one():
     resamples = Resamples(np.array([[0.5, 0.5, 0, 0], [0, 0.25, 0.25, 0.5]]), {}, np.zeros((2, 4)))
-    half = tolerance.half_of(resamples, [2, 3])
+    half = resamples.of_prompts([2, 3])
     assert half.prompts.tolist() == [[0.5, 0.5], [pytest.approx(1 / 3), pytest.approx(2 / 3)]]
 
 
@@ -137,7 +137,7 @@ def test_plan_without_rules_of_stability_leaves_the_question_open(make_sweep, re
 def test_wider_tolerance_tolerates_more(make_ledger, resamples_for, synthetic):
     ledger = make_ledger({"ppo": synthetic.Arm("ppo", (0.2, 0.3, 0.0))}, num_prompts=60)
     resamples = resamples_for(ledger)
-    curve = stability.gold_curve(ledger, "ppo") / stability.base_sd(ledger)
+    curve = ledger.curve("ppo", "gold") / stability.base_sd(ledger)
     found = over_time.assess(curve, resamples, 0.2)
     halves = (list(range(30)), list(range(30, 60)))
     wide = replace(RULES, max_drawdown=10.0)

@@ -11,12 +11,6 @@ from analysis.style import swaps
 from analysis.style.lexical import jensen_shannon
 
 
-def test_holm_by_hand():
-    # sorted 0.01, 0.02, 0.03, 0.9 times 4, 3, 2, 1, never falling
-    assert swaps.holm([0.03, 0.01, 0.9, 0.02]) == pytest.approx([0.06, 0.04, 0.9, 0.06])
-    assert swaps.holm([0.6, 0.7]) == [1.0, 1.0]
-
-
 def test_swap_p_agrees_with_all_swaps():
     differences = np.array([0.5, -0.1, 0.9, 0.4, 0.7, 0.3])
     signs = np.array(list(itertools.product([-1, 1], repeat=6)))
@@ -63,6 +57,6 @@ def test_swapped_distances_equal_swapping_the_rows():
 
 def test_resamples_of_some_prompts_sum_to_one():
     resamples = Resamples.draw(np.random.default_rng(0), 5, 1, num_resamples=50)
-    kept = swaps.only(resamples, np.array([True, False, True, False, False]))
+    kept = resamples.of_prompts(np.array([True, False, True, False, False]))
     assert kept.prompts.shape == kept.swaps.shape == (50, 2)
     assert kept.prompts.sum(axis=1) == pytest.approx(1)

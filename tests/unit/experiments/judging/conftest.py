@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from experiments.evaluation.judging.endpoint import Judgement, judge_pairs
+from experiments.evaluation.judging.endpoint import judge_pairs
+from experiments.evaluation.judging.judgement import Judgement
 from experiments.evaluation.judging.pairs import Pair
 from experiments.judge_spec import EndpointJudge
 

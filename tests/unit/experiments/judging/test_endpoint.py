@@ -18,7 +18,8 @@ import pytest
 
 from experiments.errors import InputError
 from experiments.evaluation.judging.chat_client import retry_after
-from experiments.evaluation.judging.endpoint import CAP, CUT, FAILED, IDENTICAL, REFUSED, UNREADABLE, Judgement
+from experiments.evaluation.judging.endpoint import CAP, CUT, FAILED, REFUSED, UNREADABLE
+from experiments.evaluation.judging.judgement import IDENTICAL, Judgement
 from experiments.judge_spec import EndpointJudge
 
 Judged = Callable[..., Judgement]
