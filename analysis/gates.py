@@ -42,6 +42,7 @@ class Measurements:
         style_auc: how well a classifier tells its texts from the base's (0.5 is not at all).
         over_optimisation: the audit's status ("ok", "watch", "hacking" or "not assessable") and why.
         cost_ratio: device-seconds of training over those of the cheapest arm; counted, so without an interval.
+        why_not_controlled: why there is no `controlled_win_rate`.
     """
 
     win_rate: Estimate | None
@@ -51,6 +52,7 @@ class Measurements:
     style_auc: Estimate | None
     over_optimisation: tuple[str, str] | None
     cost_ratio: float | None
+    why_not_controlled: str = NOT_MEASURED
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def assess(measured: Measurements, rules: DecisionRules) -> tuple[Gate, ...]:
             rate,
             measured.controlled_win_rate,
             rules.min_win_rate_percent,
+            measured.why_not_controlled,
         ),
         _above("Gold", "gain over the base, paired", gain, measured.gold_gain, rules.min_gold_gain_base_sd),
         _stability(measured.stability),
@@ -107,9 +110,11 @@ def standing(gates: Sequence[Gate]) -> Standing:
     return "clears" if outcomes == {"pass"} else "open"
 
 
-def _above(name: str, meaning: str, rule: str, number: Estimate | None, bound: float) -> Gate:
+def _above(
+    name: str, meaning: str, rule: str, number: Estimate | None, bound: float, why_not: str = NOT_MEASURED
+) -> Gate:
     if number is None:
-        return Gate(name, meaning, rule, "not assessable", note=NOT_MEASURED)
+        return Gate(name, meaning, rule, "not assessable", note=why_not)
     outcome: Outcome = "pass" if number.low > bound else "fail" if number.high < bound else "inconclusive"
     return Gate(name, meaning, rule, outcome, number, note=_settled_by(number, bound, outcome))
 

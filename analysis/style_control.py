@@ -131,6 +131,9 @@ def equal_style(
     return StyleControl(rates, names, len(weight_BP))
 
 
+NOT_IDENTIFIED = "the two styles hardly overlap, so a rate at equal style would be an extrapolation"
+
+
 def identified_rate(control: StyleControl | None) -> Estimate | None:
     """The controlled rate where there is one to be shown."""
     return control.rates.controlled if control and control.rates.identified else None

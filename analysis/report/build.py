@@ -35,9 +35,8 @@ from analysis.statistics import CONFIDENCE_LEVEL, NUM_RESAMPLES, Estimate, Resam
 
 REPORT_SCHEMA = 1
 ANALYSIS_SEED = 20261123  # of the bootstrap; the same ledger gives the same bytes
-JUDGES_STREAM = 1  # a generator of its own: a further judge must not move the other numbers
-HALVES_STREAM = 4  # likewise, the halves of the prompts that peaks and switch points are chosen on
-REFITS_STREAM = 5  # likewise, a pair whose style is controlled for
+# Generators of their own, so that one part does not move the numbers of the others.
+JUDGES_STREAM, HALVES_STREAM, REFITS_STREAM = 1, 4, 5
 
 
 def build_report(ledger: Ledger) -> dict[str, Any]:
@@ -158,6 +157,7 @@ def _gates(
                 style_auc=style.assess(arm).auc.change,
                 over_optimisation=(audits[arm].audit.status, audits[arm].audit.why),
                 cost_ratio=costs.get(arm),
+                why_not_controlled=style_control.NOT_IDENTIFIED if (arm, BASE) in controls else gates.NOT_MEASURED,
             ),
             rules,
         )

@@ -18,9 +18,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from analysis.load import BASE, Ledger, LedgerError
-from analysis.statistics import CONFIDENCE_LEVEL, MIN_SEEDS_FOR_METHOD, Estimate, FloatArray
-
-NORMAL_QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE_LEVEL) / 2))
+from analysis.statistics import CONFIDENCE_LEVEL, MIN_SEEDS_FOR_METHOD, NORMAL_QUANTILE, Estimate, FloatArray
 
 
 def base_sd(ledger: Ledger, column: str = "gold") -> float:

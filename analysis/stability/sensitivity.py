@@ -10,14 +10,13 @@ import numpy as np
 
 from analysis.load import BASE, Ledger
 from analysis.stability.curves import (
-    NORMAL_QUANTILE,
     base_sd,
     bias_of,
     noise_variance,
     simultaneous_half_widths,
     take_noise_out,
 )
-from analysis.statistics import Estimate, FloatArray, Resamples, mean_draws, mean_estimate
+from analysis.statistics import NORMAL_QUANTILE, Estimate, FloatArray, Resamples, mean_draws, mean_estimate
 
 NAMES = {"name", "algorithm"}
 

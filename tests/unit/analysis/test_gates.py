@@ -88,3 +88,10 @@ def test_stability_shows_the_drawdown_it_was_judged_by(rules):
 def test_an_open_gate_says_how_many_prompts_would_settle_it(rules):
     found = gates.assess(replace(GOOD, win_rate=estimate(45, 60, n=64)), rules)[0]  # 52.5 ± 7.5, 2.5 off: nine times
     assert found.note == "about 576 prompts would settle it, not 64"
+
+
+def test_a_rate_at_equal_style_that_is_no_measurement_says_why(rules):
+    measured = replace(GOOD, controlled_win_rate=None, why_not_controlled="the two styles hardly overlap")
+    gate = next(gate for gate in gates.assess(measured, rules) if gate.name == "Controlled win rate")
+    assert (gate.outcome, gate.note) == ("not assessable", "the two styles hardly overlap")
+    assert gates.standing(gates.assess(measured, rules)) == "open"
