@@ -16,13 +16,19 @@ from filelock import FileLock, Timeout
 
 from experiments.errors import InputError
 from runner.display import Display, Result
-from runner.engines import Engine, Outcome, Task
+from runner.engines import Cause, Engine, Outcome, Task
 from runner.ledger.reader import is_finished, read_status
 from runner.ledger.writer import record_end
 from runner.plan import COMPARING, SHARED, Job, Plan, with_needs
 
 POLL_SECONDS = 0.2
 GOOD = {"finished", "reused"}
+CAUSES: dict[Cause, str] = {
+    "time_limit": "ended, because it took longer than engine.time_limit_minutes",
+    "cancelled": "cancelled",
+    "node_lost": "its node was lost",
+    "preempted": "preempted by the cluster",
+}
 JOB_COMMAND = (sys.executable, "-m", "runner.job")
 
 
@@ -62,6 +68,7 @@ def _execute(plan: Plan, engine: Engine, display: Display, command: Sequence[str
     try:
         plan.write()
         display.say(f"sweep {plan.name} in {plan.folder}: {engine.describe()}")
+        engine.open()
         walk.run()
     except KeyboardInterrupt:
         display.say(f"\ninterrupted; ending the jobs. The same command goes on from here: {again}")
@@ -90,6 +97,8 @@ class Walk:
         self.results: dict[str, Result] = {}
         self._jobs = {job.label: job for job in plan.jobs}
         self._one_process = plan.engine.artifacts_in_one_process
+        minutes = plan.engine.time_limit_minutes
+        self._time_limit = None if minutes is None else 60 * minutes
         self._engine = engine
         self._display = display
         self._command = tuple(command)
@@ -137,8 +146,9 @@ class Walk:
         """Start what is ready, in the plan's order, until the next in line finds no room."""
         while ready := self._next():
             group = self._group(ready)
-            folders = tuple(str(job.folder) for job in group)
-            task = Task(ready.label, (*self._command, *folders), ready.folder / "log.txt", self._is_wide(group))
+            command = (*self._command, *(str(job.folder) for job in group))
+            log = ready.folder / "log.txt"
+            task = Task(ready.label, command, log, self._is_wide(group), self._time_limit)
             if not self._engine.can_take(task):
                 return
             for job in group:
@@ -184,7 +194,7 @@ class Walk:
                 self.results[job.label] = Result("finished", seconds=_seconds(job.folder))
                 self._display.event(job.label, "finished")
                 continue
-            self._give_up(job, "failed", failure_reason(outcome.exit_code, read_status(job.folder) or {}))
+            self._give_up(job, "failed", failure_reason(outcome, read_status(job.folder) or {}))
             break  # the rest of the group never started: it is started again, or skipped for what it needs
 
     def _give_up(self, job: Job, state: str, reason: str) -> None:
@@ -219,14 +229,17 @@ def share(job: Job) -> None:
     unfinished.rename(job.ledger)
 
 
-def failure_reason(exit_code: int, status: dict[str, Any]) -> str:
-    """Why a job did not finish, in one line."""
-    if exit_code < 0:
-        name = signal.Signals(-exit_code).name
+def failure_reason(outcome: Outcome, status: dict[str, Any]) -> str:
+    """Why a job did not finish, in one line: what the engine did or saw, and what the job itself said last."""
+    code = outcome.exit_code
+    if outcome.cause != "exited":
+        return f"{CAUSES[outcome.cause]}: {outcome.detail}" if outcome.detail else CAUSES[outcome.cause]
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
         return f"killed by {name}" + (" (often by the system, for want of memory)" if name == "SIGKILL" else "")
-    if exit_code == 1 and status.get("error"):
+    if code == 1 and status.get("error"):
         return str(status["error"])
-    return "interrupted" if exit_code == 130 else f"exit code {exit_code}; its log says more"
+    return "interrupted" if code == 130 else f"exit code {code}; its log says more"
 
 
 def _seconds(folder: Path) -> float | None:
