@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,11 +17,17 @@ from filelock import FileLock, Timeout
 from experiments.errors import InputError
 from runner.display import Display, Result
 from runner.engines import Cause, Engine, Outcome, Task
+from runner.ledger.driver import DriverFile
 from runner.ledger.reader import is_finished, read_status
+from runner.ledger.requests import Request, ask_job, driver_requests, forget_driver_requests
 from runner.ledger.writer import record_end
 from runner.plan import COMPARING, SHARED, Job, Plan, with_needs
+from runner.watch import Watch, records
 
+OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 POLL_SECONDS = 0.2
+LISTEN_SECONDS = 1.0  # between two looks for requests
+LOCK_SECONDS = 1.0  # `runner.status` tries the lock for an instant
 GOOD = {"finished", "reused"}
 CAUSES: dict[Cause, str] = {
     "time_limit": "ended, because it took longer than engine.time_limit_minutes",
@@ -45,7 +51,8 @@ def execute(
         again: what a person types to go on with this sweep.
 
     Returns:
-        The exit code: 0 if everything finished, 1 if a job failed, 130 after Ctrl-C or a request to end.
+        The exit code: 0 if everything finished, 1 if a job failed, 3 if none failed but some were stopped by
+        `runner.stop`, 130 after Ctrl-C or a signal to end.
 
     Raises:
         InputError: another process works on this sweep.
@@ -53,7 +60,7 @@ def execute(
     plan.folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(plan.folder / "sweep.lock")
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
         raise InputError(f"another `python -m runner` works in {plan.folder}; name=… chooses another folder") from None
     try:
@@ -64,19 +71,36 @@ def execute(
 
 
 def _execute(plan: Plan, engine: Engine, display: Display, command: Sequence[str], again: str) -> int:
-    walk = Walk(plan, engine, display, command)
+    plan.write()
+    forget_driver_requests(plan.folder)
+    driver = DriverFile(plan.folder, again, engine.describe())
+    walk, code = Walk(plan, engine, display, driver, command), FAILED
     try:
-        plan.write()
         display.say(f"sweep {plan.name} in {plan.folder}: {engine.describe()}")
         engine.open()
-        walk.run()
+        with display.watching():
+            walk.run()
+        code = exit_code(walk.results.values())
+    except InputError:
+        code = BAD_INPUT
+        raise
     except KeyboardInterrupt:
+        code = INTERRUPTED
         display.say(f"\ninterrupted; ending the jobs. The same command goes on from here: {again}")
-        return 130
     finally:
         engine.stop()
-    display.summary(plan, walk.results, again)
-    return 0 if all(result.state in GOOD for result in walk.results.values()) else 1
+        driver.end(records({}, walk.results), code)
+    if code != INTERRUPTED:
+        display.summary(plan, walk.results, again)
+    return code
+
+
+def exit_code(results: Iterable[Result]) -> int:
+    """What the whole sweep's process ends with."""
+    states = {result.state for result in results}
+    if "failed" in states:
+        return FAILED
+    return STOPPED if "stopped" in states else OK
 
 
 @contextmanager
@@ -93,7 +117,9 @@ def _requests_to_end_as_ctrl_c() -> Iterator[None]:
 class Walk:
     """One walk over a plan. ``results`` fills up until every job has one."""
 
-    def __init__(self, plan: Plan, engine: Engine, display: Display, command: Sequence[str]) -> None:
+    def __init__(
+        self, plan: Plan, engine: Engine, display: Display, driver: DriverFile, command: Sequence[str]
+    ) -> None:
         self.results: dict[str, Result] = {}
         self._jobs = {job.label: job for job in plan.jobs}
         self._one_process = plan.engine.artifacts_in_one_process
@@ -103,6 +129,11 @@ class Walk:
         self._display = display
         self._command = tuple(command)
         self._running: dict[str, tuple[Job, ...]] = {}
+        self._watch = Watch(display, driver)
+        self._folder, self._attempt = plan.folder, driver.attempt
+        self._obeyed: set[Request] = set()
+        self._stopping: set[str] = set()
+        self._listened = float("-inf")
 
     def run(self) -> None:
         """Until every job has a result."""
@@ -112,7 +143,9 @@ class Walk:
             self._start()
             for outcome in self._engine.poll():
                 self._settle(outcome)
-            self._show_progress()
+            self._obey()
+            busy = [job for group in self._running.values() for job in group if job.label not in self.results]
+            self._watch.look(self._jobs, self.results, busy, len(self._running))
             time.sleep(POLL_SECONDS if self._running else 0)
 
     # ---------------------------------------------------------------------------------------------- what need not start
@@ -194,23 +227,58 @@ class Walk:
                 self.results[job.label] = Result("finished", seconds=_seconds(job.folder))
                 self._display.event(job.label, "finished")
                 continue
-            self._give_up(job, "failed", failure_reason(outcome, read_status(job.folder) or {}))
+            status = read_status(job.folder) or {}
+            if job.label in self._stopping or status.get("state") == "stopped":
+                self._give_up(job, "stopped", "on request")
+            else:
+                self._give_up(job, "failed", failure_reason(outcome, status))
             break  # the rest of the group never started: it is started again, or skipped for what it needs
 
     def _give_up(self, job: Job, state: str, reason: str) -> None:
         """Keep why a job has no result, also in the sweep's own folders: a killed job could not say so itself."""
-        seconds = _seconds(job.folder) if state == "failed" else None
+        seconds = None if state == "skipped" else _seconds(job.folder)
         self.results[job.label] = Result(state, reason, seconds)
         self._display.event(job.label, f"{state}: {reason}")
         if job.folder == job.ledger:  # an artifact's folder in the cache may be in use by another sweep
             record_end(job.folder, job.identity, state, reason)
 
-    def _show_progress(self) -> None:
-        for group in self._running.values():
-            for job in group:
-                status = read_status(job.folder)
-                if status and status.get("state") == "running" and status.get("identity") == job.identity:
-                    self._display.progress(job.label, status)
+    # ------------------------------------------------------------------------------------------------ what is asked for
+    def _obey(self) -> None:
+        """Stop what `runner.stop` asks to stop."""
+        if time.monotonic() - self._listened < LISTEN_SECONDS:
+            return
+        self._listened = time.monotonic()
+        for request in driver_requests(self._folder, self._attempt):
+            if request not in self._obeyed:
+                self._obeyed.add(request)
+                self._display.event(request.arm or "sweep", "is stopped on request")
+                for job in self._asked(request):
+                    self._stop(job)
+
+    def _asked(self, request: Request) -> list[Job]:
+        """The jobs to stop: all that have no result or, of an arm, those that wait for no other of its jobs."""
+        left = {label: job for label, job in self._jobs.items() if label not in self.results}
+        if request.arm is None:
+            return list(left.values())
+        own = {label: job for label, job in left.items() if belongs(label, request.arm)}
+        return [job for job in own.values() if not own.keys() & set(job.needs.values())]
+
+    def _stop(self, job: Job) -> None:
+        """End a job that runs; one that waits never starts."""
+        task = next((name for name, group in self._running.items() if job in group), None)
+        if task is None:
+            self._give_up(job, "stopped", "on request")
+            return
+        self._stopping.add(job.label)
+        status = read_status(job.folder) or {}
+        if status.get("state") == "running":
+            ask_job(job.folder, str(status.get("attempt")))  # so that it knows why, and on any engine
+        self._engine.cancel(task)
+
+
+def belongs(label: str, arm: str) -> bool:
+    """Whether a job is one of an arm's, or of one of its seeds."""
+    return label == arm or label.startswith(f"{arm}/")
 
 
 def share(job: Job) -> None:

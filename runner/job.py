@@ -29,6 +29,7 @@ from runner.jobfile import JobFile, read_job_file
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.provenance import provenance
 from runner.ledger.reader import PREFERENCES, is_finished, newest_report, read_json
+from runner.ledger.requests import is_asked_to_end
 from runner.ledger.writer import LedgerRecorder, StatusFile
 from runner.trackers import Tracker, make_tracker
 
@@ -48,8 +49,9 @@ LEFTOVERS = (  # what an attempt appends to or adds to; the log is kept
     "adapters",
     PREFERENCES,
 )
-PARENT_CHECK_SECONDS = 1.0
-PARENT_GRACE_SECONDS = 30.0
+CHECK_SECONDS = 1.0
+GRACE_SECONDS = 30.0
+STOPPED = ("stopped", "on request")
 
 
 def main(arguments: list[str]) -> int:
@@ -126,11 +128,12 @@ def _attempt(job: JobFile, folder: Path) -> int:
         }
         write_json(folder / "provenance.json", origin | hashes)
         tracker = make_tracker(job, folder, (origin["git"] or {}).get("commit"))
-        _work(job, folder, LedgerRecorder(folder, status, tracker), tracker)
+        with _alive(folder, status):
+            _work(job, folder, LedgerRecorder(folder, status, tracker), tracker)
         status.end("finished")
         code = OK
     except KeyboardInterrupt:
-        status.end("interrupted")
+        status.end(*(STOPPED if is_asked_to_end(folder, status.attempt) else ("interrupted",)))
         code = INTERRUPTED
     except Exception as error:  # the boundary of the process: everything becomes a status, a log entry and an exit code
         _report_failure(folder, error, status)
@@ -218,6 +221,28 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def _alive(folder: Path, status: StatusFile) -> Iterator[None]:
+    """While it works, a second thread writes heartbeats and listens for a request to end."""
+    ended = threading.Event()
+    threading.Thread(target=_live, args=(folder, status, ended), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _live(folder: Path, status: StatusFile, ended: threading.Event) -> None:
+    while not ended.wait(CHECK_SECONDS):
+        if is_asked_to_end(folder, status.attempt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            if not ended.wait(GRACE_SECONDS):  # the main thread is stuck and does not listen
+                status.end(*STOPPED)
+                os.killpg(os.getpgid(0), signal.SIGKILL)
+        with contextlib.suppress(OSError):  # the disk is full: the next heartbeat tries again
+            status.heartbeat()
+
+
 def _watch_parent() -> None:
     """End when the engine's process is gone: a killed driver must not leave training behind."""
     parent = os.environ.get(PARENT_VARIABLE)
@@ -227,9 +252,9 @@ def _watch_parent() -> None:
 
 def _end_with_parent(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(PARENT_CHECK_SECONDS)
+        time.sleep(CHECK_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(PARENT_GRACE_SECONDS)
+    time.sleep(GRACE_SECONDS)
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 

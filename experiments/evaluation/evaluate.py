@@ -31,6 +31,7 @@ class Evaluator:
         self.reward = RewardScorer.attach(self.policy, spec.model, reward_folder, self.tokenizer.eos_token_id)
         self.gold = GoldScorer.load(gold_folder)
         self.ask(spec.samples_per_prompt)
+        self.drawn, self.to_draw = 0, len(self.rows)  # responses, over all calls of `evaluate`
 
     def ask(self, samples_per_prompt: int) -> None:
         """Choose how many responses `evaluate` draws for each prompt."""
@@ -51,6 +52,7 @@ class Evaluator:
         The policy's log-probs are those of the sampler, so no pass is needed for them; the base's own KL is 0.
         """
         data = self.spec.data
+        recorder.progress(stage, self.drawn, self.to_draw, "responses")
         names = [f"{prompt.prompt_id}/{index}" for prompt, index in self.rows]
         responses = sample(
             self.policy,
@@ -59,8 +61,9 @@ class Evaluator:
             temperature=data.temperature,
             eos_id=self.tokenizer.eos_token_id,
             rows_per_batch=self.spec.evaluation.rows_per_batch,
-            on_batch=lambda done: recorder.progress(stage, done, len(self.rows), "responses"),
+            on_batch=lambda done: recorder.progress(stage, self.drawn + done, self.to_draw, "responses"),
         )
+        self.drawn += len(self.rows)
         return self._rows(responses, stream, is_base)
 
     def _rows(self, responses: Sequence[Response], stream: int, is_base: bool) -> list[SampleRow]:
@@ -109,6 +112,7 @@ def evaluate_base(
     """
     meter = Meter()
     evaluator = Evaluator(spec, gold_folder, reward_folder, cache_dir)
+    evaluator.to_draw = (2 * spec.samples_per_prompt + spec.further_samples_per_prompt) * spec.num_prompts
     rows = [evaluator.evaluate(stream, recorder, f"base, random numbers {stream}", is_base=True) for stream in (1, 2)]
     if spec.further_samples_per_prompt:
         evaluator.ask(spec.further_samples_per_prompt)
@@ -131,6 +135,7 @@ def evaluate_arm(
     """Every kept adapter of an arm. Rows carry what the arm had spent at that point, not what the evaluation cost."""
     evaluator = Evaluator(spec, gold_folder, reward_folder, cache_dir)
     points = checkpoints.points(arm_folder)
+    evaluator.to_draw *= len(points)
     for point in points:
         evaluator.load_adapter(checkpoints.weights_file(arm_folder, point))
         rows = evaluator.evaluate(1, recorder, f"point {point} of {points[-1]}")
