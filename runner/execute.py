@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 import signal
 import sys
@@ -18,7 +19,14 @@ from experiments.errors import InputError
 from runner.display import Display, Result
 from runner.engines import Cause, Engine, Outcome, Task
 from runner.ledger.driver import DriverFile
-from runner.ledger.reader import is_finished, read_status
+from runner.ledger.reader import (
+    damaged_files,
+    has_ended_well,
+    is_finished,
+    newest_report,
+    read_json,
+    read_status,
+)
 from runner.ledger.requests import Request, ask_job, driver_requests, forget_driver_requests
 from runner.ledger.writer import record_end
 from runner.plan import COMPARING, SHARED, Job, Plan, with_needs
@@ -152,11 +160,22 @@ class Walk:
     def _reuse(self) -> None:
         """Recognise what an earlier run has finished."""
         for job in self._jobs.values():
-            if is_finished(job.folder, job.identity):
+            if is_finished(job.folder, job.identity) and not (job.kind == "report" and self._is_torn(job)):
+                _mend_specification(job)
                 share(job)
                 self.results[job.label] = Result("reused", seconds=_seconds(job.folder))
+            elif has_ended_well(job.folder, job.identity):
+                what = "; ".join(damaged_files(job.folder)) or "its report.json cannot be read"
+                self._display.event(job.label, f"had finished, but is damaged and done again: {what}")
         if self.results:
             self._display.say(f"finished before, and taken as it is: {', '.join(self.results)}")
+
+    def _is_torn(self, report: Job) -> bool:
+        try:
+            read_json(newest_report(report.folder.parent) / "report.json")
+        except (OSError, ValueError):
+            return True
+        return False
 
     def _skip(self) -> None:
         """Give up jobs whose needs failed. The plan lists needs first, so one pass finds all of them."""
@@ -281,9 +300,19 @@ def belongs(label: str, arm: str) -> bool:
     return label == arm or label.startswith(f"{arm}/")
 
 
+def _mend_specification(job: Job) -> None:
+    """Write a finished job's ``spec.json`` again where it is torn; the plan knows what stood in it."""
+    try:
+        torn = read_json(job.folder / "spec.json").get("identity") != job.identity
+    except (OSError, ValueError):
+        torn = True
+    if torn:
+        job.file.write(job.folder)
+
+
 def share(job: Job) -> None:
     """Copy a shared artifact's record, without weights, into the sweep's folder, which so explains itself."""
-    if job.folder == job.ledger or is_finished(job.ledger, job.identity):
+    if job.folder == job.ledger or _is_shared(job):
         return
     unfinished = job.ledger.with_name(f".{job.ledger.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -295,6 +324,15 @@ def share(job: Job) -> None:
         shutil.copytree(job.folder / "samples", unfinished / "samples")
     shutil.rmtree(job.ledger, ignore_errors=True)
     unfinished.rename(job.ledger)
+
+
+def _is_shared(job: Job) -> bool:
+    """Whether the record in the sweep's folder is what the artifact's own folder holds."""
+    records = [path for path in job.folder.glob("*.json*") if path.is_file()] + list(job.folder.glob("samples/*"))
+    copies = [job.ledger / path.relative_to(job.folder) for path in records]
+    return all(
+        copy.is_file() and filecmp.cmp(path, copy, shallow=False) for path, copy in zip(records, copies, strict=True)
+    )
 
 
 def failure_reason(outcome: Outcome, status: dict[str, Any]) -> str:

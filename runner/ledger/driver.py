@@ -69,6 +69,8 @@ class DriverFile:
 def read_driver(runs_dir: Path) -> dict[str, Any] | None:
     """What ``driver.json`` says, or None where there is none or it cannot be read."""
     try:
-        return read_json(runs_dir / FILE)
-    except (OSError, ValueError):
+        driver = read_json(runs_dir / FILE)
+        whole = all(isinstance(told, dict) for told in driver["jobs"].values())
+    except (OSError, ValueError, KeyError, AttributeError):
         return None
+    return driver if whole else None

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from experiments.records import RESUME_FOLDER, Axes, Phase, PreferenceRow, SampleRow
+from experiments.records import Axes, Phase, PreferenceRow, SampleRow
 from runner.ledger.files import replacing, timestamp, write_json
 from runner.ledger.reader import PREFERENCES, read_metrics, read_status
 from runner.ledger.requests import new_attempt
@@ -69,6 +69,10 @@ PREFERENCE_SCHEMA = pa.schema(
         ("note", pa.string()),
     ]
 )
+
+
+class TornLedgerError(ValueError):
+    """What an attempt left cannot be gone on from."""
 
 
 class StatusFile:
@@ -133,9 +137,15 @@ class StatusFile:
                 self._write()
 
     def end(self, state: str, error: str | None = None) -> None:
-        """Write the final state: "finished", "failed", "interrupted" or "stopped"; ``error`` is one line."""
+        """Write the final state: "failed", "interrupted" or "stopped"; ``error`` is one line."""
         with self._lock:
             self._status |= {"state": state, "error": error}
+            self._write()
+
+    def finish(self, files: Mapping[str, Any]) -> None:
+        """Write that the job has finished and what it leaves, see `runner.ledger.integrity`."""
+        with self._lock:
+            self._status |= {"state": "finished", "files": files}
             self._write()
 
     def _seconds(self) -> float:
@@ -181,12 +191,15 @@ class LedgerRecorder:
         self._tracker.metrics(values, axes, point)
 
     def rewind(self, num_rows: int) -> None:
-        """Keep the first rows only; a tracker's new run is told of them, so that its curves are whole."""
+        """Keep the first rows only; a tracker's new run is told of them, so that its curves are whole.
+
+        Raises:
+            TornLedgerError: there are fewer.
+        """
         rows = read_metrics(self._folder)[:num_rows]
         if len(rows) < num_rows:
-            raise ValueError(
-                f"{self._folder}: the ledger has {len(rows)} rows, but its checkpoint was written after "
-                f"{num_rows}; remove {self._folder / RESUME_FOLDER} to start the job over"
+            raise TornLedgerError(
+                f"{self._folder}: the ledger has {len(rows)} rows, but its checkpoint was written after {num_rows}"
             )
         with replacing(self._folder / "metrics.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

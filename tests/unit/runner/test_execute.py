@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 
 from experiments.errors import InputError
+from runner.ledger.integrity import fingerprints
 from runner.ledger.reader import read_json
 from runner.plan import Plan
 
@@ -227,3 +228,58 @@ def test_a_judge_joins_a_finished_sweep_and_nothing_else_is_repeated(planned: Pl
 
     assert sweep.run() == 0
     assert sweep.started() == ["judges/endpoint", "report"]
+
+
+# ------------------------------------------------------------------------------------------------- what was torn since
+def test_a_finished_arm_with_a_torn_file_is_named_and_done_again(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned())
+    sweep.run()
+    arm = sweep.plan.folder / "ppo" / "seed0"
+    (arm / "metrics.jsonl").write_text('{"loss": 1}\n')
+    status = read_json(arm / "status.json") | {"files": fingerprints(arm)}
+    (arm / "status.json").write_text(json.dumps(status))
+    assert sweep.run() == 0
+    assert sweep.started() == []
+
+    (arm / "metrics.jsonl").write_text('{"lo')
+    assert sweep.run() == 0
+    assert sweep.started() == ["ppo/seed0"]
+    assert "had finished, but is damaged and done again: metrics.jsonl has 4 bytes, not 12" in sweep.text
+
+
+@pytest.mark.parametrize("content", ["", "{", "\x00" * 400])
+def test_a_torn_specification_of_a_finished_job_is_written_again(
+    planned: Planned, sweep_of: SweepOf, content: str
+) -> None:
+    sweep = sweep_of(planned())
+    sweep.run()
+    path = sweep.plan.folder / "ppo" / "seed0" / "spec.json"
+    whole = path.read_text()
+    path.write_text(content)
+
+    assert sweep.run() == 0
+    assert sweep.started() == []
+    assert path.read_text() == whole
+
+
+def test_a_torn_copy_of_a_shared_record_is_made_again(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned())
+    sweep.run()
+    path = sweep.plan.folder / "shared" / "gold" / "status.json"
+    whole = path.read_text()
+    path.write_text("{")
+
+    assert sweep.run() == 0
+    assert path.read_text() == whole
+
+
+@pytest.mark.parametrize("content", [None, "", '{"headline"'])
+def test_a_torn_report_is_made_again(planned: Planned, sweep_of: SweepOf, content: str | None) -> None:
+    sweep = sweep_of(planned())
+    sweep.run()
+    path = sweep.plan.folder / "report" / "report.json"
+    path.unlink() if content is None else path.write_text(content)
+
+    assert sweep.run() == 0
+    assert sweep.started() == ["report"]
+    assert sweep.text.rstrip().endswith("DPO won.")
