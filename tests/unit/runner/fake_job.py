@@ -20,7 +20,7 @@ def trace(runs_dir: Path, **entry: object) -> None:
 def status(folder: Path, job: dict, state: str, error: str | None = None) -> None:
     now = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
     content = {"state": state, "identity": job["identity"], "stage": "working", "done": 1, "total": 2, "unit": "steps"}
-    content |= {"latest": {}, "started": now, "updated": now, "pid": os.getpid(), "error": error}
+    content |= {"latest": {}, "started": now, "updated": now, "seconds": 0.1, "pid": os.getpid(), "error": error}
     temporary = folder / "status.tmp"
     temporary.write_text(json.dumps(content))
     temporary.replace(folder / "status.json")

@@ -113,6 +113,8 @@ def test_a_killed_arm_leaves_the_others_and_is_repeated_alone(planned: Planned) 
     assert "report" in sweep.started()
     assert "ppo/seed0 failed: killed by SIGKILL" in sweep.text
     assert "ppo/seed0 was here" in sweep.text  # the tail of its log
+    kept = read_json(sweep.plan.folder / "ppo" / "seed0" / "status.json")
+    assert (kept["state"], kept["error"][:17]) == ("failed", "killed by SIGKILL")  # a killed job could not say so
     assert f"python -m runner.job {sweep.plan.folder}/ppo/seed0" in sweep.text
 
     assert sweep.run() == 0
@@ -126,6 +128,8 @@ def test_dependents_of_a_failed_job_are_skipped_with_the_reason(planned: Planned
     assert "reward_model failed: ValueError: no luck" in sweep.text
     assert "skipped: reward_model did not finish" in sweep.text
     assert sweep.started()[-1] == "dpo/seed0"  # needs no reward model
+    kept = read_json(sweep.plan.folder / "ppo" / "seed0" / "status.json")
+    assert (kept["state"], kept["error"]) == ("skipped", "reward_model did not finish")
     assert "report" not in sweep.started()
 
 
