@@ -36,6 +36,7 @@ OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 POLL_SECONDS = 0.2
 LISTEN_SECONDS = 1.0  # between two looks for requests
 LOCK_SECONDS = 1.0  # `runner.status` tries the lock for an instant
+FOLLOWED_BY = {"gold": "ranking_data", "arm": "evaluation"}  # by kind: what goes on in the same process
 GOOD = {"finished", "reused"}
 CAUSES: dict[Cause, str] = {
     "time_limit": "ended, because it took longer than engine.time_limit_minutes",
@@ -149,11 +150,11 @@ class Walk:
         while len(self.results) < len(self._jobs):
             self._skip()
             self._start()
+            self._settle_finished()
             for outcome in self._engine.poll():
                 self._settle(outcome)
             self._obey()
-            busy = [job for group in self._running.values() for job in group if job.label not in self.results]
-            self._watch.look(self._jobs, self.results, busy, len(self._running))
+            self._watch.look(self._jobs, self.results, self._working())
             time.sleep(POLL_SECONDS if self._running else 0)
 
     # ---------------------------------------------------------------------------------------------- what need not start
@@ -228,30 +229,61 @@ class Walk:
         return job
 
     def _group(self, first: Job) -> tuple[Job, ...]:
-        """The jobs of one process: usually one; tiny shared artifacts all together, to load the libraries once."""
-        if not (self._one_process and first.kind in SHARED):
-            return (first,)
-        return tuple(job for job in self._jobs.values() if job.kind in SHARED and job.label not in self.results)
+        """The jobs of one process, which so loads libraries and touches its memory once.
+
+        A job and the one that goes on from it (`FOLLOWED_BY`), or tiny shared artifacts all together.
+        """
+        unfinished = [job for job in self._jobs.values() if job.label not in self.results]
+        if self._one_process and first.kind in SHARED:
+            return tuple(job for job in unfinished if job.kind in SHARED)
+        settled = {*self.results, first.label}
+        followers = (
+            job
+            for job in unfinished
+            if job.kind == FOLLOWED_BY.get(first.kind)
+            and first.label in job.needs.values()
+            and settled.issuperset(job.needs.values())
+        )
+        return (first, *followers)
 
     def _is_wide(self, group: tuple[Job, ...]) -> bool:
         """Fixed by the settings, not by what is left to do: thread counts must not depend on the past."""
         return any(job.wide or (self._one_process and job.kind in SHARED) for job in group)
 
+    def _working(self) -> list[Job]:
+        """Of each process the job that it works on now; the ones that follow wait."""
+        left = [[job for job in group if job.label not in self.results] for group in self._running.values()]
+        return [jobs[0] for jobs in left if jobs]
+
     # -------------------------------------------------------------------------------------------------------- what ends
+    def _settle_finished(self) -> None:
+        """Note what has finished in a process that goes on with another job: what needs it need not wait for that."""
+        for group in self._running.values():
+            for job in group[:-1]:
+                if job.label not in self.results and is_finished(job.folder, job.identity):
+                    self._finish(job)
+
     def _settle(self, outcome: Outcome) -> None:
         """Read from each folder of an ended process what became of its job."""
         for job in self._running.pop(outcome.name):
+            if job.label in self.results:
+                continue
             if is_finished(job.folder, job.identity):
-                share(job)
-                self.results[job.label] = Result("finished", seconds=_seconds(job.folder))
-                self._display.event(job.label, "finished")
+                self._finish(job)
                 continue
             status = read_status(job.folder) or {}
             if job.label in self._stopping or status.get("state") == "stopped":
                 self._give_up(job, "stopped", "on request")
             else:
                 self._give_up(job, "failed", failure_reason(outcome, status))
+            if job.label in self._stopping:
+                continue  # those that were to follow have been asked to stop as well, or are skipped
             break  # the rest of the group never started: it is started again, or skipped for what it needs
+
+    def _finish(self, job: Job) -> None:
+        share(job)
+        self.results[job.label] = Result("finished", seconds=_seconds(job.folder))
+        self._display.event(job.label, "finished")
 
     def _give_up(self, job: Job, state: str, reason: str) -> None:
         """Keep why a job has no result, also in the sweep's own folders: a killed job could not say so itself."""

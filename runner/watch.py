@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from runner.display import Display, Result, Row, summary_line
@@ -25,19 +25,18 @@ class Watch:
         self._most_at_once = 1  # an engine has at least as many slots as jobs that ran side by side
         self._left: Left | None = None
 
-    def look(self, jobs: Mapping[str, Job], results: Mapping[str, Result], running: Iterable[Job], tasks: int) -> None:
+    def look(self, jobs: Mapping[str, Job], results: Mapping[str, Result], running: Sequence[Job]) -> None:
         """Show how it goes, unless that was done just now.
 
         Args:
             jobs: all, by label, in the plan's order.
             results: of those that have ended.
-            running: those that have started; of several in one process, only one works.
-            tasks: processes that run.
+            running: those that are worked on, one of each process.
         """
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
-        self._most_at_once = max(self._most_at_once, tasks)
+        self._most_at_once = max(self._most_at_once, len(running))
         statuses = {job.label: _current_status(job) for job in running}
         if self._looked - self._estimated >= ESTIMATE_SECONDS:
             self._estimated = self._looked

@@ -40,7 +40,7 @@ def run(folder: Path, runs_dir: Path) -> None:
     job = json.loads((folder / "spec.json").read_text())
     behaviour = json.loads((runs_dir / "behaviour.json").read_text()).get(job["label"])
     environment = {key: os.environ.get(key) for key in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
-    trace(runs_dir, label=job["label"], event="start", **environment)
+    trace(runs_dir, label=job["label"], event="start", pid=os.getpid(), **environment)
     status(folder, job, "running")
     print(f"{job['label']} was here", flush=True)
     if behaviour == "kill":

@@ -1,5 +1,6 @@
 """Whole sweeps of jobs that do nothing: real processes, real folders, no torch."""
 
+import io
 import json
 import os
 import signal
@@ -12,8 +13,13 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from rich.console import Console
 
 from experiments.errors import InputError
+from runner.display import Display
+from runner.engines.local import LocalEngine, Slot
+from runner.execute import Walk
+from runner.ledger.driver import DriverFile
 from runner.ledger.integrity import fingerprints
 from runner.ledger.reader import read_json
 from runner.plan import Plan
@@ -34,6 +40,33 @@ def test_jobs_start_in_the_plans_order_and_after_their_needs(planned: Planned, s
     assert set(sweep.started()[2:4]) == {"reward_model", "dpo/seed0"}  # side by side
     assert all(ended[need] <= began[job.label] for job in sweep.plan.jobs for need in job.needs.values())
     assert sweep.text.rstrip().endswith("DPO won.")
+
+
+def test_what_goes_on_from_a_job_follows_in_its_process(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned(ONE_EACH))
+    sweep.run()
+
+    process = {entry["label"]: entry["pid"] for entry in sweep.trace() if entry["event"] == "start"}
+    assert process["gold"] == process["ranking_data"]
+    assert process["ppo/seed0"] == process["ppo/seed0/evaluation"]
+    assert len(set(process.values())) >= len(process) - 3  # DPO's follows too if the reward model was there in time
+    assert "followed in one process by ppo/seed0/evaluation" in sweep.text
+
+
+def test_what_needs_a_finished_job_does_not_wait_for_the_one_that_follows_in_its_process(
+    planned: Planned, sweep_of: SweepOf
+) -> None:
+    sweep = sweep_of(planned(ONE_EACH))
+    sweep.plan.write()
+    engine, display = LocalEngine([Slot("", 1)], num_cores=1), Display(Console(file=io.StringIO()))
+    walk = Walk(sweep.plan, engine, display, DriverFile(sweep.plan.folder, "", ""), ("true",))
+    arm, evaluation = (next(j for j in sweep.plan.jobs if j.label == f"ppo/seed0{end}") for end in ("", "/evaluation"))
+    walk._running[arm.label] = (arm, evaluation)
+    arm.folder.mkdir(parents=True)
+    (arm.folder / "status.json").write_text(json.dumps({"state": "finished", "identity": arm.identity}))
+    walk._settle_finished()
+
+    assert {label: result.state for label, result in walk.results.items()} == {"ppo/seed0": "finished"}
 
 
 def test_jobs_that_run_together_have_different_devices(planned: Planned, sweep_of: SweepOf) -> None:
@@ -152,7 +185,7 @@ def test_ctrl_c_ends_the_children(planned: Planned, tmp_path: Path, request_to_e
     driver = (
         "import sys\nfrom runner.__main__ import compose\nfrom runner.plan import make_plan\n"
         "from runner.display import Display\nfrom runner.engines.local import LocalEngine, Slot\n"
-        "from runner.execute import execute\n"
+        "from runner.execute import Walk, execute\n"
         f"plan = make_plan(compose(['+sweep=smoke', 'runs_dir={tmp_path}/runs', 'cache_dir={tmp_path}/cache',"
         f" 'tracker=none', '{ONE_EACH}']))\n"
         f"command = (sys.executable, {str(FAKE_JOB)!r}, str(plan.folder))\n"
