@@ -27,7 +27,14 @@ from runner.ledger.reader import (
     read_json,
     read_status,
 )
-from runner.ledger.requests import Request, ask_job, driver_requests, forget_driver_requests
+from runner.ledger.requests import (
+    Request,
+    ask_job,
+    driver_requests,
+    forget_driver_requests,
+    forget_job_request,
+    is_asked_to_end,
+)
 from runner.ledger.writer import record_end
 from runner.plan import COMPARING, SHARED, Job, Plan, with_needs
 from runner.watch import Watch, records
@@ -206,6 +213,7 @@ class Walk:
                 return
             for job in group:
                 job.file.write(job.folder)
+                forget_job_request(job.folder)  # an old one must not excuse a new failure
             followers = ", ".join(job.label for job in group[1:])
             self._display.event(
                 ready.label, f"started, followed in one process by {followers}" if followers else "started"
@@ -264,21 +272,20 @@ class Walk:
                     self._finish(job)
 
     def _settle(self, outcome: Outcome) -> None:
-        """Read from each folder of an ended process what became of its job."""
-        for job in self._running.pop(outcome.name):
-            if job.label in self.results:
-                continue
-            if is_finished(job.folder, job.identity):
+        """Read from each folder of an ended process what became of its job.
+
+        The first that did not finish ended it; those after it never began, and are started again or skipped.
+        """
+        group = self._running.pop(outcome.name)
+        for job in group:
+            if job.label not in self.results and is_finished(job.folder, job.identity):
                 self._finish(job)
-                continue
-            status = read_status(job.folder) or {}
-            if job.label in self._stopping or status.get("state") == "stopped":
-                self._give_up(job, "stopped", "on request")
-            else:
-                self._give_up(job, "failed", failure_reason(outcome, status))
-            if job.label in self._stopping:
-                continue  # those that were to follow have been asked to stop as well, or are skipped
-            break  # the rest of the group never started: it is started again, or skipped for what it needs
+        left = [job for job in group if job.label not in self.results]
+        stopped = [job for job in left if job.label in self._stopping or _was_asked(job)]
+        for job in stopped:
+            self._give_up(job, "stopped", "on request")
+        if left and not stopped:
+            self._give_up(left[0], "failed", failure_reason(outcome, read_status(left[0].folder) or {}))
 
     def _finish(self, job: Job) -> None:
         share(job)
@@ -378,6 +385,11 @@ def failure_reason(outcome: Outcome, status: dict[str, Any]) -> str:
     if code == 1 and status.get("error"):
         return str(status["error"])
     return "interrupted" if code == 130 else f"exit code {code}; its log says more"
+
+
+def _was_asked(job: Job) -> bool:
+    """Whether the job itself was asked to end, in the attempt that it wrote of last."""
+    return is_asked_to_end(job.folder, str((read_status(job.folder) or {}).get("attempt")))
 
 
 def _seconds(folder: Path) -> float | None:

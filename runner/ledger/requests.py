@@ -61,6 +61,11 @@ def ask_job(folder: Path, attempt: str) -> None:
     write_json(folder / JOB_REQUEST, {"attempt": attempt})
 
 
+def forget_job_request(folder: Path) -> None:
+    """Remove what an earlier attempt was asked."""
+    (folder / JOB_REQUEST).unlink(missing_ok=True)
+
+
 def is_asked_to_end(folder: Path, attempt: str) -> bool:
     """Whether the job in a folder, in this attempt, has been asked to end."""
     try:

@@ -57,6 +57,8 @@ def test_an_arm_is_stopped_its_dependents_are_skipped_and_the_same_command_goes_
     assert "ppo/seed0 failed" not in sweep.text
     assert "all that is missing:" in sweep.text
 
+    assert sweep.run(**{"ppo/seed0": "kill"}) == 1  # what was once asked excuses no later failure
+    assert "ppo/seed0 failed: killed by SIGKILL" in sweep.text
     assert sweep.run() == 0
     assert sweep.started() == ["ppo/seed0", "ppo/seed0/evaluation", "report"]
 
