@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+EVALUATION_ONLY = {"embedder"}  # inputs that no training has
 BASE_ONLY = {"further_samples_per_prompt"}  # what the base's evaluation has beyond an arm's
 
 
@@ -47,7 +48,9 @@ def condition_problems(plan: dict[str, Any], specs: Mapping[str, dict[str, Any]]
             yield f"{run}: evaluated with {key} = {ours!r}, the base with {theirs!r}"
         yield from _need_problems(run, evaluation, base, ("gold", "reward_model"), "the base's evaluation")
         for job, spec in (("trained", arm), ("evaluated", evaluation)):
-            for key, ours, theirs in differences(spec["inputs"], base["inputs"]):
+            unused = EVALUATION_ONLY if spec is arm else set()
+            inputs = {key: value for key, value in base["inputs"].items() if key not in unused}
+            for key, ours, theirs in differences(spec["inputs"], inputs):
                 yield f"{run}: {job} with another {key} ({_short(ours)}) than the base's ({_short(theirs)})"
         for part in ("model", "data", "num_prompts", "num_points"):
             for key, ours, theirs in differences({part: arm["spec"][part]}, {part: first["spec"][part]}):

@@ -109,6 +109,8 @@ class Ledger:
         folder: of the sweep.
         judges: those that were asked beyond the scores in the samples, by name.
         missing_judges: the others of the plan.
+        embeddings: one row per response of the final models and of the base: arm, seed, prompt_id, sample_id, stream
+            and embedding, an array; None in sweeps that chose no embedder.
     """
 
     plan: dict[str, Any]
@@ -122,12 +124,20 @@ class Ledger:
     ranking: pd.DataFrame | None = None
     judges: Mapping[str, Judge] = field(default_factory=dict)
     missing_judges: tuple[Missing, ...] = ()
+    embeddings: pd.DataFrame | None = field(default=None, repr=False)
     _arrays: dict[tuple[Any, ...], npt.NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def manifest(self) -> Manifest:
         """The files that all this was read from, with their hashes."""
         return manifest_of(self.folder, self.plan)
+
+    @property
+    def embedder(self) -> str:
+        """What made `embeddings`: its folder's name or hub id, and which version of it."""
+        base = self.specs["base_evaluation"]
+        path, version = Path(base["spec"]["evaluation"]["embedder"]), base["inputs"]["embedder"]
+        return f"{path.name}, {version[:19]}" if version.startswith("sha256:") else version.removeprefix("hub:")
 
     @property
     def arms(self) -> list[str]:

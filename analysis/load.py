@@ -29,11 +29,12 @@ from analysis.ledger import (
     Run,
 )
 from analysis.ledger_hash import is_inside
-from runner.ledger.reader import PREFERENCES, read_json, read_metrics, read_status, sample_files
+from runner.ledger.reader import PREFERENCES, embeddings_file, read_json, read_metrics, read_status, sample_files
 
 __all__ = ["BASE", "FLOOR_STREAM", "FURTHER_STREAM", "STREAM", "Judge", "Ledger", "LedgerError", "load_ledger"]
 
 PLAN_SCHEMA = 2
+KEYS = ("prompt_id", "sample_id", "stream")  # of a response within one evaluation
 MAY_BE_MISSING = {"proxy"}  # NaN where a sweep has no reward model
 
 
@@ -77,6 +78,7 @@ def load_ledger(runs_dir: Path) -> Ledger:
         ranking=_read_ranking(folders),
         judges=judges,
         missing_judges=missing_judges,
+        embeddings=_read_embeddings(base_folder, runs, samples) if _has_embedder(specs) else None,
     )
 
 
@@ -219,8 +221,45 @@ def _sample_frame(folder: Path, point: int, arm: str, algorithm: str, seed: int)
     return frame.assign(arm=arm, algorithm=algorithm, seed=seed, point=point)
 
 
+def _has_embedder(specs: Mapping[str, dict[str, Any]]) -> bool:
+    return specs["base_evaluation"]["spec"]["evaluation"].get("embedder") is not None
+
+
+def _read_embeddings(base_folder: Path, runs: Sequence[Run], samples: pd.DataFrame) -> pd.DataFrame:
+    """Of the base and of every final model; each must cover the responses that are compared, and no others."""
+    final = int(samples["point"].max())
+    places = [(BASE, 0, base_folder, 0), *((run.arm, run.seed, run.evaluation, final) for run in runs)]
+    found = pd.concat(
+        [_embedding_frame(embeddings_file(folder, point), arm, seed) for arm, seed, folder, point in places],
+        ignore_index=True,
+    )
+    compared = samples[(samples["point"].isin([0, final])) & (samples["stream"] != FURTHER_STREAM)]
+    identity = ["arm", "seed", *KEYS]
+    if sorted(found[identity].itertuples(index=False)) != sorted(compared[identity].itertuples(index=False)):
+        raise LedgerError("the embeddings are of other responses than the samples")
+    if len({len(row) for row in found["embedding"]}) != 1:
+        raise LedgerError("the embeddings of the evaluations have different lengths")
+    return found
+
+
+def _embedding_frame(path: Path, arm: str, seed: int) -> pd.DataFrame:
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise LedgerError(f"{path} cannot be read as Parquet: {error}") from error
+    if list(frame.columns) != [*KEYS, "embedding"]:
+        raise LedgerError(f"{path} must have the columns {', '.join(KEYS)} and embedding")
+    try:
+        vectors = np.array(frame["embedding"].tolist(), dtype=np.float32)
+    except (ValueError, TypeError):
+        vectors = np.array([])
+    if vectors.ndim != 2 or not np.isfinite(vectors).all():
+        raise LedgerError(f"{path} has embeddings of different lengths, or with what is no finite number")
+    return frame.assign(arm=arm, seed=seed, embedding=list(vectors))
+
+
 def _keys(frame: pd.DataFrame) -> list[tuple[str, int, int]]:
-    columns = [frame[column].tolist() for column in ("prompt_id", "sample_id", "stream")]
+    columns = [frame[column].tolist() for column in KEYS]
     return sorted(zip(*columns, strict=True))
 
 
