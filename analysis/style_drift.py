@@ -19,6 +19,7 @@ from analysis.statistics import Estimate, Resamples, mean_estimate, ratio_estima
 from analysis.style import drift
 from analysis.style.corpus import Corpus, Vocabulary, read_corpus
 from analysis.style.drift import Apart, Reference, StyleDrift, StyleRules
+from analysis.style.semantic import Embedder, recorded_embedder
 from analysis.win_rate import common_seeds
 
 EMBEDDING_SEED = 0  # of the random features
@@ -53,7 +54,17 @@ class SweepStyle:
     def reference(self) -> Reference:
         """The base under both sets of random numbers."""
         base, again = (self._read(BASE, stream) for stream in (STREAM, FLOOR_STREAM))
-        return Reference(base, again, self.resamples, self.rules, np.random.default_rng(EMBEDDING_SEED))
+        rng = np.random.default_rng(EMBEDDING_SEED)
+        return Reference(base, again, self.resamples, self.rules, rng, self._recorded_embedder())
+
+    def _recorded_embedder(self) -> Embedder | None:
+        """Of the vectors in the ledger, where the sweep chose a sentence encoder."""
+        if self.ledger.embeddings is None:
+            return None
+        final = self.ledger.samples[self.ledger.samples["point"].isin([0, self.ledger.final_point])]
+        rows = self.ledger.embeddings.merge(final, on=["arm", "seed", "prompt_id", "sample_id", "stream"])
+        vectors = np.array(rows["embedding"].tolist(), dtype=np.float64)
+        return recorded_embedder(self.ledger.embedder, [str(text) for text in rows["response"]], vectors)
 
     @cached_property
     def arms(self) -> dict[str, Corpus]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 RESUME_FOLDER = "resume"  # in a job's folder: what it goes on from; while it is there, earlier rows and files count
 
@@ -67,6 +71,9 @@ class Recorder(Protocol):
 
     def samples(self, point: int, rows: Sequence[SampleRow]) -> None:
         """Keep the samples of one evaluation point."""
+
+    def embeddings(self, point: int, rows: Sequence[SampleRow], vectors: NDArray[np.float16]) -> None:
+        """Keep an embedding of each response of an evaluation point, `[rows, dimensions]`."""
 
     def preferences(self, rows: Sequence[PreferenceRow]) -> None:
         """Keep what a judge made of all pairs."""

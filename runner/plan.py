@@ -19,7 +19,12 @@ from typing import Any, Literal
 from experiments.errors import InputError
 from experiments.evaluation.judging.key import api_key
 from experiments.evaluation.judging.template import TEMPLATE_SHA256
-from experiments.inputs.fingerprint import data_fingerprint, model_fingerprint, reward_model_fingerprint
+from experiments.inputs.fingerprint import (
+    data_fingerprint,
+    embedder_fingerprint,
+    model_fingerprint,
+    reward_model_fingerprint,
+)
 from experiments.judge_spec import EndpointJudge
 from experiments.spec import (
     ArmJobSpec,
@@ -232,7 +237,11 @@ def check_folder(plan: Plan) -> None:
 
 # ------------------------------------------------------------------------------------------------------------- the jobs
 def _inputs(runs: Sequence[RunSpec]) -> list[dict[str, str]]:
-    """Fingerprints of each arm's base model and data, each computed once. Raises InputError with all that is wrong."""
+    """Fingerprints of each arm's base model, data and embedder, each computed once.
+
+    Raises:
+        InputError: with all that is wrong.
+    """
     problems: dict[str, Problem] = {}
 
     @cache
@@ -250,23 +259,39 @@ def _inputs(runs: Sequence[RunSpec]) -> list[dict[str, str]]:
             problems[str(error)] = Problem("", str(error))
             return ""
 
-    found = [{"base_model": model(run.model), "data": data(run.data.path)} for run in runs]
+    @cache
+    def embedder(path: str) -> str:
+        return attempt(lambda: embedder_fingerprint(path))
+
+    found = [
+        {"base_model": model(run.model), "data": data(run.data.path)}
+        | ({"embedder": embedder(run.evaluation.embedder)} if run.evaluation.embedder else {})
+        for run in runs
+    ]
     _refuse(list(problems.values()))
     return found
 
 
 def _jobs_of(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
-    """The jobs that one arm depends on and consists of, by kind. ``inputs``: fingerprints of base model and data."""
+    """The jobs that one arm depends on and consists of, by kind.
+
+    ``inputs``: fingerprints of base model and data and, for the evaluations alone, of the embedder if there is one.
+    """
     shared = _shared_jobs(run, inputs)
+    trained_on = _without_embedder(inputs)
     judges = {kind: shared[kind] for kind in ("gold", "reward_model")}
     ranking = {"ranking_data": shared["ranking_data"]}
     needs = ranking | judges if run.arm.algorithm == "ppo" else ranking
-    arm = _own_job(run, "arm", _arm_spec(run), inputs, needs, _arm_work(run))
+    arm = _own_job(run, "arm", _arm_spec(run), trained_on, needs, _arm_work(run))
     sampled = _evaluated_tokens(run) * (run.budget.num_evaluation_points - 1)
     evaluation = _own_job(
         run, "evaluation", _evaluation_spec(run), inputs, {"arm": arm} | judges, Work(sampled=sampled)
     )
     return shared | {"arm": arm, "evaluation": evaluation}
+
+
+def _without_embedder(inputs: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in inputs.items() if key != "embedder"}
 
 
 def _shared_jobs(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
@@ -277,7 +302,7 @@ def _shared_jobs(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
     gold = _shared_job(run, "gold", gold_spec, only_data, {}, Work())
     ranking_spec = RankingJobSpec(model=run.model, data=data, num_ranking_prompts=budget.num_ranking_prompts)
     sampled = Work(sampled=budget.num_ranking_prompts * data.samples_per_prompt * data.max_new_tokens)
-    ranking = _shared_job(run, "ranking_data", ranking_spec, inputs, {"gold": gold}, sampled)
+    ranking = _shared_job(run, "ranking_data", ranking_spec, _without_embedder(inputs), {"gold": gold}, sampled)
     reward_spec = RewardModelJobSpec(
         model=run.model, reward_model=run.reward_model, comparisons=_comparisons(run)[0], seed=data.seed
     )

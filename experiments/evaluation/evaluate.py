@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from experiments.arms import checkpoints
 from experiments.artifacts.reward_scorer import RewardScorer
+from experiments.evaluation.embedder import SentenceEncoder
 from experiments.evaluation.scorers import GoldScorer, vader_scores
 from experiments.inputs.models import decode, load_base, load_tokenizer, reference, with_policy
 from experiments.inputs.texts import Prompt, prompts
@@ -30,6 +31,7 @@ class Evaluator:
         self.policy: PeftModel = with_policy(load_base(spec.model, cache_dir), spec.model.lora, seed=0)
         self.reward = RewardScorer.attach(self.policy, spec.model, reward_folder, self.tokenizer.eos_token_id)
         self.gold = GoldScorer.load(gold_folder)
+        self.encoder = SentenceEncoder.load(spec.evaluation.embedder) if spec.evaluation.embedder else None
         self.ask(spec.samples_per_prompt)
 
     def ask(self, samples_per_prompt: int) -> None:
@@ -62,6 +64,12 @@ class Evaluator:
             on_batch=lambda done: recorder.progress(stage, done, len(self.rows), "responses"),
         )
         return self._rows(responses, stream, is_base)
+
+    def embed(self, point: int, rows: Sequence[SampleRow], recorder: Recorder) -> None:
+        """Record what the responses alone mean, without their prompts, where an embedder was chosen."""
+        if self.encoder:
+            texts = [row["response"] for row in rows]
+            recorder.embeddings(point, rows, self.encoder.embed(texts, self.spec.evaluation.rows_per_batch))
 
     def _rows(self, responses: Sequence[Response], stream: int, is_base: bool) -> list[SampleRow]:
         response_ids = [response.token_ids for response in responses]
@@ -115,6 +123,7 @@ def evaluate_base(
         rows.append(evaluator.evaluate(3, recorder, "base, further samples", is_base=True))
     everything = [row for some in rows for row in some]
     recorder.samples(0, everything)
+    evaluator.embed(0, [*rows[0], *rows[1]], recorder)
     meter.tokens_generated = sum(row["num_tokens"] for row in everything)
     recorder.metrics("evaluation", summarise(rows[0]), Axes(), point=0)
     recorder.metrics("artifact", {}, meter.axes())
@@ -135,6 +144,8 @@ def evaluate_arm(
         evaluator.load_adapter(checkpoints.weights_file(arm_folder, point))
         rows = evaluator.evaluate(1, recorder, f"point {point} of {points[-1]}")
         recorder.samples(point, rows)
+        if point == points[-1]:
+            evaluator.embed(point, rows, recorder)
         recorder.metrics("evaluation", summarise(rows), checkpoints.load_axes(arm_folder, point), point=point)
 
 
