@@ -28,9 +28,11 @@ from experiments.records import RESUME_FOLDER
 from runner.engines import PARENT_VARIABLE
 from runner.jobfile import JobFile, read_job_file
 from runner.ledger.files import timestamp, write_json
+from runner.ledger.integrity import fingerprints
 from runner.ledger.provenance import provenance
-from runner.ledger.reader import PREFERENCES, is_finished, newest_report, read_json
-from runner.ledger.writer import LedgerRecorder, StatusFile
+from runner.ledger.reader import PREFERENCES, is_finished, newest_report, read_json, read_metrics
+from runner.ledger.requests import is_asked_to_end
+from runner.ledger.writer import LedgerRecorder, StatusFile, TornLedgerError
 from runner.trackers import Tracker, make_tracker
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -49,8 +51,9 @@ LEFTOVERS = (  # what an attempt appends to or adds to; the log is kept
     "adapters",
     PREFERENCES,
 )
-PARENT_CHECK_SECONDS = 1.0
-PARENT_GRACE_SECONDS = 30.0
+CHECK_SECONDS = 1.0
+GRACE_SECONDS = 30.0
+STOPPED = ("stopped", "on request")
 
 
 def main(arguments: list[str]) -> int:
@@ -112,10 +115,10 @@ def check_needs(job: JobFile) -> None:
         raise InputError(f"{job.label} cannot start: not finished, or finished as something else: {'; '.join(missing)}")
 
 
-def _attempt(job: JobFile, folder: Path) -> int:
-    """One attempt: its beginning, its work and its end are all in the ledger."""
+def _attempt(job: JobFile, folder: Path, can_go_on: bool = True) -> int:
+    """One attempt: its beginning, its work and its end are all in the ledger. ``can_go_on``: from a checkpoint."""
     print(f"--- {timestamp()} {job.label} starts, process {os.getpid()}", flush=True)
-    _clear(folder)
+    _clear(folder, can_go_on=can_go_on and _is_readable(folder))
     status = StatusFile(folder, job.identity)
     tracker = Tracker()
     code = FAILED
@@ -128,11 +131,16 @@ def _attempt(job: JobFile, folder: Path) -> int:
         }
         write_json(folder / "provenance.json", origin | hashes)
         tracker = make_tracker(job, folder, (origin["git"] or {}).get("commit"))
-        _work(job, folder, LedgerRecorder(folder, status, tracker), tracker)
-        status.end("finished")
+        with _alive(folder, status):
+            _work(job, folder, LedgerRecorder(folder, status, tracker), tracker)
+        status.finish({} if job.kind == "report" else fingerprints(folder))  # a report is signed and written again
         code = OK
+    except TornLedgerError as error:
+        print(f"{error}; it starts over", flush=True)
+        tracker.close(FAILED)
+        return _attempt(job, folder, can_go_on=False)
     except KeyboardInterrupt:
-        status.end("interrupted")
+        status.end(*(STOPPED if is_asked_to_end(folder, status.attempt) else ("interrupted",)))
         code = INTERRUPTED
     except Exception as error:  # the boundary of the process: everything becomes a status, a log entry and an exit code
         _report_failure(folder, error, status)
@@ -170,12 +178,22 @@ def _report_failure(folder: Path, error: Exception, status: StatusFile) -> None:
     status.end("failed", lines[0] if isinstance(error, InputError) else f"{type(error).__name__}: {lines[0]}")
 
 
-def _clear(folder: Path) -> None:
+def _is_readable(folder: Path) -> bool:
+    """Whether the rows of an earlier attempt are whole, but for the last, which a killed job may have torn."""
+    try:
+        read_metrics(folder)
+    except (OSError, ValueError) as error:
+        print(f"{error}; it starts over", flush=True)
+        return False
+    return True
+
+
+def _clear(folder: Path, can_go_on: bool) -> None:
     """Remove what a half-finished attempt left, unless there is a checkpoint to go on from."""
-    if any(folder.glob(f"*{RESUME_FOLDER}*")):
+    checkpoints = list(folder.glob(f"*{RESUME_FOLDER}*"))
+    if checkpoints and can_go_on:
         return
-    for name in LEFTOVERS:
-        path = folder / name
+    for path in [*checkpoints, *(folder / name for name in LEFTOVERS)]:
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -220,6 +238,28 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def _alive(folder: Path, status: StatusFile) -> Iterator[None]:
+    """While it works, a second thread writes heartbeats and listens for a request to end."""
+    ended = threading.Event()
+    threading.Thread(target=_live, args=(folder, status, ended), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _live(folder: Path, status: StatusFile, ended: threading.Event) -> None:
+    while not ended.wait(CHECK_SECONDS):
+        if is_asked_to_end(folder, status.attempt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            if not ended.wait(GRACE_SECONDS):  # the main thread is stuck and does not listen
+                status.end(*STOPPED)
+                os.killpg(os.getpgid(0), signal.SIGKILL)
+        with contextlib.suppress(OSError):  # the disk is full: the next heartbeat tries again
+            status.heartbeat()
+
+
 def _watch_parent() -> None:
     """End when the engine's process is gone: a killed driver must not leave training behind."""
     parent = os.environ.get(PARENT_VARIABLE)
@@ -229,9 +269,9 @@ def _watch_parent() -> None:
 
 def _end_with_parent(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(PARENT_CHECK_SECONDS)
+        time.sleep(CHECK_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(PARENT_GRACE_SECONDS)
+    time.sleep(GRACE_SECONDS)
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 

@@ -33,6 +33,7 @@ class Evaluator:
         self.gold = GoldScorer.load(gold_folder)
         self.encoder = SentenceEncoder.load(spec.evaluation.embedder) if spec.evaluation.embedder else None
         self.ask(spec.samples_per_prompt)
+        self.drawn, self.to_draw = 0, len(self.rows)  # responses, over all calls of `evaluate`
 
     def ask(self, samples_per_prompt: int) -> None:
         """Choose how many responses `evaluate` draws for each prompt."""
@@ -53,6 +54,7 @@ class Evaluator:
         The policy's log-probs are those of the sampler, so no pass is needed for them; the base's own KL is 0.
         """
         data = self.spec.data
+        recorder.progress(stage, self.drawn, self.to_draw, "responses")
         names = [f"{prompt.prompt_id}/{index}" for prompt, index in self.rows]
         responses = sample(
             self.policy,
@@ -61,8 +63,9 @@ class Evaluator:
             temperature=data.temperature,
             eos_id=self.tokenizer.eos_token_id,
             rows_per_batch=self.spec.evaluation.rows_per_batch,
-            on_batch=lambda done: recorder.progress(stage, done, len(self.rows), "responses"),
+            on_batch=lambda done: recorder.progress(stage, self.drawn + done, self.to_draw, "responses"),
         )
+        self.drawn += len(self.rows)
         return self._rows(responses, stream, is_base)
 
     def embed(self, point: int, rows: Sequence[SampleRow], recorder: Recorder) -> None:
@@ -117,6 +120,7 @@ def evaluate_base(
     """
     meter = Meter()
     evaluator = Evaluator(spec, gold_folder, reward_folder, cache_dir)
+    evaluator.to_draw = (2 * spec.samples_per_prompt + spec.further_samples_per_prompt) * spec.num_prompts
     rows = [evaluator.evaluate(stream, recorder, f"base, random numbers {stream}", is_base=True) for stream in (1, 2)]
     if spec.further_samples_per_prompt:
         evaluator.ask(spec.further_samples_per_prompt)
@@ -140,6 +144,7 @@ def evaluate_arm(
     """Every kept adapter of an arm. Rows carry what the arm had spent at that point, not what the evaluation cost."""
     evaluator = Evaluator(spec, gold_folder, reward_folder, cache_dir)
     points = checkpoints.points(arm_folder)
+    evaluator.to_draw *= len(points)
     for point in points:
         evaluator.load_adapter(checkpoints.weights_file(arm_folder, point))
         rows = evaluator.evaluate(1, recorder, f"point {point} of {points[-1]}")

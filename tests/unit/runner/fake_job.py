@@ -7,6 +7,7 @@ Every job appends a line with its label, device, threads and the time to `trace.
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -20,7 +21,16 @@ def trace(runs_dir: Path, **entry: object) -> None:
 def status(folder: Path, job: dict, state: str, error: str | None = None) -> None:
     now = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
     content = {"state": state, "identity": job["identity"], "stage": "working", "done": 1, "total": 2, "unit": "steps"}
-    content |= {"latest": {}, "started": now, "updated": now, "seconds": 0.1, "pid": os.getpid(), "error": error}
+    content |= {
+        "latest": {},
+        "attempt": str(os.getpid()),
+        "host": socket.gethostname(),
+        "started": now,
+        "updated": now,
+        "seconds": 0.1,
+        "pid": os.getpid(),
+        "error": error,
+    }
     temporary = folder / "status.tmp"
     temporary.write_text(json.dumps(content))
     temporary.replace(folder / "status.json")

@@ -199,7 +199,7 @@ def test_durations_do_not_depend_on_the_clock(tmp_path: Path, monkeypatch: pytes
     status = StatusFile(tmp_path, "abc")
     monkeypatch.setattr("runner.ledger.writer.time.monotonic", lambda: 1012.5)
     monkeypatch.setattr("runner.ledger.writer.timestamp", lambda: "1970-01-01T00:00:00.000+00:00")
-    status.end("finished")
+    status.finish({})
 
     assert (read_status(tmp_path) or {})["seconds"] == 12.5
 
@@ -215,8 +215,47 @@ def test_the_end_of_a_killed_job_keeps_what_it_said_of_itself(tmp_path: Path) ->
 
 
 def test_the_end_of_a_job_that_never_began_replaces_another_specifications(tmp_path: Path) -> None:
-    StatusFile(tmp_path, "abc").end("finished")
+    StatusFile(tmp_path, "abc").finish({})
     record_end(tmp_path, "new", "skipped", "gold did not finish")
     status = read_status(tmp_path) or {}
 
     assert (status["state"], status["identity"], status["error"]) == ("skipped", "new", "gold did not finish")
+
+
+def test_what_goes_on_is_counted_from_its_beginning_and_what_begins_anew_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment = 100.0
+    monkeypatch.setattr("runner.ledger.writer.time.monotonic", lambda: moment)
+    status = StatusFile(tmp_path, "abc")
+
+    def after(seconds: float, stage: str, done: int, total: int) -> tuple[object, object]:
+        nonlocal moment
+        moment = 100.0 + seconds
+        status.progress(stage, done, total, "responses")
+        status.heartbeat()
+        written = read_status(tmp_path) or {}
+        return written["counted_from"], written["counted_to"]
+
+    assert after(10, "point 1", 0, 8) == ({"done": 0, "seconds": 10.0}, 10.0)
+    assert after(20, "point 1", 4, 8) == ({"done": 0, "seconds": 10.0}, 20.0)
+    assert after(30, "point 2", 4, 8) == ({"done": 0, "seconds": 10.0}, 20.0)  # the count goes on, and has not moved
+    assert after(40, "point 2", 8, 8) == ({"done": 0, "seconds": 10.0}, 40.0)
+    assert after(50, "scores", 0, 3) == ({"done": 0, "seconds": 50.0}, 50.0)
+
+
+def test_heartbeats_move_a_status_that_says_nothing_and_end_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment = 0.0
+    monkeypatch.setattr("runner.ledger.writer.time.monotonic", lambda: moment)
+    status = StatusFile(tmp_path, "abc")
+    moment = 60.0
+    status.heartbeat()
+    assert (read_status(tmp_path) or {})["seconds"] == 60.0
+
+    status.end("failed", "no luck")
+    moment = 120.0
+    status.heartbeat()
+    written = read_status(tmp_path) or {}
+    assert (written["state"], written["seconds"]) == ("failed", 60.0)
