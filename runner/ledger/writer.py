@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from experiments.records import RESUME_FOLDER, Axes, Phase, PreferenceRow, SampleRow
+from experiments.records import RESUME_FOLDER, SAMPLES_FILE, Axes, Phase, PreferenceRow, SampleRow
 from runner.ledger.files import replacing, timestamp, write_json
 from runner.ledger.reader import PREFERENCES, read_metrics
 from runner.trackers import Tracker
@@ -156,7 +156,7 @@ class LedgerRecorder:
         Raises:
             ValueError: a row has other columns than `SampleRow`.
         """
-        path = self._folder / "samples" / f"point_{point}.parquet"
+        path = self._folder / SAMPLES_FILE.format(point=point)
         path.parent.mkdir(exist_ok=True)
         _write_parquet(path, rows, SAMPLE_SCHEMA, "SampleRow")
         self._tracker.samples(point, rows)
