@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 PLAN_SCHEMA = 2
 BASE = "base"
+ALGORITHMS = {"ppo": "PPO", "dpo": "DPO", "ppo_then_dpo": "PPO then DPO", "interpolation": "interpolation"}  # in words
 STREAM = 1  # the common random numbers that every arm and the base share
 FLOOR_STREAM = 2  # the base's second, disjoint set
 FURTHER_STREAM = 3  # the base's further samples, for best-of-n
@@ -176,6 +177,10 @@ class Ledger:
         """The algorithm of a finished arm."""
         return next(run.algorithm for run in self.runs if run.arm == arm)
 
+    def is_ppo_against_dpo(self, arm: str, opponent: str) -> bool:
+        """Whether two arms are a plain PPO and a plain DPO arm, in this order."""
+        return opponent != BASE and (self.algorithm(arm), self.algorithm(opponent)) == ("ppo", "dpo")
+
     def seeds(self, arm: str) -> list[int]:
         """The finished seeds of an arm."""
         return sorted(run.seed for run in self.runs if run.arm == arm)
@@ -307,6 +312,13 @@ def load_ledger(runs_dir: Path) -> Ledger:
     )
 
 
+def start_of(plan: Mapping[str, Any], arm: str) -> dict[str, Any] | None:
+    """`arm` and `share` of the checkpoint that an arm starts from; None for the base."""
+    knobs = next(item.get("knobs", {}) for item in plan["arms"] if item["arm"] == arm)
+    found: dict[str, Any] | None = knobs.get("start")
+    return found
+
+
 def relative(path: str) -> Path:
     """A path of the plan, which must stay inside the run folder."""
     if not is_inside(path):
@@ -400,6 +412,7 @@ def _condition_problems(plan: dict[str, Any], specs: Mapping[str, dict[str, Any]
     """Whatever makes a comparison of the finished runs unfair (architecture, decision 7)."""
     yield from _seed_problems(plan)
     base, first = specs["base_evaluation"], specs[runs[0].label]
+    plain = next((run for run in runs if start_of(plan, run.arm) is None), runs[0])
     for run in runs:
         evaluation, arm = specs[f"{run.label}/evaluation"], specs[run.label]
         shared = {key: value for key, value in base["spec"].items() if key not in BASE_ONLY}
@@ -412,7 +425,12 @@ def _condition_problems(plan: dict[str, Any], specs: Mapping[str, dict[str, Any]
         for part in ("model", "data", "num_prompts", "num_points"):
             for key, ours, theirs in _differences({part: arm["spec"][part]}, {part: first["spec"][part]}):
                 yield f"{run.label}: trained with {key} = {ours!r}, {runs[0].label} with {theirs!r}"
-        yield from _need_problems(run.label, arm, first, ("ranking_data",), runs[0].label)
+        start = start_of(plan, run.arm)
+        if start is None:
+            yield from _need_problems(run.label, arm, specs[plain.label], ("ranking_data",), plain.label)
+        else:
+            other = f"{start['arm']}/seed{run.seed}"
+            yield from _start_problems(run.label, arm, other, specs.get(other))
 
 
 def _seed_problems(plan: dict[str, Any]) -> Iterator[str]:
@@ -432,6 +450,14 @@ def _need_problems(
         ours, theirs = (need.get("needs", {}).get(role, {}).get("identity") for need in (spec, reference))
         if ours != theirs:
             yield f"{label}: another {role} ({_short(ours)}) than {name} ({_short(theirs)})"
+
+
+def _start_problems(label: str, arm: dict[str, Any], other: str, spec: dict[str, Any] | None) -> Iterator[str]:
+    """The checkpoint must be that of the arm in this sweep, whose own conditions are checked."""
+    if spec is None:
+        yield f"{label}: starts from {other}, which this sweep has not finished"
+    elif (theirs := arm.get("needs", {}).get("start", {}).get("identity")) != spec["identity"]:
+        yield f"{label}: starts from another {other} ({_short(theirs)}) than this sweep's ({_short(spec['identity'])})"
 
 
 def _differences(ours: Any, theirs: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -45,7 +45,7 @@ def _problems(run: RunSpec, by_label: Mapping[str, RunSpec]) -> Iterator[str]:
 def _chain(run: RunSpec, by_label: Mapping[str, RunSpec]) -> str:
     """Who starts from whom, to the first that comes again or starts from nobody in the sweep."""
     names, label = [run.arm.name], label_of_start(run)
-    while label in by_label and len(names) == len(set(names)):
+    while label and label in by_label and len(names) == len(set(names)):
         names.append(by_label[label].arm.name)
         label = label_of_start(by_label[label])
     circle = ": a circle" if len(names) > len(set(names)) else ""
