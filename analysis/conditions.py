@@ -40,6 +40,7 @@ def condition_problems(plan: dict[str, Any], specs: Mapping[str, dict[str, Any]]
     """
     yield from _seed_problems(plan)
     first_run = runs[0]
+    plain = next((run for run in runs if start_of(plan, _arm_of(run)) is None), first_run)
     base, first = specs["base_evaluation"], specs[first_run]
     for run in runs:
         evaluation, arm = specs[f"{run}/evaluation"], specs[run]
@@ -55,7 +56,23 @@ def condition_problems(plan: dict[str, Any], specs: Mapping[str, dict[str, Any]]
         for part in ("model", "data", "num_prompts", "num_points"):
             for key, ours, theirs in differences({part: arm["spec"][part]}, {part: first["spec"][part]}):
                 yield f"{run}: trained with {key} = {ours!r}, {first_run} with {theirs!r}"
-        yield from _need_problems(run, arm, first, ("ranking_data",), first_run)
+        if start := start_of(plan, _arm_of(run)):
+            other = start["arm"] + run.removeprefix(_arm_of(run))
+            yield from _start_problems(run, arm, other, specs.get(other))
+        else:
+            yield from _need_problems(run, arm, specs[plain], ("ranking_data",), plain)
+
+
+def start_of(plan: Mapping[str, Any], arm: str) -> dict[str, Any] | None:
+    """`arm` and `share` of the checkpoint that an arm starts from; None for the base."""
+    knobs = next(item.get("knobs", {}) for item in plan["arms"] if item["arm"] == arm)
+    found: dict[str, Any] | None = knobs.get("start")
+    return found
+
+
+def _arm_of(run: str) -> str:
+    """The arm of a run's label, ARM/seedN."""
+    return run.rpartition("/")[0]
 
 
 def _seed_problems(plan: dict[str, Any]) -> Iterator[str]:
@@ -75,6 +92,14 @@ def _need_problems(
         ours, theirs = (need.get("needs", {}).get(role, {}).get("identity") for need in (spec, reference))
         if ours != theirs:
             yield f"{label}: another {role} ({_short(ours)}) than {name} ({_short(theirs)})"
+
+
+def _start_problems(label: str, arm: dict[str, Any], other: str, spec: dict[str, Any] | None) -> Iterator[str]:
+    """The checkpoint must be that of the arm in this sweep, whose own conditions are checked."""
+    if spec is None:
+        yield f"{label}: starts from {other}, which this sweep has not finished"
+    elif (theirs := arm.get("needs", {}).get("start", {}).get("identity")) != spec["identity"]:
+        yield f"{label}: starts from another {other} ({_short(theirs)}) than this sweep's ({_short(spec['identity'])})"
 
 
 def differences(ours: Any, theirs: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -22,6 +22,7 @@ from analysis.statistics import FloatArray
 T = TypeVar("T")
 
 BASE = "base"
+ALGORITHMS = {"ppo": "PPO", "dpo": "DPO", "ppo_then_dpo": "PPO then DPO", "interpolation": "interpolation"}  # in words
 STREAM = 1  # the common random numbers that every arm and the base share
 FLOOR_STREAM = 2  # the base's second, disjoint set
 FURTHER_STREAM = 3  # the base's further samples, for best-of-n
@@ -179,6 +180,10 @@ class Ledger:
     def algorithm(self, arm: str) -> str:
         """The algorithm of a finished arm."""
         return next(run.algorithm for run in self.runs if run.arm == arm)
+
+    def is_ppo_against_dpo(self, arm: str, opponent: str) -> bool:
+        """Whether two arms are a plain PPO and a plain DPO arm, in this order."""
+        return opponent != BASE and (self.algorithm(arm), self.algorithm(opponent)) == ("ppo", "dpo")
 
     def seeds(self, arm: str) -> list[int]:
         """The finished seeds of an arm."""

@@ -71,6 +71,10 @@ class SweepStyle:
         """The final models of all arms."""
         return {arm: self._read(arm) for arm in self.ledger.arms}
 
+    def at_point(self, arm: str, point: int) -> Corpus:
+        """An arm's responses at one evaluation point."""
+        return self._read(arm, point=point)
+
     def assess(self, arm: str) -> StyleDrift:
         """All measures of one arm against the base."""
         return self._assessed[arm]
@@ -113,13 +117,13 @@ class SweepStyle:
     def _with_seeds(self, arm: str, seeds: Sequence[int]) -> Corpus:
         return self.arms[arm].select_seeds([self.ledger.seeds(arm).index(seed) for seed in seeds])
 
-    def _read(self, arm: str, stream: int = STREAM) -> Corpus:
-        """The final model's responses, prompt by prompt, and what the ledger knows of each."""
+    def _read(self, arm: str, stream: int = STREAM, point: int | None = None) -> Corpus:
+        """The responses at a point (default: the final one), prompt by prompt, and what the ledger knows of each."""
 
         def flat(column: str) -> npt.NDArray[Any]:
-            return self.ledger.array(arm, column, stream=stream).reshape(len(texts), -1)
+            return self.ledger.array(arm, column, point, stream).reshape(len(texts), -1)
 
-        cells = self.ledger.array(arm, "response", stream=stream)
+        cells = self.ledger.array(arm, "response", point, stream)
         texts = cells.reshape(len(cells), -1)
         columns = {name: flat(name).astype(np.float64) for name in ("num_tokens", "vader")}
         columns["cut"] = (flat("finish_reason") == "length").astype(np.float64)

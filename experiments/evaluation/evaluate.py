@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 
@@ -16,7 +17,7 @@ from experiments.evaluation.scorers import GoldScorer, vader_scores
 from experiments.inputs.models import decode, load_base, load_tokenizer, reference, with_policy
 from experiments.inputs.texts import Prompt, prompts
 from experiments.meter import Meter
-from experiments.records import Axes, Recorder, SampleRow
+from experiments.records import SAMPLES_FILE, Axes, Recorder, SampleRow
 from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
 from experiments.spec import BaseEvaluationJobSpec, EvaluationJobSpec
@@ -140,14 +141,21 @@ def evaluate_arm(
     reward_folder: Path,
     cache_dir: Path,
     recorder: Recorder,
+    start_evaluation: Path | None = None,
 ) -> None:
-    """Every kept adapter of an arm. Rows carry what the arm had spent at that point, not what the evaluation cost."""
+    """Every kept adapter of an arm. Rows carry what the arm had spent at that point, not what the evaluation cost.
+
+    Points that are another arm's are taken from that arm's evaluation, `start_evaluation`.
+    """
     evaluator = Evaluator(spec, gold_folder, reward_folder, cache_dir)
-    points = checkpoints.points(arm_folder)
-    evaluator.to_draw *= len(points)
+    points, num_inherited = checkpoints.points(arm_folder), checkpoints.inherited_points(arm_folder)
+    evaluator.to_draw *= len(points) - num_inherited
     for point in points:
-        evaluator.load_adapter(checkpoints.weights_file(arm_folder, point))
-        rows = evaluator.evaluate(1, recorder, f"point {point} of {points[-1]}")
+        if start_evaluation and point <= num_inherited:
+            rows: list[Any] = pd.read_parquet(start_evaluation / SAMPLES_FILE.format(point=point)).to_dict("records")
+        else:
+            evaluator.load_adapter(checkpoints.weights_file(arm_folder, point))
+            rows = list(evaluator.evaluate(1, recorder, f"point {point} of {points[-1]}"))
         recorder.samples(point, rows)
         if point == points[-1]:
             evaluator.embed(point, rows, recorder)

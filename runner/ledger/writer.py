@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from experiments.records import Axes, Phase, PreferenceRow, SampleRow
+from experiments.records import SAMPLES_FILE, Axes, Phase, PreferenceRow, SampleRow
 from runner.ledger.files import replacing, timestamp, write_json
 from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status
 from runner.ledger.requests import new_attempt
@@ -216,7 +216,7 @@ class LedgerRecorder:
         Raises:
             ValueError: a row has other columns than `SampleRow`.
         """
-        path = self._folder / "samples" / f"point_{point}.parquet"
+        path = self._folder / SAMPLES_FILE.format(point=point)
         path.parent.mkdir(exist_ok=True)
         _write_parquet(path, rows, SAMPLE_SCHEMA, "SampleRow")
         self._tracker.samples(point, rows)
