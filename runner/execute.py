@@ -24,10 +24,11 @@ from runner.plan import COMPARING, SHARED, Job, Plan, with_needs
 POLL_SECONDS = 0.2
 GOOD = {"finished", "reused"}
 CAUSES: dict[Cause, str] = {
-    "time_limit": "ended, because it took longer than engine.time_limit_minutes",
+    "time_limit": "ended by its time limit",
     "cancelled": "cancelled",
     "node_lost": "its node was lost",
     "preempted": "preempted by the cluster",
+    "not_started": "could not be started",
 }
 JOB_COMMAND = (sys.executable, "-m", "runner.job")
 
