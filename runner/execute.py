@@ -29,6 +29,7 @@ CAUSES: dict[Cause, str] = {
     "node_lost": "its node was lost",
     "preempted": "preempted by the cluster",
     "not_started": "could not be started",
+    "no_word": "did not come to start the job, or to say how it ended",
 }
 JOB_COMMAND = (sys.executable, "-m", "runner.job")
 

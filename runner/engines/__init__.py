@@ -14,7 +14,7 @@ from experiments import spec
 from experiments.errors import InputError
 
 PARENT_VARIABLE = "RUNNER_PARENT_PID"  # set for a process that must not outlive the one that started it
-Cause = Literal["exited", "time_limit", "cancelled", "node_lost", "preempted", "not_started"]
+Cause = Literal["exited", "time_limit", "cancelled", "node_lost", "preempted", "not_started", "no_word"]
 
 
 @dataclass(frozen=True)

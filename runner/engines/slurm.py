@@ -39,9 +39,9 @@ HELD = "launch failed requeued held"  # Slurm waits for an administrator
 LOST: dict[str, tuple[int | None, Cause]] = {
     "BOOT_FAIL": (None, "node_lost"),
     "CANCELLED": (None, "cancelled"),
-    "COMPLETED": (None, "not_started"),
+    "COMPLETED": (None, "no_word"),
     "DEADLINE": (None, "time_limit"),
-    "FAILED": (None, "not_started"),
+    "FAILED": (None, "no_word"),
     "NODE_FAIL": (None, "node_lost"),
     "OUT_OF_MEMORY": (-signal.SIGKILL, "exited"),
     "PREEMPTED": (None, "preempted"),
@@ -77,6 +77,7 @@ class SlurmEngine:
         self._waiting: list[Task] = []  # for the next array
         self._jobs: dict[str, _Job] = {}
         self._queue: dict[str, _Entry] = {}
+        self._found: set[str] = set()  # in the queue when this runner came
         self._looked = -ANSWER_SECONDS
 
     def describe(self) -> str:
@@ -95,7 +96,7 @@ class SlurmEngine:
         flags = [f"--{key.replace('_', '-')}={value}" for key, value in self._share().items()]
         try:
             _ask("sbatch", "--test-only", *flags, "--wrap=true")
-            self._queue = _read_queue()
+            self._found = {number for number, entry in _read_queue().items() if entry.state not in LOST}
         except (OSError, subprocess.SubprocessError) as error:
             raise InputError(f"engine=slurm: {_what_it_said(error)}") from None
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -195,13 +196,12 @@ class SlurmEngine:
 
     def _left_behind(self, task: Task) -> _Job | None:
         try:
-            there = json.loads(self._record(task).read_text())
-            entry = self._queue[there["number"]]
+            there = json.loads(self._record(task).read_text(encoding="utf-8"))
+            job = _Job(there["number"], self._folder / Path(there["outcome"]).name)
+            same = tuple(there["command"]) == task.command
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        if entry.state in LOST or tuple(there["command"]) != task.command:
-            return None
-        return _Job(there["number"], self._folder / Path(there["outcome"]).name)
+        return job if same and job.number in self._found and not read_outcome(job.outcome) else None
 
     # --------------------------------------------------------------------------------------------------------- looking
     def _ended(self, name: str, job: _Job) -> Outcome | None:

@@ -25,12 +25,12 @@ SLURM_PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue")
 SLURM_CONF = """
 ClusterName=test
 SlurmctldHost=localhost
-SlurmUser={user}
-SlurmdUser={user}
+SlurmUser=root
+SlurmdUser=root
 SlurmctldPort={port}
 SlurmdPort={next_port}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.sock,cred_expire=1
+AuthInfo=socket={folder}/munge.sock,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -71,8 +71,8 @@ class Bench:
         engine: Engine = make_engine(settings, self.folder)
         if self.kind == "local":
             engine = LocalEngine([Slot("GPU-a", 2), Slot("GPU-b", 2)], num_cores=4)
-        engine.open()
         self.engines.append(engine)
+        engine.open()
         return engine
 
     def task(self, name: str, code: str, **changes: Any) -> Task:
@@ -156,7 +156,7 @@ def slurm_cluster(environment: None, tmp_path_factory: pytest.TempPathFactory) -
     key.write_bytes(os.urandom(128))
     key.chmod(0o400)
     port = 20_000 + os.getpid() % 20_000
-    (folder / "slurm.conf").write_text(SLURM_CONF.format(folder=folder, user="root", port=port, next_port=port + 1))
+    (folder / "slurm.conf").write_text(SLURM_CONF.format(folder=folder, port=port, next_port=port + 1))
     devices = "".join(f"NodeName=localhost Name=gpu File=/dev/{name}\n" for name in ("null", "zero"))
     (folder / "gres.conf").write_text(devices)
     munged = ["munged", "--force", f"--socket={folder}/munge.sock", f"--key-file={key}", f"--seed-file={folder}/seed"]
