@@ -139,15 +139,15 @@ def work(task: Task, environment: Mapping[str, str], folder: str, threads: int) 
 
 
 def _sees(node: str, path: Path) -> bool:
+    """Whether a worker on the node can be started and finds the path; a node that is lost meanwhile is no obstacle."""
     here = NodeAffinitySchedulingStrategy(node, soft=False)
     try:
-        return bool(
-            ray.get(
-                ray.remote(_exists).options(num_cpus=0, scheduling_strategy=here).remote(path), timeout=PROBE_SECONDS
-            )
-        )
-    except (RayError, GetTimeoutError):
+        asked = ray.remote(_exists).options(num_cpus=0, scheduling_strategy=here).remote(path)
+        return bool(ray.get(asked, timeout=PROBE_SECONDS))
+    except (RayTaskError, GetTimeoutError):
         return False
+    except RayError:
+        return True
 
 
 def _exists(path: Path) -> bool:

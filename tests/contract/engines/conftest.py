@@ -176,7 +176,15 @@ def slurm_cluster(environment: None, tmp_path_factory: pytest.TempPathFactory) -
             for process in reversed(processes):
                 process.terminate()
             for process in processes:
-                process.wait(30)
+                _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _slurm_is_idle() -> bool:

@@ -97,9 +97,13 @@ def test_preempted_job_goes_on(bench: Any, patient: Any, starts_again: Callable[
     assert finishes(bench, patient)
 
 
-def test_lost_node_means_another_start(bench: Any, patient: Any, starts_again: Callable[[str], None]) -> None:
+def test_lost_node_means_another_start(
+    bench: Any, patient: Any, starts_again: Callable[[str], None], slurm_cluster: Path, wait_until: Any
+) -> None:
     job = number()
     slurm("scontrol", "update", "NodeName=localhost", "State=DOWN", "Reason=test")
+    log = slurm_cluster / "slurmd.log"
+    wait_until(lambda: f"[{job}.0] done with job" in log.read_text(), "the node does not end its job")
     slurm("scontrol", "update", "NodeName=localhost", "State=RESUME")
     starts_again(job)
 
