@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> int:
             return 0
         check_keys(plan)
         check_texts(plan)
-        return execute(plan, engine, display)
+        return execute(plan, engine, display, again=shlex.join(["python", "-m", "runner", *arguments]))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,9 +18,11 @@ from experiments.errors import InputError
 from runner.display import Display, Result
 from runner.engines import Cause, Engine, Outcome, Task
 from runner.ledger.reader import is_finished, read_status
+from runner.ledger.writer import record_end
 from runner.plan import COMPARING, SHARED, Job, Plan, with_needs
 
 POLL_SECONDS = 0.2
+FOLLOWED_BY = {"gold": "ranking_data", "arm": "evaluation"}  # by kind: what goes on in the same process
 GOOD = {"finished", "reused"}
 CAUSES: dict[Cause, str] = {
     "time_limit": "ended by its time limit",
@@ -34,7 +35,9 @@ CAUSES: dict[Cause, str] = {
 JOB_COMMAND = (sys.executable, "-m", "runner.job")
 
 
-def execute(plan: Plan, engine: Engine, display: Display, command: Sequence[str] = JOB_COMMAND) -> int:
+def execute(
+    plan: Plan, engine: Engine, display: Display, command: Sequence[str] = JOB_COMMAND, again: str = "python -m runner"
+) -> int:
     """Run a plan to its end.
 
     Args:
@@ -42,6 +45,7 @@ def execute(plan: Plan, engine: Engine, display: Display, command: Sequence[str]
         engine: where.
         display: what a person sees.
         command: what starts a job; the job's folders are appended.
+        again: what a person types to go on with this sweep.
 
     Returns:
         The exit code: 0 if everything finished, 1 if a job failed, 130 after Ctrl-C or a request to end.
@@ -57,12 +61,12 @@ def execute(plan: Plan, engine: Engine, display: Display, command: Sequence[str]
         raise InputError(f"another `python -m runner` works in {plan.folder}; name=… chooses another folder") from None
     try:
         with _requests_to_end_as_ctrl_c():
-            return _execute(plan, engine, display, command)
+            return _execute(plan, engine, display, command, again)
     finally:
         lock.release()
 
 
-def _execute(plan: Plan, engine: Engine, display: Display, command: Sequence[str]) -> int:
+def _execute(plan: Plan, engine: Engine, display: Display, command: Sequence[str], again: str) -> int:
     walk = Walk(plan, engine, display, command)
     try:
         plan.write()
@@ -70,11 +74,11 @@ def _execute(plan: Plan, engine: Engine, display: Display, command: Sequence[str
         engine.open()
         walk.run()
     except KeyboardInterrupt:
-        display.say("\ninterrupted; ending the jobs. The same command goes on from here.")
+        display.say(f"\ninterrupted; ending the jobs. The same command goes on from here: {again}")
         return 130
     finally:
         engine.stop()
-    display.summary(plan, walk.results)
+    display.summary(plan, walk.results, again)
     return 0 if all(result.state in GOOD for result in walk.results.values()) else 1
 
 
@@ -109,6 +113,7 @@ class Walk:
         while len(self.results) < len(self._jobs):
             self._skip()
             self._start()
+            self._settle_finished()
             for outcome in self._engine.poll():
                 self._settle(outcome)
             self._show_progress()
@@ -128,8 +133,7 @@ class Walk:
         """Give up jobs whose needs failed. The plan lists needs first, so one pass finds all of them."""
         for job in list(self._jobs.values()):
             if job.label not in self.results and (reason := self._hopeless(job)):
-                self.results[job.label] = Result("skipped", reason)
-                self._display.event(job.label, f"skipped: {reason}")
+                self._give_up(job, "skipped", reason)
 
     def _hopeless(self, job: Job) -> str:
         """Why a job can never start, or nothing."""
@@ -176,28 +180,58 @@ class Walk:
         return job
 
     def _group(self, first: Job) -> tuple[Job, ...]:
-        """The jobs of one process: usually one; tiny shared artifacts all together, to load the libraries once."""
-        if not (self._one_process and first.kind in SHARED):
-            return (first,)
-        return tuple(job for job in self._jobs.values() if job.kind in SHARED and job.label not in self.results)
+        """The jobs of one process, which so loads libraries and touches its memory once.
+
+        A job and the one that goes on from it (`FOLLOWED_BY`), or tiny shared artifacts all together.
+        """
+        unfinished = [job for job in self._jobs.values() if job.label not in self.results]
+        if self._one_process and first.kind in SHARED:
+            return tuple(job for job in unfinished if job.kind in SHARED)
+        settled = {*self.results, first.label}
+        followers = (
+            job
+            for job in unfinished
+            if job.kind == FOLLOWED_BY.get(first.kind)
+            and first.label in job.needs.values()
+            and settled.issuperset(job.needs.values())
+        )
+        return (first, *followers)
 
     def _is_wide(self, group: tuple[Job, ...]) -> bool:
         """Fixed by the settings, not by what is left to do: thread counts must not depend on the past."""
         return any(job.wide or (self._one_process and job.kind in SHARED) for job in group)
 
     # -------------------------------------------------------------------------------------------------------- what ends
+    def _settle_finished(self) -> None:
+        """Note what has finished in a process that goes on with another job: what needs it need not wait for that."""
+        for group in self._running.values():
+            for job in group[:-1]:
+                if job.label not in self.results and is_finished(job.folder, job.identity):
+                    self._finish(job)
+
     def _settle(self, outcome: Outcome) -> None:
         """Read from each folder of an ended process what became of its job."""
         for job in self._running.pop(outcome.name):
-            if is_finished(job.folder, job.identity):
-                share(job)
-                self.results[job.label] = Result("finished", seconds=_seconds(job.folder))
-                self._display.event(job.label, "finished")
+            if job.label in self.results:
                 continue
-            reason = failure_reason(outcome, read_status(job.folder) or {})
-            self.results[job.label] = Result("failed", reason, _seconds(job.folder))
-            self._display.event(job.label, f"failed: {reason}")
+            if is_finished(job.folder, job.identity):
+                self._finish(job)
+                continue
+            self._give_up(job, "failed", failure_reason(outcome, read_status(job.folder) or {}))
             break  # the rest of the group never started: it is started again, or skipped for what it needs
+
+    def _finish(self, job: Job) -> None:
+        share(job)
+        self.results[job.label] = Result("finished", seconds=_seconds(job.folder))
+        self._display.event(job.label, "finished")
+
+    def _give_up(self, job: Job, state: str, reason: str) -> None:
+        """Keep why a job has no result, also in the sweep's own folders: a killed job could not say so itself."""
+        seconds = _seconds(job.folder) if state == "failed" else None
+        self.results[job.label] = Result(state, reason, seconds)
+        self._display.event(job.label, f"{state}: {reason}")
+        if job.folder == job.ledger:  # an artifact's folder in the cache may be in use by another sweep
+            record_end(job.folder, job.identity, state, reason)
 
     def _show_progress(self) -> None:
         for group in self._running.values():
@@ -237,13 +271,9 @@ def failure_reason(outcome: Outcome, status: dict[str, Any]) -> str:
 
 
 def _seconds(folder: Path) -> float | None:
-    """How long a job has worked, by its own record."""
-    status = read_status(folder) or {}
-    try:
-        began, ended = (datetime.fromisoformat(status[key]) for key in ("started", "updated"))
-    except (KeyError, ValueError, TypeError):
-        return None
-    return (ended - began).total_seconds()
+    """How long a job has worked, by its own record, which a change of the clock does not touch."""
+    seconds = (read_status(folder) or {}).get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) else None
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
