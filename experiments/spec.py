@@ -146,7 +146,9 @@ class RayEngine(ClusterEngine):
 
     kind: Literal["ray"]
     gpus_per_job: float = Field(ge=0, le=1, description="a job uses one GPU; 0.25 packs four jobs on each")
-    address: str | None = Field(description="of a running cluster ('auto' finds one); null starts one on this machine")
+    address: str | None = Field(
+        pattern=r"^(auto|[^/]+:\d+)$", description="HOST:PORT, or auto for this node's cluster; null starts one here"
+    )
 
 
 class SlurmEngine(ClusterEngine):

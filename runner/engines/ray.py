@@ -7,6 +7,7 @@ repeat (`max_retries`): the job then goes on from its last checkpoint. An exit c
 from __future__ import annotations
 
 import os
+import socket
 import time
 import uuid
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from runner.engines import Outcome, Task
 from runner.engines.process import GRACE_SECONDS, Process, slot_environment
 
 OBJECT_STORE_BYTES = 80 * 2**20  # of a cluster that we start; only small messages pass through it
+CONNECT_SECONDS = 10.0
 PROBE_SECONDS = 60.0
 OF_THE_MACHINE = ("RAY_", "CUDA_VISIBLE_DEVICES", "HOSTNAME", "TMPDIR")  # not taken from the driver's environment
 
@@ -49,6 +51,9 @@ class RayEngine:
         own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
         address = self._settings.address
         try:
+            if address and ":" in address:  # Ray itself would try for minutes
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
             ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else own))
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(f"engine.address={address}: no Ray cluster answers: {_first_line(error)}") from None

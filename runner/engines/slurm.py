@@ -9,14 +9,12 @@ from its last checkpoint. Jobs outlive a killed runner; the next one takes over 
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import signal
 import subprocess
 import time
 import uuid
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,8 @@ from experiments import spec
 from experiments.errors import InputError
 from runner.engines import Cause, Outcome, Task
 from runner.engines.slurm_job import SlurmJob, read_outcome
+from runner.ledger.files import write_json
+from runner.ledger.reader import read_json
 
 PROGRAMS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 QUEUE = ("squeue", "--me", "--array", "--noheader", "--states=all", "--format=%i|%T|%r")
@@ -185,29 +185,27 @@ class SlurmEngine:
         self._waiting = []
         for task, job, outcome in zip(tasks, submitted, outcomes, strict=True):
             self._jobs[task.name] = _Job(job.job_id, outcome)
-            self._record(task).write_text(
-                json.dumps({"command": task.command, "number": job.job_id, "outcome": outcome.name})
-            )
+            write_json(self._folder / f"job_{job.job_id}.json", {"command": task.command, "outcome": outcome.name})
         return []
 
-    def _record(self, task: Task) -> Path:
-        """Where the next runner finds the task's job."""
-        return self._folder / f"task_{sha256(task.name.encode()).hexdigest()[:16]}.json"
-
     def _left_behind(self, task: Task) -> _Job | None:
-        try:
-            there = json.loads(self._record(task).read_text(encoding="utf-8"))
-            job = _Job(there["number"], self._folder / Path(there["outcome"]).name)
-            same = tuple(there["command"]) == task.command
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return job if same and job.number in self._found and not read_outcome(job.outcome) else None
+        """A job in the queue that does all of the task's work, perhaps with more before it that has finished."""
+        for number in self._found:
+            try:
+                there = read_json(self._folder / f"job_{number}.json")
+                job = _Job(number, self._folder / Path(there["outcome"]).name)
+                does_it = set(task.command) <= set(there["command"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # of another sweep
+            if does_it and not read_outcome(job.outcome):
+                return job
+        return None
 
     # --------------------------------------------------------------------------------------------------------- looking
     def _ended(self, name: str, job: _Job) -> Outcome | None:
         """How it ended, if it has: by its own word, or by what the queue says of a job that left no word."""
         if outcome := read_outcome(job.outcome):
-            return outcome
+            return replace(outcome, name=name)
         entry = self._queue.get(job.number, _Entry("UNLISTED", "no longer in Slurm's queue"))
         if entry.reason == HELD:
             _cancel([job.number])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from dataclasses import asdict
@@ -13,6 +12,8 @@ from submitit.core.utils import DelayedSubmission, UncompletedJobError
 
 from runner.engines import Outcome, Task
 from runner.engines.process import Process, slot_environment
+from runner.ledger.files import write_json
+from runner.ledger.reader import read_json
 
 TIME_IS_UP = signal.SIGUSR2  # submitit asks Slurm for it shortly before the end of the allocation
 
@@ -41,7 +42,7 @@ class SlurmJob:
         except UncompletedJobError as error:  # by submitit, after too many allocations; the task has ended
             outcome = Outcome(self._task.name, None, "preempted", str(error))
         if not self._taken_away:
-            write_outcome(self._outcome, outcome)
+            write_json(self._outcome, asdict(outcome))
 
     def checkpoint(self) -> DelayedSubmission:
         """End the task, which goes on from its last checkpoint in the next allocation."""
@@ -56,16 +57,9 @@ class SlurmJob:
             self._process.end("preempted")
 
 
-def write_outcome(path: Path, outcome: Outcome) -> None:
-    """Write a file that is there in full or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
-    temporary.replace(path)
-
-
 def read_outcome(path: Path) -> Outcome | None:
-    """What `write_outcome` has written, or nothing while there is nothing."""
+    """What a job has written, or nothing while there is nothing."""
     try:
-        return Outcome(**json.loads(path.read_text(encoding="utf-8")))
+        return Outcome(**read_json(path))
     except (OSError, ValueError, TypeError):
         return None
