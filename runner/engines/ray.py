@@ -55,7 +55,7 @@ class RayEngine:
                 host, _, port = address.rpartition(":")
                 socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
             ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else own))
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, OverflowError, RuntimeError, ValueError) as error:
             raise InputError(f"engine.address={address}: no Ray cluster answers: {_first_line(error)}") from None
         self._check_nodes()
 

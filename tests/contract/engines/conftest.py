@@ -21,6 +21,7 @@ from runner.engines.local import LocalEngine, Slot
 
 ROOT = Path(__file__).parents[3]
 RAY_MEMORY = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+RAY_NOTICES_SOON = {"health_check_period_ms": 1000, "health_check_failure_threshold": 3}  # that a node is lost
 SLURM_PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue")
 SLURM_CONF = """
 ClusterName=test
@@ -135,7 +136,8 @@ def ray_cluster(environment: None, tmp_path_factory: pytest.TempPathFactory) -> 
     utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed (pip install '.[ray]')")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path_factory.mktemp("ray") / "token"))
-        cluster = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 2, **RAY_MEMORY})
+        head = {"num_cpus": 2, "num_gpus": 2, "_system_config": RAY_NOTICES_SOON, **RAY_MEMORY}
+        cluster = utils.Cluster(initialize_head=True, head_node_args=head)
         cluster.second = cluster.add_node(num_cpus=1, **RAY_MEMORY)
         yield cluster
         cluster.shutdown()

@@ -19,16 +19,18 @@ def fixed(ray_cluster: Any) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.fixture
-def lose_a_node(bench: Any, ray_cluster: Any) -> Iterator[Callable[..., Any]]:
-    """Three tasks on three CPUs, of which one is on the second node; then that node is killed."""
+def lose_a_node(bench: Any, ray_cluster: Any, wait_until: Any, is_alive: Any) -> Iterator[Callable[..., Any]]:
+    """Three tasks on three CPUs, of which one is on the second node; then that node is killed, its worker too."""
 
     def lose(**changes: Any) -> Any:
         engine = bench.engine(**changes)
         for name in NAMES:
-            engine.start(bench.task(name, f"say('started'); wait({str(bench.folder / 'go')!r})"))
+            engine.start(bench.task(name, f"say('started', os.getppid()); wait({str(bench.folder / 'go')!r})"))
         for name in NAMES:
-            bench.wait_for_log(engine, name, "started\n")
+            bench.wait_for_log(engine, name, "\n")
+        workers = [int(bench.log(name).read_text().split()[1]) for name in NAMES]
         ray_cluster.remove_node(ray_cluster.second, allow_graceful=False)
+        wait_until(lambda: not all(map(is_alive, workers)), "no worker was on the second node")
         return engine
 
     yield lose

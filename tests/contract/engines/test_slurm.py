@@ -104,7 +104,8 @@ def test_lost_node_means_another_start(
     slurm("scontrol", "update", "NodeName=localhost", "State=DOWN", "Reason=test")
     log = slurm_cluster / "slurmd.log"
     wait_until(lambda: f"[{job}.0] done with job" in log.read_text(), "the node does not end its job")
-    slurm("scontrol", "update", "NodeName=localhost", "State=RESUME")
+    resume = ["scontrol", "update", "NodeName=localhost", "State=RESUME"]
+    subprocess.run(resume, capture_output=True, check=False)  # it may have come back by itself
     starts_again(job)
 
     assert finishes(bench, patient)
