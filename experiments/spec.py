@@ -144,21 +144,24 @@ class ClusterEngine(EngineSettings):
     max_restarts: int = Field(
         ge=0, description="times that a job goes on elsewhere after its node was lost or taken away"
     )
-    cpus_per_job: int = Field(ge=1)
-    gpus_per_job: int = Field(ge=0)
+    cpus_per_job: int = Field(ge=1, description="and threads")
 
 
 class RayEngine(ClusterEngine):
     """Tasks of a Ray cluster."""
 
     kind: Literal["ray"]
-    address: str | None = Field(description="of a running cluster ('auto' finds one); null starts one on this machine")
+    gpus_per_job: float = Field(ge=0, le=1, description="a job uses one GPU; 0.25 packs four jobs on each")
+    address: str | None = Field(
+        pattern=r"^(auto|[^/]+:\d+)$", description="HOST:PORT, or auto for this node's cluster; null starts one here"
+    )
 
 
 class SlurmEngine(ClusterEngine):
     """Job arrays of Slurm, through submitit."""
 
     kind: Literal["slurm"]
+    gpus_per_job: int = Field(ge=0, le=1, description="a job uses one GPU or none")
     partition: str | None = Field(description="null means the cluster's default")
     account: str | None = Field(description="null means yours by default")
     qos: str | None = Field(description="quality of service; null means yours by default")

@@ -43,10 +43,12 @@ FOLLOWED_BY = {
 }  # by kind: what goes on in the same process
 GOOD = {"finished", "reused"}
 CAUSES: dict[Cause, str] = {
-    "time_limit": "ended, because it took longer than engine.time_limit_minutes",
+    "time_limit": "ended by its time limit",
     "cancelled": "cancelled",
     "node_lost": "its node was lost",
     "preempted": "preempted by the cluster",
+    "not_started": "could not be started",
+    "no_word": "did not come to start the job, or to say how it ended",
 }
 JOB_COMMAND = (sys.executable, "-m", "runner.job")
 
