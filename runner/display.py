@@ -200,9 +200,8 @@ def summary_line(rows: Iterable[Row], left: Left | None) -> str:
     done = count.pop("finished", 0) + count.pop("reused", 0)
     parts = [f"{done} of {done + count.total()} finished"]
     parts += [f"{count[state]} {state}" for state in STATES if count[state]]
-    if left:
-        parts.append(f"{'at least' if left.at_least else 'about'} {duration(left.seconds)} left")
-    return ", ".join(parts)
+    time_left = f"{'at least' if left.at_least else 'about'} {duration(left.seconds)} left; " if left else ""
+    return time_left + ", ".join(parts)  # what matters most comes first: a narrow terminal cuts the end
 
 
 def show_plan(plan: Plan, where: str, display: Display) -> None:

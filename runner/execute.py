@@ -43,13 +43,19 @@ OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 POLL_SECONDS = 0.2
 LISTEN_SECONDS = 1.0  # between two looks for requests
 LOCK_SECONDS = 1.0  # `runner.status` tries the lock for an instant
-FOLLOWED_BY = {"gold": "ranking_data", "arm": "evaluation"}  # by kind: what goes on in the same process
+FOLLOWED_BY = {
+    "gold": "ranking_data",
+    "fresh_pairs": "arm",
+    "arm": "evaluation",
+}  # by kind: what goes on in the same process
 GOOD = {"finished", "reused"}
 CAUSES: dict[Cause, str] = {
-    "time_limit": "ended, because it took longer than engine.time_limit_minutes",
+    "time_limit": "ended by its time limit",
     "cancelled": "cancelled",
     "node_lost": "its node was lost",
     "preempted": "preempted by the cluster",
+    "not_started": "could not be started",
+    "no_word": "did not come to start the job, or to say how it ended",
 }
 JOB_COMMAND = (sys.executable, "-m", "runner.job")
 
@@ -244,15 +250,12 @@ class Walk:
         unfinished = [job for job in self._jobs.values() if job.label not in self.results]
         if self._one_process and first.kind in SHARED:
             return tuple(job for job in unfinished if job.kind in SHARED)
-        settled = {*self.results, first.label}
-        followers = (
-            job
-            for job in unfinished
-            if job.kind == FOLLOWED_BY.get(first.kind)
-            and first.label in job.needs.values()
-            and settled.issuperset(job.needs.values())
-        )
-        return (first, *followers)
+        group = [first]
+        for job in unfinished:  # needs come first in a plan
+            goes_on = job.kind == FOLLOWED_BY.get(group[-1].kind) and group[-1].label in job.needs.values()
+            if goes_on and {*self.results, *(member.label for member in group)}.issuperset(job.needs.values()):
+                group.append(job)
+        return tuple(group)
 
     def _is_wide(self, group: tuple[Job, ...]) -> bool:
         """Fixed by the settings, not by what is left to do: thread counts must not depend on the past."""

@@ -98,6 +98,11 @@ def sample_files(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def embeddings_file(folder: Path, point: int) -> Path:
+    """Where an evaluation keeps the embeddings of one point's responses; only the last point has any."""
+    return folder / "embeddings" / f"point_{point}.parquet"
+
+
 def newest_report(runs_dir: Path) -> Path:
     """The folder of a sweep's newest report: ``report``, or the highest ``report-N`` where signed ones were kept."""
     numbered = {

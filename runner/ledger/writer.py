@@ -17,12 +17,14 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from experiments.records import Axes, Phase, PreferenceRow, SampleRow
+from experiments.records import SAMPLES_FILE, Axes, Phase, PreferenceRow, SampleRow
 from runner.ledger.files import replacing, timestamp, write_json
-from runner.ledger.reader import PREFERENCES, read_metrics, read_status
+from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status
 from runner.ledger.requests import new_attempt
 from runner.ledger.signs import HEARTBEAT_SECONDS
 from runner.trackers import Tracker
@@ -214,10 +216,19 @@ class LedgerRecorder:
         Raises:
             ValueError: a row has other columns than `SampleRow`.
         """
-        path = self._folder / "samples" / f"point_{point}.parquet"
+        path = self._folder / SAMPLES_FILE.format(point=point)
         path.parent.mkdir(exist_ok=True)
         _write_parquet(path, rows, SAMPLE_SCHEMA, "SampleRow")
         self._tracker.samples(point, rows)
+
+    def embeddings(self, point: int, rows: Sequence[SampleRow], vectors: NDArray[np.float16]) -> None:
+        """Keep embeddings as ``embeddings/point_<point>.parquet``: of which sample, and a list of half floats."""
+        path = embeddings_file(self._folder, point)
+        path.parent.mkdir(exist_ok=True)
+        columns = {key: [row[key] for row in rows] for key in ("prompt_id", "sample_id", "stream")}
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float16()), vectors.shape[1])
+        with replacing(path) as temporary:
+            pq.write_table(pa.table(columns | {"embedding": lists}), temporary)
 
     def preferences(self, rows: Sequence[PreferenceRow]) -> None:
         """Keep a judge's preferences as ``preferences.parquet``.

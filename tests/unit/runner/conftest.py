@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from experiments.spec import RunSpec
+from experiments.spec import RunSpec, start_of
 from runner.__main__ import compose
 from runner.display import Display
 from runner.engines.local import LocalEngine, Slot
@@ -27,19 +27,20 @@ def smoke(*overrides: str) -> tuple[RunSpec, ...]:
 
 @pytest.fixture
 def composed(tmp_path: Path) -> Callable[..., list[RunSpec]]:
-    """The smoke sweep with overrides, in a folder of its own."""
+    """The smoke sweep with overrides, in a folder of its own; with its staged arm where that is asked for."""
     folders = {"runs_dir": f"{tmp_path}/runs", "cache_dir": f"{tmp_path}/cache"}
 
-    def make(*overrides: str) -> list[RunSpec]:
-        return [run.model_copy(update=folders) for run in smoke(*overrides)]
+    def make(*overrides: str, staged: bool = False) -> list[RunSpec]:
+        runs = [run for run in smoke(*overrides) if staged or start_of(run.arm) is None]
+        return [run.model_copy(update=folders) for run in runs]
 
     return make
 
 
 @pytest.fixture
 def planned(composed: Callable[..., list[RunSpec]]) -> Callable[..., Plan]:
-    def make(*overrides: str) -> Plan:
-        return make_plan(composed(*overrides))
+    def make(*overrides: str, staged: bool = False) -> Plan:
+        return make_plan(composed(*overrides, staged=staged))
 
     return make
 

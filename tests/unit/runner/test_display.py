@@ -191,7 +191,7 @@ def test_the_live_table_shows_what_has_something_to_say() -> None:
     assert "no luck" in text
     assert "waiting/seed" not in text
     assert text.splitlines()[-1].rstrip() == (
-        "1 of 51 finished, 9 running, 1 failed, 40 waiting, at least 1 min 30 s left"
+        "at least 1 min 30 s left; 1 of 51 finished, 9 running, 1 failed, 40 waiting"
     )
 
 

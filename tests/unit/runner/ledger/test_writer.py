@@ -3,11 +3,13 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from experiments.records import Axes, PreferenceRow, SampleRow
-from runner.ledger.reader import PREFERENCES, read_metrics, read_status, sample_files
+from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status, sample_files
 from runner.ledger.writer import LedgerRecorder, StatusFile, TornLedgerError, record_end
 from runner.trackers import Guarded, Tracker
 
@@ -176,6 +178,18 @@ def test_preferences_are_kept_with_what_is_missing(recorder: LedgerRecorder, tmp
     assert read[1]["note"] == "cut"
     with pytest.raises(ValueError, match=r"columns of PreferenceRow; too many or missing: \['note'\]"):
         recorder.preferences([{key: value for key, value in rows[0].items() if key != "note"}])  # type: ignore[list-item]
+
+
+def test_embeddings_come_back_as_half_floats_with_their_sample(recorder: LedgerRecorder, tmp_path: Path) -> None:
+    vectors = np.array([[0.5, -0.25, 1.0], [0.0, 0.125, 3.0]], np.float16)
+    recorder.embeddings(4, [sample(), sample(prompt_id="q", sample_id=1)], vectors)
+    table = pq.read_table(embeddings_file(tmp_path, 4))
+
+    assert table.schema.field("embedding").type.value_type == pa.float16()
+    assert table.to_pylist() == [
+        {"prompt_id": "p", "sample_id": 0, "stream": 1, "embedding": [0.5, -0.25, 1.0]},
+        {"prompt_id": "q", "sample_id": 1, "stream": 1, "embedding": [0.0, 0.125, 3.0]},
+    ]
 
 
 def test_durations_do_not_depend_on_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
