@@ -19,7 +19,9 @@ from experiments.errors import InputError
 from runner.display import Display, Result
 from runner.engines import Cause, Engine, Outcome, Task
 from runner.ledger.reader import is_finished, read_status
+from runner.memory import learn, needed_bytes
 from runner.plan import COMPARING, SHARED, Job, Plan, with_needs
+from runner.retry import DIVISOR, read_retry, retry_smaller
 
 POLL_SECONDS = 0.2
 GOOD = {"finished", "reused"}
@@ -28,7 +30,9 @@ CAUSES: dict[Cause, str] = {
     "cancelled": "cancelled",
     "node_lost": "its node was lost",
     "preempted": "preempted by the cluster",
+    "out_of_memory": "killed by the system for want of memory",
 }
+SMALLER = f"passes that are {DIVISOR} times smaller"
 JOB_COMMAND = (sys.executable, "-m", "runner.job")
 
 
@@ -146,7 +150,8 @@ class Walk:
             group = self._group(ready)
             command = (*self._command, *(str(job.folder) for job in group))
             log = ready.folder / "log.txt"
-            task = Task(ready.label, command, log, self._is_wide(group), self._time_limit)
+            main, gpu = (needed_bytes(group, device) for device in ("cpu", "gpu"))
+            task = Task(ready.label, command, log, self._is_wide(group), self._time_limit, main, gpu)
             if not self._engine.can_take(task):
                 return
             for job in group:
@@ -186,16 +191,26 @@ class Walk:
     # -------------------------------------------------------------------------------------------------------- what ends
     def _settle(self, outcome: Outcome) -> None:
         """Read from each folder of an ended process what became of its job."""
-        for job in self._running.pop(outcome.name):
+        group = self._running.pop(outcome.name)
+        for job in group:
             if is_finished(job.folder, job.identity):
-                share(job)
-                self.results[job.label] = Result("finished", seconds=_seconds(job.folder))
-                self._display.event(job.label, "finished")
+                self._finish(job, alone=len(group) == 1)
                 continue
+            if lack := retry_smaller(job, outcome):
+                self._display.event(job.label, f"{lack}; it starts once more, with {SMALLER}")
+                break
             reason = failure_reason(outcome, read_status(job.folder) or {})
             self.results[job.label] = Result("failed", reason, _seconds(job.folder))
             self._display.event(job.label, f"failed: {reason}")
             break  # the rest of the group never started: it is started again, or skipped for what it needs
+
+    def _finish(self, job: Job, alone: bool) -> None:
+        share(job)
+        if alone:  # the memory of a process is that of the largest of its jobs
+            learn(job)
+        note = f"with {SMALLER}, after it had run out of memory" if read_retry(job.folder, job.identity) else ""
+        self.results[job.label] = Result("finished", note, _seconds(job.folder))
+        self._display.event(job.label, f"finished {note}".strip())
 
     def _show_progress(self) -> None:
         for group in self._running.values():

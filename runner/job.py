@@ -22,7 +22,8 @@ from types import FrameType
 
 from filelock import FileLock
 
-from experiments.errors import InputError
+from experiments import passes
+from experiments.errors import InputError, is_out_of_memory
 from experiments.records import RESUME_FOLDER
 from runner.engines import PARENT_VARIABLE
 from runner.jobfile import JobFile, read_job_file
@@ -30,6 +31,7 @@ from runner.ledger.files import timestamp, write_json
 from runner.ledger.provenance import provenance
 from runner.ledger.reader import PREFERENCES, is_finished, newest_report, read_json
 from runner.ledger.writer import LedgerRecorder, StatusFile
+from runner.retry import read_retry
 from runner.trackers import Tracker, make_tracker
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -114,7 +116,8 @@ def _attempt(job: JobFile, folder: Path) -> int:
     """One attempt: its beginning, its work and its end are all in the ledger."""
     print(f"--- {timestamp()} {job.label} starts, process {os.getpid()}", flush=True)
     _clear(folder)
-    status = StatusFile(folder, job.identity)
+    retry = read_retry(folder, job.identity) or {}
+    status = StatusFile(folder, job.identity, retry.get("pass_divisor", 1))
     tracker = Tracker()
     code = FAILED
     try:
@@ -123,11 +126,13 @@ def _attempt(job: JobFile, folder: Path) -> int:
             "identity": job.identity,
             "inputs": job.inputs,
             "needs": {role: need.identity for role, need in job.needs.items()},
+            "retry": {key: retry[key] for key in ("pass_divisor", "because", "time") if key in retry} or None,
         }
         write_json(folder / "provenance.json", origin | hashes)
         tracker = make_tracker(job, folder, (origin["git"] or {}).get("commit"))
-        _work(job, folder, LedgerRecorder(folder, status, tracker), tracker)
-        status.end("finished")
+        with passes.divided(retry.get("pass_divisor", 1)):
+            _work(job, folder, LedgerRecorder(folder, status, tracker), tracker)
+        status.end("finished", peak_memory=_peak_memory())
         code = OK
     except KeyboardInterrupt:
         status.end("interrupted")
@@ -159,13 +164,24 @@ def _make_report(folder: Path, tracker: Tracker) -> None:
 
 def _report_failure(folder: Path, error: Exception, status: StatusFile) -> None:
     """Traceback to the output and, where that is a terminal, to the log as well; one line to the status."""
+    traceback.clear_frames(error.__traceback__)  # what they hold may be all the memory there is
     text = str(error) if isinstance(error, InputError) else traceback.format_exc()
     print(text, file=sys.stderr, flush=True)
     if sys.stdout.isatty():
         with (folder / "log.txt").open("a", encoding="utf-8") as log:
             log.write(text + "\n")
     lines = str(error).splitlines() or [""]
-    status.end("failed", lines[0] if isinstance(error, InputError) else f"{type(error).__name__}: {lines[0]}")
+    reason = lines[0] if isinstance(error, InputError) else f"{type(error).__name__}: {lines[0]}"
+    status.end("failed", reason, out_of_memory=is_out_of_memory(error))
+
+
+def _peak_memory() -> dict[str, int] | None:
+    """What the process took of its device; a job that never loaded torch is too small to matter."""
+    if "torch" not in sys.modules:
+        return None
+    from experiments.meter import peak_memory
+
+    return peak_memory()
 
 
 def _clear(folder: Path) -> None:

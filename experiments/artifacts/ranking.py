@@ -15,6 +15,7 @@ from experiments.evaluation.scorers import GoldScorer, vader_scores
 from experiments.inputs.models import decode, load_base, load_tokenizer, precision
 from experiments.inputs.texts import Prompt, prompts
 from experiments.meter import Meter
+from experiments.passes import smaller
 from experiments.records import Recorder, SampleRow
 from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
@@ -74,7 +75,7 @@ def build(spec: RankingJobSpec, gold_folder: Path, folder: Path, cache_dir: Path
         ),
         temperature=data.temperature,
         eos_id=tokenizer.eos_token_id,
-        rows_per_batch=ROWS_PER_BATCH,
+        rows_per_batch=smaller(ROWS_PER_BATCH),
         on_batch=lambda done: recorder.progress("sample the base", done, len(rows), "responses"),
     )
     meter.tokens_generated = sum(len(response.token_ids) for response in responses)

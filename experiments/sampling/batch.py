@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from experiments.passes import smaller
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -82,7 +84,7 @@ def make_batch(
 
 def tokens_per_pass(device: torch.device) -> int:
     """Padded tokens that one pass without gradient takes at a time: enough to fill the device, few enough to group."""
-    return 1024 if device.type == "cpu" else 32768
+    return smaller(1024 if device.type == "cpu" else 32768)
 
 
 def length_groups(prompt_lengths: Sequence[int], response_lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

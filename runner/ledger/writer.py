@@ -70,7 +70,7 @@ PREFERENCE_SCHEMA = pa.schema(
 class StatusFile:
     """``status.json``: what the job is doing, replaced at most once a second, and at once when it ends."""
 
-    def __init__(self, folder: Path, identity: str) -> None:
+    def __init__(self, folder: Path, identity: str, pass_divisor: int = 1) -> None:
         self._path = folder / "status.json"
         self._written = -math.inf
         self._latest: dict[str, float | None] = {}
@@ -88,6 +88,9 @@ class StatusFile:
             "updated": timestamp(),
             "pid": os.getpid(),
             "error": None,
+            "out_of_memory": False,
+            "pass_divisor": pass_divisor,  # above 1 after a retry for want of memory
+            "peak_memory": None,  # of the whole process, bytes: {"gpu": …} or {"cpu": …}
         }
         self._write()
 
@@ -104,9 +107,15 @@ class StatusFile:
             self._flags[name] = self._flags.get(name, 0) + 1
         self._write_if_due()
 
-    def end(self, state: str, error: str | None = None) -> None:
+    def end(
+        self,
+        state: str,
+        error: str | None = None,
+        out_of_memory: bool = False,
+        peak_memory: Mapping[str, int] | None = None,
+    ) -> None:
         """Write the final state: "finished", "failed" or "interrupted"; ``error`` is one line."""
-        self._status |= {"state": state, "error": error}
+        self._status |= {"state": state, "error": error, "out_of_memory": out_of_memory, "peak_memory": peak_memory}
         self._write()
 
     def _write_if_due(self, notable: bool = False) -> None:
