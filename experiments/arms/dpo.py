@@ -32,7 +32,7 @@ from experiments.errors import DivergedError, InputError
 from experiments.inputs.lora import lora_config
 from experiments.inputs.models import adapter_seed, decoder_of, device, language_head, load_base, load_tokenizer
 from experiments.meter import Meter
-from experiments.passes import forgetful, smaller
+from experiments.passes import forgetful
 from experiments.records import Axes, Recorder
 from experiments.sampling.batch import length_groups, tokens_per_pass
 from experiments.sampling.logprobs import total_logprobs
@@ -154,8 +154,7 @@ class _Forward:
         assert fused_lm_head
         decoder, trained_BL = decoder_of(self._model), labels[:, 1:] != -100
         lengths = attention_mask.sum(dim=1).tolist()
-        most = min(tokens_per_pass(input_ids.device), smaller(len(lengths) * max(lengths)))
-        groups = length_groups([0] * len(lengths), lengths, most)
+        groups = length_groups([0] * len(lengths), lengths, tokens_per_pass(input_ids.device))
         states = forgetful(
             lambda ids, mask: decoder(input_ids=ids, attention_mask=mask, use_cache=use_cache).last_hidden_state
         )

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from experiments.algorithms import kl, ppo
-from experiments.passes import smaller
 from experiments.sampling.batch import Batch, length_groups, make_batch
 from experiments.sampling.logprobs import ResponseLogprobs
 from experiments.sampling.sampler import Response
@@ -81,9 +80,7 @@ def cut_into_minibatches(
     minibatches = []
     for rows in dealt:
         lengths = [len(prompt_ids[row]) for row in rows], [len(responses[row].token_ids) for row in rows]
-        groups = [
-            [int(rows[i]) for i in group] for group in length_groups(*lengths, smaller(arm.tokens_per_microbatch))
-        ]
+        groups = [[int(rows[i]) for i in group] for group in length_groups(*lengths, arm.tokens_per_microbatch)]
         minibatches.append(
             [Microbatch(group, _batch(group, prompt_ids, responses, pad_id, device)) for group in groups]
         )

@@ -84,7 +84,7 @@ def make_batch(
 
 def tokens_per_pass(device: torch.device) -> int:
     """Padded tokens that one pass without gradient takes at a time: enough to fill the device, few enough to group."""
-    return smaller(1024 if device.type == "cpu" else 32768)
+    return 1024 if device.type == "cpu" else 32768
 
 
 def length_groups(prompt_lengths: Sequence[int], response_lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
@@ -93,11 +93,14 @@ def length_groups(prompt_lengths: Sequence[int], response_lengths: Sequence[int]
     Args:
         prompt_lengths: tokens of N prompts.
         response_lengths: tokens of N responses, which are padded apart from the prompts.
-        max_tokens: the most that a group has, padding included; where a row alone is longer, groups of one row.
+        max_tokens: the most that a group has, padding included; where a row alone is longer, groups of one row. Where
+            passes are to be smaller, a part of that, and of all tokens.
 
     Returns:
         Indices of the rows of each group, every row once.
     """
+    everything = _padded_tokens(range(len(response_lengths)), prompt_lengths, response_lengths)
+    max_tokens = smaller(min(max_tokens, everything))
     order = sorted(range(len(response_lengths)), key=lambda i: (response_lengths[i], prompt_lengths[i], i))
     for count in range(1, len(order) + 1):
         groups = [
