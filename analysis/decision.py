@@ -153,7 +153,11 @@ def decide(ledger: Ledger, resamples: Resamples, rng: np.random.Generator) -> De
 def _final_words(ledger: Ledger, final: Final | None) -> str:
     if final is None:
         absent = [name for name in ("ppo", "dpo") if not any(ledger.algorithm(arm) == name for arm in ledger.arms)]
-        why = f"no {absent[0].upper()} arm has finished" if absent else "their best arms share no finished seed"
+        planned = {arm["algorithm"] for arm in ledger.plan["arms"]}
+        why = "their best arms share no finished seed"
+        if absent:
+            name = absent[0]
+            why = f"no {name.upper()} arm has finished" if name in planned else f"no {name.upper()} arm was planned"
         return f"PPO and DPO cannot be compared, because {why}"
     rate = final.gold
     if not rate.excludes(EVEN):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from analysis.statistics import Estimate, FloatArray
 
 SEED_STEPS = (3, 5, 8)  # fixed looks, so that adding seeds until something shows is no method
+MANY_UNITS = 5000  # an interval that needs more prompts than this is hardly worth waiting for
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,14 @@ class NextRun:
 def units_needed(estimate: Estimate, threshold: float) -> int | None:
     """Prompts (or what else was resampled) at which the interval would just clear the threshold, value unchanged.
 
-    n' = n (half-width / distance)^2, since an interval shrinks with the square root of n. None where the value lies on
-    the threshold: then no number settles it.
+    n' = n (half-width / distance)^2, since an interval shrinks with the square root of n. None where the value lies so
+    near to the threshold that more than `MANY_UNITS` would be needed: a number of them would promise too much.
     """
     distance = abs(estimate.value - threshold)
     if distance == 0:
         return None
-    return max(estimate.n, math.ceil(estimate.n * ((estimate.high - estimate.low) / 2 / distance) ** 2))
+    needed = max(estimate.n, math.ceil(estimate.n * ((estimate.high - estimate.low) / 2 / distance) ** 2))
+    return needed if needed <= MANY_UNITS else None
 
 
 def seed_share(values_SP: FloatArray) -> float | None:

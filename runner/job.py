@@ -8,6 +8,7 @@ where there is one. Exit codes: 0 finished, 1 failed, 2 bad input, 130 interrupt
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -28,9 +29,11 @@ from experiments.records import RESUME_FOLDER
 from runner.engines import PARENT_VARIABLE
 from runner.jobfile import JobFile, read_job_file
 from runner.ledger.files import timestamp, write_json
+from runner.ledger.integrity import fingerprints
 from runner.ledger.provenance import provenance
-from runner.ledger.reader import PREFERENCES, is_finished, newest_report, read_json
-from runner.ledger.writer import LedgerRecorder, StatusFile
+from runner.ledger.reader import PREFERENCES, is_finished, newest_report, read_json, read_metrics
+from runner.ledger.requests import is_asked_to_end
+from runner.ledger.writer import LedgerRecorder, StatusFile, TornLedgerError
 from runner.retry import read_retry
 from runner.trackers import Tracker, make_tracker
 
@@ -50,8 +53,9 @@ LEFTOVERS = (  # what an attempt appends to or adds to; the log is kept
     "adapters",
     PREFERENCES,
 )
-PARENT_CHECK_SECONDS = 1.0
-PARENT_GRACE_SECONDS = 30.0
+CHECK_SECONDS = 1.0
+GRACE_SECONDS = 30.0
+STOPPED = ("stopped", "on request")
 
 
 def main(arguments: list[str]) -> int:
@@ -74,6 +78,7 @@ def main(arguments: list[str]) -> int:
         code = run_job(Path(argument))
         if code != OK:
             return code
+        gc.collect()  # trainers are full of cycles, and the next folder's models need the room
     return OK
 
 
@@ -112,10 +117,10 @@ def check_needs(job: JobFile) -> None:
         raise InputError(f"{job.label} cannot start: not finished, or finished as something else: {'; '.join(missing)}")
 
 
-def _attempt(job: JobFile, folder: Path) -> int:
-    """One attempt: its beginning, its work and its end are all in the ledger."""
+def _attempt(job: JobFile, folder: Path, can_go_on: bool = True) -> int:
+    """One attempt: its beginning, its work and its end are all in the ledger. ``can_go_on``: from a checkpoint."""
     print(f"--- {timestamp()} {job.label} starts, process {os.getpid()}", flush=True)
-    _clear(folder)
+    _clear(folder, can_go_on=can_go_on and _is_readable(folder))
     retry = read_retry(folder, job.identity) or {}
     status = StatusFile(folder, job.identity, retry.get("pass_divisor", 1))
     tracker = Tracker()
@@ -130,12 +135,17 @@ def _attempt(job: JobFile, folder: Path) -> int:
         }
         write_json(folder / "provenance.json", origin | hashes)
         tracker = make_tracker(job, folder, (origin["git"] or {}).get("commit"))
-        with passes.divided(retry.get("pass_divisor", 1)):
+        with _alive(folder, status), passes.divided(retry.get("pass_divisor", 1)):
             _work(job, folder, LedgerRecorder(folder, status, tracker), tracker)
-        status.end("finished", peak_memory=_peak_memory())
+        files = {} if job.kind == "report" else fingerprints(folder)  # a report is signed and written again
+        status.finish(files, _peak_memory())
         code = OK
+    except TornLedgerError as error:
+        print(f"{error}; it starts over", flush=True)
+        tracker.close(FAILED)
+        return _attempt(job, folder, can_go_on=False)
     except KeyboardInterrupt:
-        status.end("interrupted")
+        status.end(*(STOPPED if is_asked_to_end(folder, status.attempt) else ("interrupted",)))
         code = INTERRUPTED
     except Exception as error:  # the boundary of the process: everything becomes a status, a log entry and an exit code
         _report_failure(folder, error, status)
@@ -184,12 +194,22 @@ def _peak_memory() -> dict[str, int] | None:
     return peak_memory()
 
 
-def _clear(folder: Path) -> None:
+def _is_readable(folder: Path) -> bool:
+    """Whether the rows of an earlier attempt are whole, but for the last, which a killed job may have torn."""
+    try:
+        read_metrics(folder)
+    except (OSError, ValueError) as error:
+        print(f"{error}; it starts over", flush=True)
+        return False
+    return True
+
+
+def _clear(folder: Path, can_go_on: bool) -> None:
     """Remove what a half-finished attempt left, unless there is a checkpoint to go on from."""
-    if any(folder.glob(f"*{RESUME_FOLDER}*")):
+    checkpoints = list(folder.glob(f"*{RESUME_FOLDER}*"))
+    if checkpoints and can_go_on:
         return
-    for name in LEFTOVERS:
-        path = folder / name
+    for path in [*checkpoints, *(folder / name for name in LEFTOVERS)]:
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -234,6 +254,28 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def _alive(folder: Path, status: StatusFile) -> Iterator[None]:
+    """While it works, a second thread writes heartbeats and listens for a request to end."""
+    ended = threading.Event()
+    threading.Thread(target=_live, args=(folder, status, ended), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _live(folder: Path, status: StatusFile, ended: threading.Event) -> None:
+    while not ended.wait(CHECK_SECONDS):
+        if is_asked_to_end(folder, status.attempt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            if not ended.wait(GRACE_SECONDS):  # the main thread is stuck and does not listen
+                status.end(*STOPPED)
+                os.killpg(os.getpgid(0), signal.SIGKILL)
+        with contextlib.suppress(OSError):  # the disk is full: the next heartbeat tries again
+            status.heartbeat()
+
+
 def _watch_parent() -> None:
     """End when the engine's process is gone: a killed driver must not leave training behind."""
     parent = os.environ.get(PARENT_VARIABLE)
@@ -243,9 +285,9 @@ def _watch_parent() -> None:
 
 def _end_with_parent(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(PARENT_CHECK_SECONDS)
+        time.sleep(CHECK_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(PARENT_GRACE_SECONDS)
+    time.sleep(GRACE_SECONDS)
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 

@@ -1,7 +1,8 @@
 """How much memory a job will take, as far as earlier jobs of its kind have shown.
 
-A finished job's status says what it took at most. That is kept in the cache under a digest of those settings that
-decide about memory, so that later sweeps know as well. Learning rates, seeds and the length of training do not matter.
+A finished job's status says what its process had taken at most by then. That is kept in the cache under a digest of
+those settings that decide about memory, so that later sweeps know as well. Learning rates, seeds and the length of
+training do not matter.
 """
 
 from __future__ import annotations

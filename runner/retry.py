@@ -17,6 +17,7 @@ from runner.plan import Job
 DIVISOR = 4  # there is one retry, so it must help
 DIVISIBLE = {
     "ranking_data",
+    "fresh_pairs",
     "reward_model",
     "base_evaluation",
     "arm",

@@ -117,6 +117,7 @@ def sweep(folder: Path) -> dict[str, Any]:
     from runner.engines.local import LocalEngine
     from runner.engines.slots import Slot
     from runner.execute import Walk
+    from runner.ledger.driver import DriverFile
     from runner.plan import check_folder, check_keys, check_texts, make_plan
 
     runs = compose(["+sweep=smoke", "tracker=none", "+arm=dpo", f"seed=range(0,{NUM_JOBS})", *_folders(folder)])
@@ -128,13 +129,15 @@ def sweep(folder: Path) -> dict[str, Any]:
     arms = tuple(replace(job, needs={}) for job in whole.jobs if job.kind == "arm")
     job = (sys.executable, "-S", "-c", JOB, str(SECONDS))
     console = Display()
+    whole.folder.mkdir(parents=True)
+    driver = DriverFile(whole.folder, "", "")
     arms[0].file.write(arms[0].folder)
     one = time.perf_counter()
     subprocess.run([*job, str(arms[0].folder)], check=True)
     one_job = time.perf_counter() - one
     (arms[0].folder / "status.json").unlink()
     before, start = os.times(), time.perf_counter()
-    Walk(replace(whole, jobs=arms), LocalEngine([Slot("", 1)] * NUM_SLOTS, NUM_SLOTS), console, job).run()
+    Walk(replace(whole, jobs=arms), LocalEngine([Slot("", 1)] * NUM_SLOTS, NUM_SLOTS), console, driver, job).run()
     seconds, after = time.perf_counter() - start, os.times()
     return {
         "start_up_seconds": start_up,

@@ -18,6 +18,7 @@ from runner.display import Display
 from runner.engines.local import LocalEngine
 from runner.engines.slots import Slot
 from runner.execute import Walk
+from runner.ledger.driver import DriverFile
 from runner.ledger.files import write_json
 from runner.ledger.reader import read_json, read_metrics
 from runner.plan import Job, Plan, make_plan
@@ -64,7 +65,8 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Walked:
         output = io.StringIO()
         display = Display(Console(file=output, width=300, highlight=False, markup=False))
         engine = LocalEngine([Slot("", 1)], num_cores=1)
-        Walk(plan, engine, display, (sys.executable, str(folder / "job.py"))).run()
+        driver = DriverFile(plan.folder, "", "")
+        Walk(plan, engine, display, driver, (sys.executable, str(folder / "job.py"))).run()
         return arm, output.getvalue()
 
     return run

@@ -90,6 +90,12 @@ def test_an_open_gate_says_how_many_prompts_would_settle_it(rules):
     assert found.note == "about 576 prompts would settle it, not 64"
 
 
+def test_a_gate_on_its_threshold_promises_no_number_of_prompts(rules):
+    found = gates.assess(replace(GOOD, win_rate=estimate(42.6, 57.6, n=64)), rules)[0]
+    assert found.outcome == "inconclusive"
+    assert found.note == "more prompts would hardly settle it"
+
+
 def test_a_rate_at_equal_style_that_is_no_measurement_says_why(rules):
     measured = replace(GOOD, controlled_win_rate=None, why_not_controlled="the two styles hardly overlap")
     gate = next(gate for gate in gates.assess(measured, rules) if gate.name == "Controlled win rate")
