@@ -36,7 +36,9 @@ from runner.ledger.requests import (
     is_asked_to_end,
 )
 from runner.ledger.writer import record_end
+from runner.memory import learn, needed_bytes
 from runner.plan import COMPARING, SHARED, Job, Plan, with_needs
+from runner.retry import DIVISOR, read_retry, retry_smaller
 from runner.watch import Watch, records
 
 OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
@@ -55,8 +57,10 @@ CAUSES: dict[Cause, str] = {
     "node_lost": "its node was lost",
     "preempted": "preempted by the cluster",
     "not_started": "could not be started",
+    "out_of_memory": "killed by the system for want of memory",
     "no_word": "did not come to start the job, or to say how it ended",
 }
+SMALLER = f"passes that are {DIVISOR} times smaller"
 JOB_COMMAND = (sys.executable, "-m", "runner.job")
 
 
@@ -214,7 +218,8 @@ class Walk:
             group = self._group(ready)
             command = (*self._command, *(str(job.folder) for job in group))
             log = ready.folder / "log.txt"
-            task = Task(ready.label, command, log, self._is_wide(group), self._time_limit)
+            main, gpu = (needed_bytes(group, device) for device in ("cpu", "gpu"))
+            task = Task(ready.label, command, log, self._is_wide(group), self._time_limit, main, gpu)
             if not self._engine.can_take(task):
                 return
             for job in group:
@@ -288,12 +293,17 @@ class Walk:
         for job in stopped:
             self._give_up(job, "stopped", "on request")
         if left and not stopped:
-            self._give_up(left[0], "failed", failure_reason(outcome, read_status(left[0].folder) or {}))
+            if lack := retry_smaller(left[0], outcome):
+                self._display.event(left[0].label, f"{lack}; it starts once more, with {SMALLER}")
+            else:
+                self._give_up(left[0], "failed", failure_reason(outcome, read_status(left[0].folder) or {}))
 
     def _finish(self, job: Job) -> None:
         share(job)
-        self.results[job.label] = Result("finished", seconds=_seconds(job.folder))
-        self._display.event(job.label, "finished")
+        learn(job)
+        note = f"with {SMALLER}, after it had run out of memory" if read_retry(job.folder, job.identity) else ""
+        self.results[job.label] = Result("finished", note, _seconds(job.folder))
+        self._display.event(job.label, f"finished {note}".strip())
 
     def _give_up(self, job: Job, state: str, reason: str) -> None:
         """Keep why a job has no result, also in the sweep's own folders: a killed job could not say so itself."""

@@ -23,7 +23,8 @@ from types import FrameType
 
 from filelock import FileLock
 
-from experiments.errors import InputError
+from experiments import passes
+from experiments.errors import InputError, is_out_of_memory
 from experiments.records import RESUME_FOLDER
 from runner.engines import PARENT_VARIABLE
 from runner.jobfile import JobFile, read_job_file
@@ -33,6 +34,7 @@ from runner.ledger.provenance import provenance
 from runner.ledger.reader import PREFERENCES, is_finished, newest_report, read_json, read_metrics
 from runner.ledger.requests import is_asked_to_end
 from runner.ledger.writer import LedgerRecorder, StatusFile, TornLedgerError
+from runner.retry import read_retry
 from runner.trackers import Tracker, make_tracker
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -119,7 +121,8 @@ def _attempt(job: JobFile, folder: Path, can_go_on: bool = True) -> int:
     """One attempt: its beginning, its work and its end are all in the ledger. ``can_go_on``: from a checkpoint."""
     print(f"--- {timestamp()} {job.label} starts, process {os.getpid()}", flush=True)
     _clear(folder, can_go_on=can_go_on and _is_readable(folder))
-    status = StatusFile(folder, job.identity)
+    retry = read_retry(folder, job.identity) or {}
+    status = StatusFile(folder, job.identity, retry.get("pass_divisor", 1))
     tracker = Tracker()
     code = FAILED
     try:
@@ -128,12 +131,14 @@ def _attempt(job: JobFile, folder: Path, can_go_on: bool = True) -> int:
             "identity": job.identity,
             "inputs": job.inputs,
             "needs": {role: need.identity for role, need in job.needs.items()},
+            "retry": {key: retry[key] for key in ("pass_divisor", "because", "time") if key in retry} or None,
         }
         write_json(folder / "provenance.json", origin | hashes)
         tracker = make_tracker(job, folder, (origin["git"] or {}).get("commit"))
-        with _alive(folder, status):
+        with _alive(folder, status), passes.divided(retry.get("pass_divisor", 1)):
             _work(job, folder, LedgerRecorder(folder, status, tracker), tracker)
-        status.finish({} if job.kind == "report" else fingerprints(folder))  # a report is signed and written again
+        files = {} if job.kind == "report" else fingerprints(folder)  # a report is signed and written again
+        status.finish(files, _peak_memory())
         code = OK
     except TornLedgerError as error:
         print(f"{error}; it starts over", flush=True)
@@ -169,13 +174,24 @@ def _make_report(folder: Path, tracker: Tracker) -> None:
 
 def _report_failure(folder: Path, error: Exception, status: StatusFile) -> None:
     """Traceback to the output and, where that is a terminal, to the log as well; one line to the status."""
+    traceback.clear_frames(error.__traceback__)  # what they hold may be all the memory there is
     text = str(error) if isinstance(error, InputError) else traceback.format_exc()
     print(text, file=sys.stderr, flush=True)
     if sys.stdout.isatty():
         with (folder / "log.txt").open("a", encoding="utf-8") as log:
             log.write(text + "\n")
     lines = str(error).splitlines() or [""]
-    status.end("failed", lines[0] if isinstance(error, InputError) else f"{type(error).__name__}: {lines[0]}")
+    reason = lines[0] if isinstance(error, InputError) else f"{type(error).__name__}: {lines[0]}"
+    status.end("failed", reason, out_of_memory=is_out_of_memory(error))
+
+
+def _peak_memory() -> dict[str, int] | None:
+    """What the process took of its device; a job that never loaded torch is too small to matter."""
+    if "torch" not in sys.modules:
+        return None
+    from experiments.meter import peak_memory
+
+    return peak_memory()
 
 
 def _is_readable(folder: Path) -> bool:

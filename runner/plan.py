@@ -51,6 +51,7 @@ from experiments.spec import (
     start_of,
     start_point,
 )
+from runner.check_texts import check_texts as check_texts_apart
 from runner.fairness import Check, differences, fairness_checks, flatten, num_fresh_labels
 from runner.jobfile import JobFile, Need, digest, identity_of
 from runner.ledger.files import timestamp, write_json
@@ -186,10 +187,8 @@ def check_texts(plan: Plan) -> None:
     asking = [job for job in plan.jobs if job.kind in {"gold", "ranking_data", "base_evaluation"}]
     if all(is_finished(job.folder, job.identity) for job in asking):
         return
-    from experiments.inputs import texts  # with pandas, which planning alone has no need of
-
     run = plan.runs[0]  # the fairness checks have made sure that every arm has the same data
-    texts.check_texts(run.data, run.budget.num_ranking_prompts, run.budget.num_evaluation_prompts)
+    check_texts_apart(run.data, run.budget.num_ranking_prompts, run.budget.num_evaluation_prompts)
 
 
 def check_keys(plan: Plan) -> None:

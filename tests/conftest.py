@@ -64,6 +64,12 @@ class ListRecorder:
         return [values[name] for _, values, _, _ in self.rows if name in values]
 
 
+@pytest.fixture(autouse=True)
+def _device_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Invented devices have the same names in every test, and several may run on one machine."""
+    monkeypatch.setenv("RUNNER_DEVICE_LOCKS", f"{tmp_path}-device-locks")
+
+
 @pytest.fixture
 def recorder() -> ListRecorder:
     return ListRecorder()

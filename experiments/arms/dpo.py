@@ -33,6 +33,7 @@ from experiments.errors import DivergedError, InputError
 from experiments.inputs.lora import lora_config
 from experiments.inputs.models import adapter_seed, decoder_of, device, language_head, load_base, load_tokenizer
 from experiments.meter import Meter
+from experiments.passes import forgetful
 from experiments.records import Axes, Recorder
 from experiments.sampling.batch import length_groups, tokens_per_pass
 from experiments.sampling.logprobs import total_logprobs
@@ -195,11 +196,14 @@ class _Forward:
         decoder, trained_BL = decoder_of(self._model), labels[:, 1:] != -100
         lengths = attention_mask.sum(dim=1).tolist()
         groups = length_groups([0] * len(lengths), lengths, tokens_per_pass(input_ids.device))
+        states = forgetful(
+            lambda ids, mask: decoder(input_ids=ids, attention_mask=mask, use_cache=use_cache).last_hidden_state
+        )
         hidden, tokens = [], []
         for rows in groups:
             part = slice(None, max(lengths[row] for row in rows))
             ids_BL, mask_BL = input_ids[rows, part], attention_mask[rows, part]
-            output = decoder(input_ids=ids_BL, attention_mask=mask_BL, use_cache=use_cache).last_hidden_state
+            output = states(ids_BL, mask_BL)
             here_BL = trained_BL[rows][:, : ids_BL.shape[1] - 1]
             hidden.append(output[:, :-1][here_BL])
             tokens.append(ids_BL[:, 1:][here_BL])

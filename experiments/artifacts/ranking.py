@@ -22,6 +22,7 @@ from experiments.evaluation.scorers import GoldScorer, vader_scores
 from experiments.inputs.models import decode, load_base, load_tokenizer, precision, with_policy
 from experiments.inputs.texts import Prompt, prompts
 from experiments.meter import Meter
+from experiments.passes import smaller
 from experiments.records import Axes, Recorder, SampleRow
 from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
@@ -136,7 +137,7 @@ def _draw(
         common_uniforms(seed, STREAM, names, data.max_new_tokens),
         temperature=data.temperature,
         eos_id=tokenizer.eos_token_id,
-        rows_per_batch=ROWS_PER_BATCH,
+        rows_per_batch=smaller(ROWS_PER_BATCH),
         on_batch=lambda done: recorder.progress(stage, done, len(rows), "responses"),
     )
     texts = [decode(tokenizer, response.token_ids) for response in responses]

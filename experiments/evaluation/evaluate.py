@@ -14,9 +14,10 @@ from experiments.arms import checkpoints
 from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.evaluation.embedder import SentenceEncoder
 from experiments.evaluation.scorers import GoldScorer, vader_scores
-from experiments.inputs.models import decode, load_base, load_tokenizer, reference, with_policy
+from experiments.inputs.models import decode, load_base, load_tokenizer, precision, reference, with_policy
 from experiments.inputs.texts import Prompt, prompts
 from experiments.meter import Meter
+from experiments.passes import smaller
 from experiments.records import SAMPLES_FILE, Axes, Recorder, SampleRow
 from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
@@ -63,11 +64,16 @@ class Evaluator:
             common_uniforms(self.spec.evaluation.seed, stream, names, data.max_new_tokens),
             temperature=data.temperature,
             eos_id=self.tokenizer.eos_token_id,
-            rows_per_batch=self.spec.evaluation.rows_per_batch,
+            rows_per_batch=self._rows_per_batch(),
             on_batch=lambda done: recorder.progress(stage, self.drawn + done, self.to_draw, "responses"),
         )
         self.drawn += len(self.rows)
         return self._rows(responses, stream, is_base)
+
+    def _rows_per_batch(self) -> int:
+        """As configured; want of memory can change it only where the samples do not depend on it."""
+        rows, dtype = self.spec.evaluation.rows_per_batch, self.policy.dtype
+        return smaller(rows) if dtype == precision(dtype) else rows
 
     def embed(self, point: int, rows: Sequence[SampleRow], recorder: Recorder) -> None:
         """Record what the responses alone mean, without their prompts, where an embedder was chosen."""

@@ -14,7 +14,9 @@ from experiments import spec
 from experiments.errors import InputError
 
 PARENT_VARIABLE = "RUNNER_PARENT_PID"  # set for a process that must not outlive the one that started it
-Cause = Literal["exited", "time_limit", "cancelled", "node_lost", "preempted", "not_started", "no_word"]
+Cause = Literal[
+    "exited", "time_limit", "cancelled", "node_lost", "preempted", "not_started", "no_word", "out_of_memory"
+]
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Task:
     log: Path  # its output is appended here
     wide: bool = False  # wants the whole machine where there is no GPU; a cluster gives every task the same share
     time_limit_seconds: float | None = None  # of work, not of waiting for a place
+    needed_bytes: int = 0  # main memory it will take where there is no GPU; 0 where nobody knows
+    needed_gpu_bytes: int = 0  # memory it will take of a GPU
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class StatusFile:
     ``updated`` is for people and other machines.
     """
 
-    def __init__(self, folder: Path, identity: str) -> None:
+    def __init__(self, folder: Path, identity: str, pass_divisor: int = 1) -> None:
         self._path = folder / "status.json"
         self._lock = threading.Lock()
         self.attempt = new_attempt()
@@ -107,6 +107,9 @@ class StatusFile:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "error": None,
+            "out_of_memory": False,
+            "pass_divisor": pass_divisor,  # above 1 after a retry for want of memory
+            "peak_memory": None,  # of the whole process, bytes: {"gpu": …} or {"cpu": …}
         }
         self._write()
 
@@ -138,16 +141,16 @@ class StatusFile:
             if self._status["state"] == "running" and time.monotonic() - self._written >= HEARTBEAT_SECONDS / 2:
                 self._write()
 
-    def end(self, state: str, error: str | None = None) -> None:
+    def end(self, state: str, error: str | None = None, out_of_memory: bool = False) -> None:
         """Write the final state: "failed", "interrupted" or "stopped"; ``error`` is one line."""
         with self._lock:
-            self._status |= {"state": state, "error": error}
+            self._status |= {"state": state, "error": error, "out_of_memory": out_of_memory}
             self._write()
 
-    def finish(self, files: Mapping[str, Any]) -> None:
+    def finish(self, files: Mapping[str, Any], peak_memory: Mapping[str, int] | None = None) -> None:
         """Write that the job has finished and what it leaves, see `runner.ledger.integrity`."""
         with self._lock:
-            self._status |= {"state": "finished", "files": files}
+            self._status |= {"state": "finished", "files": files, "peak_memory": peak_memory}
             self._write()
 
     def _seconds(self) -> float:

@@ -10,7 +10,9 @@ import pytest
 
 from experiments.spec import LocalEngine as Settings
 from runner.engines import Outcome, Task
-from runner.engines.local import LocalEngine, Slot, make_local_engine
+from runner.engines.devices import Device
+from runner.engines.local import LocalEngine, make_local_engine
+from runner.engines.slots import Slot
 
 SAY = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS'], flush=True)"
 NAP = "import time; time.sleep(60)"
@@ -69,7 +71,7 @@ def test_each_slot_has_its_own_device_and_threads(tmp_path: Path) -> None:
 
 
 def test_slots_limit_how_many_run_at_once_and_come_back(tmp_path: Path) -> None:
-    engine = make_local_engine(settings(slots_per_device=2), devices=["7"])
+    engine = make_local_engine(settings(slots_per_device=2), devices=[Device("7", "7")])
     tasks = [task(tmp_path, name, SAY) for name in ("one", "two", "three")]
     engine.start(tasks[0])
     engine.start(tasks[1])
@@ -133,7 +135,8 @@ def test_job_ends_when_its_driver_is_killed(tmp_path: Path) -> None:
     job = "import os, runner.job as j; j._watch_parent(); print(os.getpid(), flush=True); import time; time.sleep(60)"
     driver = (
         "import sys, time; from pathlib import Path\n"
-        "from runner.engines import Task; from runner.engines.local import LocalEngine, Slot\n"
+        "from runner.engines import Task; from runner.engines.local import LocalEngine\n"
+        "from runner.engines.slots import Slot\n"
         f"LocalEngine([Slot('', 1)], 1).start(Task('job', (sys.executable, '-c', {job!r}), Path(sys.argv[1])))\n"
         "time.sleep(60)"
     )

@@ -17,7 +17,8 @@ from pydantic import TypeAdapter
 
 from experiments import spec
 from runner.engines import Engine, Outcome, Task, make_engine
-from runner.engines.local import LocalEngine, Slot
+from runner.engines.local import LocalEngine
+from runner.engines.slots import Slot
 
 ROOT = Path(__file__).parents[3]
 RAY_MEMORY = {"object_store_memory": 80 * 2**20, "include_dashboard": False}

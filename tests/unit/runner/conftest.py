@@ -12,7 +12,8 @@ from rich.console import Console
 from experiments.spec import RunSpec, start_of
 from runner.__main__ import compose
 from runner.display import Display
-from runner.engines.local import LocalEngine, Slot
+from runner.engines.local import LocalEngine
+from runner.engines.slots import Slot
 from runner.execute import execute
 from runner.plan import Plan, make_plan
 

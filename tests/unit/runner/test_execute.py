@@ -17,7 +17,8 @@ from rich.console import Console
 
 from experiments.errors import InputError
 from runner.display import Display
-from runner.engines.local import LocalEngine, Slot
+from runner.engines.local import LocalEngine
+from runner.engines.slots import Slot
 from runner.execute import Walk
 from runner.ledger.driver import DriverFile
 from runner.ledger.integrity import fingerprints
@@ -184,7 +185,8 @@ def test_ctrl_c_ends_the_children(planned: Planned, tmp_path: Path, request_to_e
     (plan.folder / "behaviour.json").write_text(json.dumps({"gold": "sleep"}))
     driver = (
         "import sys\nfrom runner.__main__ import compose\nfrom runner.plan import make_plan\n"
-        "from runner.display import Display\nfrom runner.engines.local import LocalEngine, Slot\n"
+        "from runner.display import Display\nfrom runner.engines.local import LocalEngine\n"
+        "from runner.engines.slots import Slot\n"
         "from runner.execute import Walk, execute\n"
         f"plan = make_plan(compose(['+sweep=smoke', 'runs_dir={tmp_path}/runs', 'cache_dir={tmp_path}/cache',"
         f" 'tracker=none', '{ONE_EACH}']))\n"
