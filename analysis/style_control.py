@@ -19,7 +19,7 @@ from analysis.controlled_win_rate import ControlledWinRate, is_identified, parit
 from analysis.load import BASE, Ledger
 from analysis.statistics import Estimate, FloatArray, Resamples, estimate_from_draws
 from analysis.style.surface import BOLD, CODE_BLOCK, HEADER, LIST_ITEM
-from analysis.win_rate import Judge, common_seeds, contests, preferences
+from analysis.win_rate import Judge, contests, preferences
 
 NUM_REFITS = 400  # of the report's resamples
 FEATURES = ("length", "headers", "list items", "bold passages")
@@ -151,7 +151,7 @@ def _of_seeds(ledger: Ledger, name: str, arm: str, opponent: str, values: FloatA
     """The seeds that both sides have; the base has one "seed", which broadcasts."""
     if name == BASE:
         return values
-    return values[[ledger.seeds(name).index(seed) for seed in common_seeds(ledger, arm, opponent)]]
+    return values[[ledger.seeds(name).index(seed) for seed in ledger.common_seeds(arm, opponent)]]
 
 
 def _features(responses: npt.NDArray[np.object_]) -> FloatArray:

@@ -19,7 +19,6 @@ from analysis.statistics import Estimate, Resamples, mean_estimate, ratio_estima
 from analysis.style import drift
 from analysis.style.corpus import Corpus, Vocabulary, read_corpus
 from analysis.style.drift import Apart, Reference, StyleDrift, StyleRules
-from analysis.win_rate import common_seeds
 
 EMBEDDING_SEED = 0  # of the random features
 
@@ -80,7 +79,7 @@ class SweepStyle:
             [
                 (ppo, dpo, self._with_seeds(ppo, seeds), self._with_seeds(dpo, seeds))
                 for ppo, dpo in pairs
-                if (seeds := common_seeds(self.ledger, ppo, dpo))
+                if (seeds := self.ledger.common_seeds(ppo, dpo))
             ],
             self.resamples,
             self.rules,

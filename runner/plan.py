@@ -19,7 +19,12 @@ from typing import Any, Literal
 from experiments.errors import InputError
 from experiments.evaluation.judging.key import api_key
 from experiments.evaluation.judging.template import TEMPLATE_SHA256
-from experiments.inputs.fingerprint import data_fingerprint, model_fingerprint, reward_model_fingerprint
+from experiments.inputs.fingerprint import (
+    data_fingerprint,
+    is_our_reward_model,
+    model_fingerprint,
+    reward_model_fingerprint,
+)
 from experiments.judge_spec import EndpointJudge
 from experiments.spec import (
     ArmJobSpec,
@@ -349,6 +354,8 @@ def _judge_jobs(runs: Sequence[RunSpec], jobs: Sequence[Job]) -> list[Job]:
         if judge is None:
             continue
         its = TEMPLATE_SHA256 if isinstance(judge, EndpointJudge) else _fingerprint_of_judge(judge.path)
+        if run.rules.win_rate.primary_judge == name:
+            _refuse_training_reward(its, shared["reward_model"])
         spec = JudgementJobSpec(model=run.model, judge=judge, runs=judged)
         needs = shared | evaluations
         file = _job_file(run, "judgement", f"judges/{name}", spec, base | {"judge": its}, needs)
@@ -362,6 +369,20 @@ def _fingerprint_of_judge(path: str) -> str:
         return reward_model_fingerprint(path)
     except InputError as error:
         raise InputError(listing([Problem("", str(error))])) from None
+
+
+def _refuse_training_reward(fingerprint: str, reward: Job) -> None:
+    """The judge that decides must not be the reward that PPO trains on, where that one is in the cache already."""
+    if is_our_reward_model(reward.folder) and reward_model_fingerprint(str(reward.folder)) == fingerprint:
+        _refuse(
+            [
+                Problem(
+                    "",
+                    "rules.win_rate.primary_judge=reward_model: judge.reward_model.path holds the training "
+                    "reward's weights, which must not decide who is better; gold, vader, endpoint or another folder can",
+                )
+            ]
+        )
 
 
 def _report_job(run: RunSpec, jobs: Sequence[Job], judges: Sequence[Job]) -> Job:

@@ -77,6 +77,7 @@ LIMITS = (
     "Settings were not tuned to each method's best; the arms had equal prompt presentations, not equal cost.",
     "Gold is a classifier, not a reader: what it rewards is what it was fitted on, and its own accuracy is printed "
     "above.",
-    "Verdicts on several arms are not corrected for their number; read a lone narrow win with care.",
+    "Words that say who is ahead are corrected for the number of primary comparisons. Other intervals are not: read a "
+    "lone narrow win among many with care.",
     "The report does not test safety, abilities outside the task, or texts longer than the limit.",
 )
