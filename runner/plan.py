@@ -378,8 +378,8 @@ def _refuse_training_reward(fingerprint: str, reward: Job) -> None:
             [
                 Problem(
                     "",
-                    "rules.win_rate.primary_judge=reward_model: judge.reward_model.path holds the training "
-                    "reward's weights, which must not decide who is better; gold, vader, endpoint or another folder can",
+                    "rules.win_rate.primary_judge=reward_model: judge.reward_model.path holds the training reward's "
+                    "weights, which must not decide who is better; gold, vader, endpoint or another folder can",
                 )
             ]
         )
