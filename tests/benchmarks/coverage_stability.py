@@ -85,7 +85,7 @@ def over_seeds_case(name: str, num_seeds: int, design: tuple[int, int, float]) -
         found["drawdown"].append(over.drawdown)
         found["worst steps"].append(over.worst_step)
         found["SD of steps"].append(over.step_spread.standard_deviation)
-        spread = over_seeds.assess((curve_SCP[:, -1] - curve_SCP[:, 0]).mean(axis=1), num_prompts).standard_deviation
+        spread = over_seeds.assess(curve_SCP[:, -1] - curve_SCP[:, 0]).standard_deviation
         found["SD over seeds"] += [spread] if spread else []
     return {key: Tally.of(items, truth[key]) for key, items in found.items() if items}
 
