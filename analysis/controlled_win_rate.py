@@ -140,15 +140,20 @@ def refit(
     covariate_ND: FloatArray,
     weights_BP: FloatArray,
     rng: np.random.Generator,
+    penalties_L: FloatArray = PENALTIES,
 ) -> Refit:
-    """Raw and controlled rate of the rows and of every resample; arguments as of `controlled_win_rate`."""
+    """Raw and controlled rate of the rows and of every resample; arguments as of `controlled_win_rate`.
+
+    `penalties_L` are the λ whose fits are averaged.
+    """
     design = Design(design_matrix(style_NF, covariate_ND), score_N, prompt_N, style_NF.shape[1])
     once_1N, parity_NK = np.ones((1, len(score_N))), at_parity(design)
-    beta_LK = fit(design, np.repeat(once_1N, len(PENALTIES), axis=0), PENALTIES, np.zeros(design.num_style))
-    share_L = penalty_shares(design, beta_LK)
+    beta_LK = fit(design, np.repeat(once_1N, len(penalties_L), axis=0), penalties_L, np.zeros(design.num_style))
+    share_L = penalty_shares(design, penalties_L, beta_LK)
+    penalty_B = rng.choice(penalties_L, size=len(weights_BP), p=share_L)
     draws = [
         (weighted_mean(weight_BN, score_N), parity_rate(parity_NK, beta_BK, weight_BN))
-        for weight_BN, beta_BK in refits(design, weights_BP, share_L, share_L @ beta_LK, rng)
+        for weight_BN, beta_BK in refits(design, weights_BP, penalty_B, share_L @ beta_LK, rng)
     ]
     raw_B, controlled_B = (np.concatenate(parts) for parts in zip(*draws, strict=True))
     controlled = float(share_L @ parity_rate(parity_NK, beta_LK, once_1N))
@@ -194,11 +199,10 @@ def parity_rate(parity_NK: FloatArray, beta_BK: FloatArray, weight_BN: FloatArra
 
 
 def refits(
-    design: Design, weights_BP: FloatArray, share_L: FloatArray, start_K: FloatArray, rng: np.random.Generator
+    design: Design, weights_BP: FloatArray, penalty_B: FloatArray, start_K: FloatArray, rng: np.random.Generator
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Row weights `[b, N]` and coefficients `[b, K]` of all resamples, some at a time."""
     num_resamples, num_prompts = weights_BP.shape
-    penalty_B = rng.choice(PENALTIES, size=num_resamples, p=share_L)
     centre_BF = rng.standard_normal((num_resamples, design.num_style)) / np.sqrt(penalty_B)[:, None]
     rows_at_once = max(1, MAX_CELLS // len(design.score_N))
     for start in range(0, num_resamples, rows_at_once):
@@ -245,10 +249,10 @@ def fit(
     raise ArithmeticError(f"Newton's method did not settle in {MAX_ITERATIONS} iterations")
 
 
-def penalty_shares(design: Design, beta_LK: FloatArray) -> FloatArray:
-    """Weight of each of `PENALTIES`, `[L]`, sum 1: exp of its leave-one-prompt-out log likelihood."""
+def penalty_shares(design: Design, penalties_L: FloatArray, beta_LK: FloatArray) -> FloatArray:
+    """Weight of each λ, `[L]`, sum 1: exp of its leave-one-prompt-out log likelihood."""
     loss_L = np.array(
-        [leave_one_out_loss(design, beta_K, penalty) for beta_K, penalty in zip(beta_LK, PENALTIES, strict=True)]
+        [leave_one_out_loss(design, beta_K, penalty) for beta_K, penalty in zip(beta_LK, penalties_L, strict=True)]
     )
     share_L = np.exp(loss_L.min() - loss_L)
     return np.asarray(share_L / share_L.sum())

@@ -378,9 +378,13 @@ def _unfinished(folder: Path) -> str | None:
     state = status.get("state")
     if state == "finished":
         return None
-    words = {"running": "has not finished", "failed": "failed", "interrupted": "was interrupted"}.get(
-        str(state), f"is {state}"
-    )
+    words = {
+        "running": "has not finished",
+        "failed": "failed",
+        "interrupted": "was interrupted",
+        "stopped": "was stopped",
+        "skipped": "was skipped",
+    }.get(str(state), f"is {state}")
     return f"{words} ({status['error']})" if status.get("error") else words
 
 

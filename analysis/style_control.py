@@ -2,7 +2,9 @@
 
 Style is length (log characters) and those of the densities of headers, list items and bold passages that differ in the
 data at all. Prompts are told apart by the length of the base's responses, which no arm influenced.
-Every seed is fitted by itself and the mean over seeds is reported.
+Every seed is fitted by itself and the mean over seeds is reported. The penalty is weak: it need not guard against
+extrapolation, because a rate that would be one is not shown, and a strong one pulls every seed to the same side, which
+the interval of the mean does not know (analysis/coverage.md).
 
 Shapes: S seeds, P prompts, M samples of a prompt, F features, B resamples, the first `NUM_REFITS` of the report's.
 """
@@ -22,6 +24,7 @@ from analysis.style.surface import BOLD, CODE_BLOCK, HEADER, LIST_ITEM
 from analysis.win_rate import Judge, contests, preferences
 
 NUM_REFITS = 400  # of the report's resamples
+PENALTY: FloatArray = np.array([0.1])  # a prior SD of three logits: enough to keep a side that wins everything finite
 FEATURES = ("length", "headers", "list items", "bold passages")
 MARKUP = (HEADER, LIST_ITEM, BOLD)
 
@@ -116,7 +119,9 @@ def equal_style(
     for score_N, style_NF in zip(score_SPM.reshape(num_seeds, -1), style_SNF, strict=True):
         asked_N = ~np.isnan(score_N)
         fits.append(
-            refit(score_N[asked_N], prompt_N[asked_N], style_NF[asked_N], covariate_N1[asked_N], weight_BP, rng)
+            refit(
+                score_N[asked_N], prompt_N[asked_N], style_NF[asked_N], covariate_N1[asked_N], weight_BP, rng, PENALTY
+            )
         )
     raw_S, controlled_S = np.array([(fit.raw, fit.controlled) for fit in fits]).T
     raw_BS = np.stack([fit.raw_B for fit in fits], axis=1)

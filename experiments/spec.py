@@ -114,13 +114,53 @@ class Budget(Strict):
     )
 
 
-class LocalEngine(Strict):
+class EngineSettings(Strict):
+    """What every engine is told."""
+
+    artifacts_in_one_process: bool = Field(description="saves start-up time where the artifacts are tiny")
+    time_limit_minutes: float | None = Field(
+        gt=0, description="of one process's work; a longer one is ended, and fails"
+    )
+
+
+class LocalEngine(EngineSettings):
     """Processes on this machine: one slot per visible GPU, or a few CPU slots that divide the cores."""
 
     kind: Literal["local"]
     slots_per_device: int = Field(ge=1, description="jobs that share one GPU")
     cpu_slots: int = Field(ge=1, description="jobs at a time where there is no GPU")
-    artifacts_in_one_process: bool = Field(description="saves start-up time where the artifacts are tiny")
+
+
+class ClusterEngine(EngineSettings):
+    """What every cluster is told. The run folders and the cache must be the same on all its nodes."""
+
+    max_jobs: int = Field(
+        ge=1, description="jobs handed to the cluster at a time; its scheduler decides when each starts"
+    )
+    max_restarts: int = Field(
+        ge=0, description="times that a job goes on elsewhere after its node was lost or taken away"
+    )
+    cpus_per_job: int = Field(ge=1)
+    gpus_per_job: int = Field(ge=0)
+
+
+class RayEngine(ClusterEngine):
+    """Tasks of a Ray cluster."""
+
+    kind: Literal["ray"]
+    address: str | None = Field(description="of a running cluster ('auto' finds one); null starts one on this machine")
+
+
+class SlurmEngine(ClusterEngine):
+    """Job arrays of Slurm, through submitit."""
+
+    kind: Literal["slurm"]
+    partition: str | None = Field(description="null means the cluster's default")
+    account: str | None = Field(description="null means yours by default")
+    qos: str | None = Field(description="quality of service; null means yours by default")
+    memory_gib_per_job: int = Field(ge=1)
+    allocation_minutes: int = Field(ge=1, description="asked of Slurm; a job that needs longer is requeued and goes on")
+    poll_seconds: float = Field(gt=0, description="between two looks at the queue")
 
 
 class NoTracker(Strict):
@@ -281,7 +321,7 @@ class DPO(Strict):
 
 
 Arm = Annotated[PPO | DPO, Field(discriminator="algorithm")]
-Engine = LocalEngine
+Engine = Annotated[LocalEngine | RayEngine | SlurmEngine, Field(discriminator="kind")]
 Tracker = Annotated[NoTracker | WandbTracker, Field(discriminator="kind")]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 from experiments.errors import InputError
 from experiments.spec import RunSpec
 from runner.display import Display, show_plan
-from runner.engines.local import make_local_engine
+from runner.engines import make_engine
 from runner.execute import execute
 from runner.plan import check_folder, check_keys, check_texts, make_plan
 from runner.problems import Problem, listing, siblings, unknown, validation_problems
@@ -40,13 +41,13 @@ def main(arguments: list[str]) -> int:
             return 0  # Hydra answered by itself: --help, --cfg job
         plan = make_plan(runs)
         check_folder(plan)
-        engine = make_local_engine(plan.engine)
+        engine = make_engine(plan.engine, plan.folder)
         if "--plan" in arguments:
             show_plan(plan, engine.describe(), display)
             return 0
         check_keys(plan)
         check_texts(plan)
-        return execute(plan, engine, display)
+        return execute(plan, engine, display, again=shlex.join(["python", "-m", "runner", *arguments]))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -26,7 +26,7 @@ MAX_LINE = 300
 class Result:
     """What became of a job."""
 
-    state: str  # "finished", "reused", "failed", "skipped" or "interrupted"
+    state: str  # "finished", "reused", "failed", "stopped" or "skipped"
     reason: str = ""
     seconds: float | None = None
 
@@ -72,17 +72,21 @@ class Display:
         seen.printed, seen.done = moment, done
         self.event(label, progress_text(status, done - seen.done_at_start, moment - seen.began))
 
-    def summary(self, plan: Plan, results: Mapping[str, Result]) -> None:
-        """The table of all jobs, what went wrong and how to repeat it, and the report."""
-        table = _table("state", "time")
-        for job in plan.jobs:
-            result = results[job.label]
-            table.add_row(Text(job.label), Text(result.state), Text(duration(result.seconds)))
+    def summary(self, plan: Plan, results: Mapping[str, Result], again: str) -> None:
+        """The table of all jobs, what went wrong and how to repeat it, and the report.
+
+        Args:
+            plan: the sweep.
+            results: of every job, by label.
+            again: what a person types to go on with this sweep.
+        """
         self._console.print()
-        self._console.print(table)
-        for job in plan.jobs:
-            if results[job.label].state in {"failed", "interrupted"}:
-                self._failure(job, results[job.label])
+        self._console.print(results_table(plan, results))
+        failed = [job for job in plan.jobs if results[job.label].state == "failed"]
+        for job in failed:
+            self._failure(job, results[job.label])
+        if any(result.state not in {"finished", "reused"} for result in results.values()):
+            self.say(f"\nall that is missing: {again}")
         self._offline_runs(plan)
         if results["report"].state in {"finished", "reused"}:
             self._report(newest_report(plan.folder))
@@ -91,7 +95,7 @@ class Display:
         self.say(f"\n{clean(job.label)} {result.state}: {clean(result.reason)}")
         for line in log_tail(job.folder / "log.txt"):
             self.say(f"    {line}")
-        self.say(f"  once more, by hand: python -m runner.job {shlex.quote(str(job.folder))}")
+        self.say(f"  once more, alone: {shlex.join(['python', '-m', 'runner.job', str(job.folder)])}")
 
     def _offline_runs(self, plan: Plan) -> None:
         folders = " ".join(shlex.quote(folder) for folder in find_offline_runs(plan))
@@ -105,6 +109,15 @@ class Display:
             self.say(clean(str(read_json(folder / "report.json")["headline"]), limit=2000))
         except (OSError, ValueError, KeyError) as error:
             self.say(f"the report has no headline: {clean(str(error))}")
+
+
+def results_table(plan: Plan, results: Mapping[str, Result]) -> Table:
+    """One row for every job: what became of it, how long it worked, and why it has no result."""
+    table = _table("state", "time", "why")
+    for job in plan.jobs:
+        result = results[job.label]
+        table.add_row(*map(Text, (job.label, result.state, duration(result.seconds), clean(result.reason))))
+    return table
 
 
 def show_plan(plan: Plan, where: str, display: Display) -> None:

@@ -8,6 +8,7 @@ where there is one. Exit codes: 0 finished, 1 failed, 2 bad input, 130 interrupt
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -72,6 +73,7 @@ def main(arguments: list[str]) -> int:
         code = run_job(Path(argument))
         if code != OK:
             return code
+        gc.collect()  # trainers are full of cycles, and the next folder's models need the room
     return OK
 
 

@@ -94,7 +94,7 @@ class Job:
     @property
     def wide(self) -> bool:
         """Whether it gets the whole machine where there is no GPU: everything else waits for it."""
-        return self.kind == "ranking_data"
+        return self.kind in {"gold", "ranking_data"}
 
 
 @dataclass(frozen=True)

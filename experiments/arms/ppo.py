@@ -171,23 +171,32 @@ class PPOTrainer:
     def estimate(
         self, minibatches: list[list[Microbatch]], responses: Sequence[Response], texts: list[str]
     ) -> Rollouts:
-        """Score, log-probs, values, rewards and advantages of given responses."""
+        """Score, log-probs, values, rewards and advantages of given responses.
+
+        The policy takes a pass of its own here only where the update will not bring one that serves (`first_pass` in
+        `step`) or the KL penalty needs it, because a sampler in half precision has other log-probs than a pass.
+        """
         arm, shape = self.arm, (len(responses), max(len(response.token_ids) for response in responses))
         dtype = precision(self.policy.dtype)
-        mask, logp, ref_logp, entropy, values, sampled = (
-            torch.zeros(shape, dtype=dtype, device=self.policy.device) for _ in range(6)
+        mask, sampled, ref_logp, entropy, values = (
+            torch.zeros(shape, dtype=dtype, device=self.policy.device) for _ in range(5)
         )
+        for row, response in enumerate(responses):
+            sampled[row, : len(response.logps)] = torch.tensor(response.logps, dtype=dtype)
+        logp = sampled.clone()
         score_N, final_value_N = torch.zeros_like(mask[:, 0]), torch.zeros_like(mask[:, 0])
         microbatches = [micro for minibatch in minibatches for micro in minibatch]
         shared_pass, states = None, []
+        needs_pass = len(minibatches) > 1 or self.policy.dtype != dtype
         for micro in microbatches:
             micro.paste(mask, micro.batch.response_mask)
-            shared = len(minibatches) == 1 and micro is microbatches[0]
-            with torch.set_grad_enabled(shared):
-                new = response_logprobs(self.policy, micro.batch, self.data.temperature)
-            shared_pass = new if shared else shared_pass
-            micro.paste(logp, new.logp_BT.detach())
-            micro.paste(entropy, new.entropy_BT)
+            if needs_pass:
+                shared = len(minibatches) == 1 and micro is microbatches[0]
+                with torch.set_grad_enabled(shared):
+                    new = response_logprobs(self.policy, micro.batch, self.data.temperature)
+                shared_pass = new if shared else shared_pass
+                micro.paste(logp, new.logp_BT.detach())
+                micro.paste(entropy, new.entropy_BT)
             with torch.no_grad(), reference(self.policy):
                 micro.paste(ref_logp, response_logprobs(self.policy, micro.batch, self.data.temperature).logp_BT)
             features_BTH = self.reward.features(micro.batch)
@@ -199,8 +208,6 @@ class PPOTrainer:
             last = micro.batch.response_mask.sum(dim=1, keepdim=True).long()
             final_value_N[micro.rows] = values_BT.gather(1, last)[:, 0]
             states.append((features_BTH[:, :-1], prefix_BT[:, :-1]))
-        for row, response in enumerate(responses):
-            sampled[row, : len(response.logps)] = torch.tensor(response.logps, dtype=dtype)
         ended_N = torch.tensor([response.finish_reason == "eos" for response in responses], device=mask.device)
         paid_N, after_N, trained = treat_truncation(
             arm.truncation, arm.truncation_score or 0.0, score_N, final_value_N, mask, ended_N
@@ -221,7 +228,7 @@ class PPOTrainer:
             rewards_NT=rewards,
             advantages_NT=ppo.whiten(advantages, trained),
             returns_NT=returns,
-            sampler_gap=float(ppo.masked_mean((sampled - logp).abs(), mask)),
+            sampled_logp_NT=sampled,
             ended_N=ended_N,
             texts=texts,
         )
@@ -235,8 +242,7 @@ class PPOTrainer:
         for epoch in range(arm.num_epochs):
             order = numpy_generator(self.seed, "order of minibatches", update, epoch).permutation(len(minibatches))
             for number in order:
-                shared_pass = rollouts.shared_pass if epoch == 0 else None
-                steps.append(self.step(rollouts, minibatches[number], shared_pass))
+                steps.append(self.step(rollouts, minibatches[number], first_pass=epoch == 0 and len(minibatches) == 1))
         mean_kl = float(rollouts.kl_per_response.mean())
         if arm.adaptive_kl is not None and math.isfinite(mean_kl):
             target, horizon = arm.adaptive_kl.target, arm.adaptive_kl.horizon_prompts
@@ -250,17 +256,17 @@ class PPOTrainer:
         self,
         rollouts: Rollouts,
         minibatch: Sequence[tuple[Microbatch, tuple[Tensor, Tensor]]],
-        shared_pass: ResponseLogprobs | None = None,
+        first_pass: bool = False,
     ) -> dict[str, float]:
         """One optimizer step: gradients summed over micro-batches, over the minibatch's number of tokens.
 
-        `shared_pass`, where there is one, is the first micro-batch's.
+        `first_pass` says that the policy is still the one that sampled, so that its log-probs here are the old ones.
         """
         self.optimizer.zero_grad(set_to_none=True)
         num_tokens = sum(micro.cut(rollouts.trained_NT).sum() for micro, _ in minibatch)
         parts = [
-            self._backward(rollouts, micro, state, own_pass, torch.as_tensor(num_tokens).clamp_min(1))
-            for (micro, state), own_pass in zip_longest(minibatch, [shared_pass])
+            self._backward(rollouts, micro, state, own_pass, torch.as_tensor(num_tokens).clamp_min(1), first_pass)
+            for (micro, state), own_pass in zip_longest(minibatch, [rollouts.shared_pass] if first_pass else [])
         ]
         self.meter.tokens_trained += sum(micro.batch.num_tokens for micro, _ in minibatch)
         norm = float(nn.utils.clip_grad_norm_(self.policy_parameters, self.arm.max_gradient_norm))
@@ -286,10 +292,15 @@ class PPOTrainer:
         state: tuple[Tensor, Tensor],
         own_pass: ResponseLogprobs | None,
         num_tokens: Tensor,
+        first_pass: bool,
     ) -> dict[str, Tensor]:
         """Add one micro-batch's share to the gradients; returns its share of what is logged."""
-        arm, mask_BT, old_logp_BT = self.arm, micro.cut(rollouts.trained_NT), micro.cut(rollouts.logp_NT)
+        arm, mask_BT = self.arm, micro.cut(rollouts.trained_NT)
         new = own_pass or response_logprobs(self.policy, micro.batch, self.data.temperature)
+        if first_pass:
+            micro.paste(rollouts.logp_NT, new.logp_BT.detach())
+            micro.paste(rollouts.entropy_NT, new.entropy_BT)
+        old_logp_BT = micro.cut(rollouts.logp_NT)
         policy_loss = ppo.policy_loss_sum(
             new.logp_BT, old_logp_BT, micro.cut(rollouts.advantages_NT), mask_BT, arm.clip_range
         )

@@ -46,16 +46,21 @@ class Rollouts:
     score_N: Tensor
     mask_NT: Tensor
     trained_NT: Tensor  # the positions that the losses see: `mask_NT`, less what truncation leaves out
-    logp_NT: Tensor  # under the policy that sampled
+    sampled_logp_NT: Tensor  # as the sampler saw it
+    logp_NT: Tensor  # under the policy that sampled; the sampler's until a pass of training overwrites them
     ref_logp_NT: Tensor
-    entropy_NT: Tensor
+    entropy_NT: Tensor  # from the same pass
     values_NT: Tensor
     rewards_NT: Tensor
     advantages_NT: Tensor  # whitened
     returns_NT: Tensor
-    sampler_gap: float  # mean |log-prob while sampling - log-prob in training|, nats
     ended_N: Tensor  # whether the response ended itself
     texts: list[str]
+
+    @property
+    def sampler_gap(self) -> float:
+        """Mean |log-prob while sampling - log-prob in training|, nats a token."""
+        return float(ppo.masked_mean((self.sampled_logp_NT - self.logp_NT).abs(), self.mask_NT))
 
     @property
     def kl_per_response(self) -> Tensor:

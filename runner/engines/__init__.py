@@ -1,12 +1,19 @@
-"""Engines start commands somewhere and say how they ended. They know nothing of arms, PPO or ledgers."""
+"""Engines start commands somewhere and say how they ended. They know nothing of arms, PPO or ledgers.
+
+One protocol, three engines: `local` (this machine), `ray` (a Ray cluster), `slurm` (Slurm, through submitit). All start
+the same command with the same environment, a log, and a device of its own.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
+
+from experiments import spec
 
 PARENT_VARIABLE = "RUNNER_PARENT_PID"  # set for a process that must not outlive the one that started it
+Cause = Literal["exited", "time_limit", "cancelled", "node_lost", "preempted"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +23,8 @@ class Task:
     name: str
     command: tuple[str, ...]
     log: Path  # its output is appended here
-    wide: bool = False  # wants the whole machine where there is no GPU
+    wide: bool = False  # wants the whole machine where there is no GPU; a cluster gives every task the same share
+    time_limit_seconds: float | None = None  # of work, not of waiting for a place
 
 
 @dataclass(frozen=True)
@@ -24,23 +32,49 @@ class Outcome:
     """How a task ended."""
 
     name: str
-    exit_code: int  # negative: ended by that signal
+    exit_code: int | None  # negative: ended by that signal; None where the engine could not see it
+    cause: Cause = "exited"  # anything else: the engine ended the task, or lost it
+    detail: str = ""  # what the cluster said, one line
 
 
 class Engine(Protocol):
     """What the runner asks of every engine."""
 
     def describe(self) -> str:
-        """Where tasks run, in one line for people."""
+        """Where tasks run, in one line for people; needs no `open`."""
+
+    def open(self) -> None:
+        """Get ready to start tasks: connect, and check that they can work here.
+
+        Raises:
+            InputError: says what is missing.
+        """
 
     def can_take(self, task: Task) -> bool:
         """Whether ``task`` could start now."""
 
     def start(self, task: Task) -> None:
-        """Start ``task``; ask `can_take` first."""
+        """Start ``task``; ask `can_take` first. A cluster may let it wait for a place."""
 
     def poll(self) -> list[Outcome]:
         """The tasks that have ended since the last call; returns at once."""
 
+    def cancel(self, name: str) -> None:
+        """Ask one task to end; returns at once, and `poll` tells when it has. Unknown names are ignored."""
+
     def stop(self) -> None:
-        """End everything that runs; returns when it has ended."""
+        """End everything that runs; returns when it has ended. `open` makes the engine usable again."""
+
+
+def make_engine(settings: spec.Engine, folder: Path) -> Engine:
+    """The engine that was chosen; it starts nothing before `Engine.open`.
+
+    Args:
+        settings: ``engine.…`` of the configuration.
+        folder: the sweep's, which on a cluster every node must see; an engine keeps its own files in it.
+    """
+    if settings.kind == "local":  # imported here, because the engines import this module, and two of them need extras
+        from runner.engines.local import make_local_engine
+
+        return make_local_engine(settings)
+    raise NotImplementedError(settings.kind)

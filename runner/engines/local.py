@@ -10,23 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from experiments import spec
-from runner.engines import PARENT_VARIABLE, Outcome, Task
-
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
-GRACE_SECONDS = 10.0
+from runner.engines import Outcome, Task
+from runner.engines.process import Process, slot_environment
 
 
 @dataclass(frozen=True)
@@ -37,11 +27,10 @@ class Slot:
     threads: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Running:
-    task: Task
     slots: list[Slot]
-    process: subprocess.Popen[bytes] = field(repr=False)
+    process: Process
 
 
 class LocalEngine:
@@ -51,13 +40,16 @@ class LocalEngine:
         self._num_cores = num_cores
         self._slots = tuple(slots)
         self._free = list(slots)
-        self._running: list[_Running] = []
+        self._running: dict[str, _Running] = {}
 
     def describe(self) -> str:
         """Slots, devices and threads."""
         devices = [slot.device for slot in self._slots if slot.device]
         where = f"GPUs {', '.join(dict.fromkeys(devices))}" if devices else "the CPU"
         return f"{len(self._slots)} jobs at a time on {where}, threads each: {self._slots[0].threads}"
+
+    def open(self) -> None:
+        """Nothing to connect to."""
 
     def can_take(self, task: Task) -> bool:
         """Whether enough slots are free."""
@@ -67,38 +59,33 @@ class LocalEngine:
         """Start the process on the first free slot, or on all of them."""
         slots = [self._free.pop(0) for _ in range(self._num_slots(task))]
         threads = self._num_cores if self._takes_all(task) else slots[0].threads
-        task.log.parent.mkdir(parents=True, exist_ok=True)
-        with task.log.open("ab") as log:
-            process = subprocess.Popen(
-                task.command,
-                env={**os.environ, **slot_environment(slots[0].device, threads), PARENT_VARIABLE: str(os.getpid())},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._running.append(_Running(task, slots, process))
+        process = Process(task, {**os.environ, **slot_environment(slots[0].device, threads)})
+        self._running[task.name] = _Running(slots, process)
 
     def poll(self) -> list[Outcome]:
         """Collect what has ended and free its slots."""
-        ended = [running for running in self._running if running.process.poll() is not None]
-        for running in ended:
-            self._running.remove(running)
-            self._free = sorted([*self._free, *running.slots], key=self._slots.index)
-            _signal_group(running.process, signal.SIGKILL)  # what a killed job may have left behind
-        return [Outcome(running.task.name, running.process.returncode) for running in ended]
+        ended = [outcome for running in self._running.values() if (outcome := running.process.poll())]
+        for outcome in ended:
+            self._free += self._running.pop(outcome.name).slots
+        self._free.sort(key=self._slots.index)
+        return ended
+
+    def cancel(self, name: str) -> None:
+        """Ask the process group to end."""
+        if name in self._running:
+            self._running[name].process.end("cancelled")
 
     def stop(self) -> None:
         """Ask every process group to end, wait, and kill what is left; a second Ctrl-C cuts the waiting short."""
-        for running in self._running:
-            _signal_group(running.process, signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_SECONDS
-        with contextlib.suppress(KeyboardInterrupt, subprocess.TimeoutExpired):
-            for running in self._running:
-                running.process.wait(max(0.0, deadline - time.monotonic()))
-        for running in self._running:
-            _signal_group(running.process, signal.SIGKILL)
-            running.process.wait()
+        processes = [running.process for running in self._running.values()]
+        for process in processes:
+            process.end("cancelled")
+        with contextlib.suppress(KeyboardInterrupt):
+            for process in processes:
+                process.wait()
+        for process in processes:
+            process.kill()
+            process.wait()
         self.poll()
 
     def _takes_all(self, task: Task) -> bool:
@@ -133,11 +120,6 @@ def visible_devices(environment: Mapping[str, str]) -> list[str]:
     return [token for token in tokens[: tokens.index("-1") if "-1" in tokens else None] if token]
 
 
-def slot_environment(device: str, threads: int) -> dict[str, str]:
-    """What a process must find in its environment before Python starts."""
-    return {"CUDA_VISIBLE_DEVICES": device, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
-
-
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -152,8 +134,3 @@ def _installed_devices() -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []
     return [line.strip() for line in listed.splitlines() if line.strip()]
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)

@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 
 from experiments.records import RESUME_FOLDER, Axes, Phase, PreferenceRow, SampleRow
 from runner.ledger.files import replacing, timestamp, write_json
-from runner.ledger.reader import PREFERENCES, read_metrics
+from runner.ledger.reader import PREFERENCES, read_metrics, read_status
 from runner.trackers import Tracker
 
-HEARTBEAT_SECONDS = 1.0
+STATUS_SECONDS = 1.0  # between two writings of a status that says nothing notable
 LATEST = (
     "gold_mean",
     "proxy_mean",
@@ -72,7 +72,7 @@ class StatusFile:
 
     def __init__(self, folder: Path, identity: str) -> None:
         self._path = folder / "status.json"
-        self._written = -math.inf
+        self._began, self._written = time.monotonic(), -math.inf
         self._latest: dict[str, float | None] = {}
         self._flags: dict[str, int] = {}  # name → rows in which it was up: one row alone must not be overlooked
         self._status: dict[str, Any] = {
@@ -110,12 +110,26 @@ class StatusFile:
         self._write()
 
     def _write_if_due(self, notable: bool = False) -> None:
-        if notable or time.monotonic() - self._written >= HEARTBEAT_SECONDS:
+        if notable or time.monotonic() - self._written >= STATUS_SECONDS:
             self._write()
 
     def _write(self) -> None:
-        write_json(self._path, self._status | {"updated": timestamp()})
+        seconds = round(time.monotonic() - self._began, 3)  # the clock may be set while the job works
+        write_json(self._path, self._status | {"updated": timestamp(), "seconds": seconds})
         self._written = time.monotonic()
+
+
+def record_end(folder: Path, identity: str, state: str, error: str) -> None:
+    """Write the end of a job that could not do so itself: it was killed, or never began.
+
+    What the job said of itself stays; a status of another specification is replaced.
+    """
+    there = read_status(folder) or {}
+    if there.get("identity") != identity:
+        there = {"identity": identity, "stage": "", "done": 0, "total": 0, "unit": "", "latest": {}, "flags": {}}
+    if there.get("state") != state or not there.get("error"):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "status.json", there | {"state": state, "error": error})
 
 
 class LedgerRecorder:

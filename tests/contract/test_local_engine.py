@@ -23,9 +23,8 @@ def task(folder: Path, name: str, code: str, wide: bool = False) -> Task:
 
 
 def settings(**changes: int) -> Settings:
-    return Settings.model_validate(
-        {"kind": "local", "slots_per_device": 1, "cpu_slots": 2, "artifacts_in_one_process": False} | changes
-    )
+    base = {"kind": "local", "slots_per_device": 1, "cpu_slots": 2}
+    return Settings.model_validate(base | {"artifacts_in_one_process": False, "time_limit_minutes": None} | changes)
 
 
 def drain(engine: LocalEngine, number: int, seconds: float = 20) -> dict[str, int]:
@@ -153,7 +152,7 @@ def test_what_a_killed_task_leaves_behind_is_ended(tmp_path: Path) -> None:
 
 
 def test_task_that_ignores_the_request_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.engines.local.GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("runner.engines.process.GRACE_SECONDS", 0.3)
     engine = LocalEngine([Slot("", 1)], num_cores=1)
     stubborn = (
         f"import os, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True); {NAP}"

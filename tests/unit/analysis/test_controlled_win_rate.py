@@ -171,7 +171,9 @@ def test_penalties_are_weighed_by_how_well_they_predict():
         score = (rng.random(800) < expit(effect * design.x_NK[:, 1])).astype(float)
         scored = Design(design.x_NK, score, design.prompt_N, 1)
         ones = np.ones((len(controlled.PENALTIES), 800))
-        share = controlled.penalty_shares(scored, controlled.fit(scored, ones, controlled.PENALTIES, np.zeros(1)))
+        share = controlled.penalty_shares(
+            scored, controlled.PENALTIES, controlled.fit(scored, ones, controlled.PENALTIES, np.zeros(1))
+        )
         assert share.sum() == pytest.approx(1)
         return float(share @ np.log(controlled.PENALTIES))
 

@@ -54,6 +54,8 @@ def test_point_zero_of_an_arm_is_the_base_and_streams_are_kept_apart(make_ledger
     [
         ({"state": "failed", "error": "out of memory"}, "training failed (out of memory)"),
         ({"state": "running"}, "training has not finished"),
+        ({"state": "stopped", "error": "on request"}, "training was stopped (on request)"),
+        ({"state": "skipped", "error": "gold did not finish"}, "training was skipped (gold did not finish)"),
     ],
 )
 def test_unfinished_arm_is_listed_and_left_out(make_sweep, status, words):

@@ -53,6 +53,32 @@ def test_mismatch_is_told_and_nothing_is_written(make_sweep, capsys):
     assert not (sweep.folder / "report").exists()
 
 
+def test_the_report_of_what_finished_says_on_top_what_is_missing(make_sweep):
+    """An arm that failed, one whose evaluation was skipped, a judge that was stopped; read from the pages."""
+    arm = sys.modules["synthetic_sweep"].Arm
+    sweep = make_sweep({name: arm(name[:3], (0.1, 0.2)) for name in ("ppo", "dpo", "ppo_failed", "dpo_skipped")})
+    sweep.edit("ppo_failed/seed0/status.json", state="failed", error="killed by SIGKILL <b>\x1b[31m")
+    sweep.edit("dpo_skipped/seed0/evaluation/status.json", state="skipped", error="reward_model did not finish")
+    plan = json.loads((sweep.folder / "plan.json").read_text())
+    judge = {"label": "judges/endpoint", "kind": "judgement", "folder": "judges/endpoint", "identity": "x", "needs": []}
+    sweep.edit("plan.json", jobs=[*plan["jobs"], judge])
+    (sweep.folder / "judges/endpoint").mkdir(parents=True)
+    sweep.json(sweep.folder / "judges/endpoint/status.json", {"state": "stopped", "error": "on request"})
+    assert main(["report", str(sweep.folder)]) == 0
+
+    html, markdown = ((sweep.folder / "report" / name).read_text() for name in ("report.html", "report.md"))
+    for page, top in ((html, html.index("Appendices")), (markdown, markdown.index("<details>"))):
+        banner = page[page.index("Missing from this report") : top]
+        assert "training failed (killed by SIGKILL" in banner
+        assert "evaluation was skipped (reward" in banner
+        assert "was stopped (on request)" in banner
+        assert "<b>\x1b" not in page
+    assert [run["arm"] for run in json.loads((sweep.folder / "report/report.json").read_text())["arms"]] == [
+        "ppo",
+        "dpo",
+    ]
+
+
 WIN_RATE_KEYS = {
     *("generator", "n", "win_rate", "win_rate_ci95", "lc_win_rate", "lc_win_rate_ci95", "identified"),
     *("style_premium", "length_ratio", "mde", "num_missing", "num_malformed", "flags"),

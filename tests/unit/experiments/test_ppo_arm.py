@@ -92,7 +92,7 @@ def perturb(trainer: PPOTrainer) -> None:
 
 
 def gradients(trainer: PPOTrainer, rollouts: Rollouts) -> list[torch.Tensor]:
-    trainer.step(rollouts, minibatch(rollouts), rollouts.shared_pass)
+    trainer.step(rollouts, minibatch(rollouts), first_pass=True)
     return [p.grad for p in [*trainer.policy_parameters, *trainer.value.parameters()] if p.grad is not None]
 
 
@@ -174,9 +174,10 @@ class TestUpdate:
         original = trainer._backward
 
         def spy(rollouts: Rollouts, micro: Microbatch, *rest: Any) -> Any:
-            new = response_logprobs(trainer.policy, micro.batch, 1.0).logp_BT
+            stats = original(rollouts, micro, *rest)
+            new = response_logprobs(trainer.policy, micro.batch, 1.0).logp_BT.detach()
             seen.append(float((ppo.log_ratio(new, micro.cut(rollouts.logp_NT)).exp() - 1).abs().max()))
-            return original(rollouts, micro, *rest)
+            return stats
 
         trainer._backward = spy  # type: ignore[method-assign]
         losses = trainer.update(rollouts, 1)
@@ -214,22 +215,45 @@ class TestUpdate:
             torch.testing.assert_close(cut, whole, rtol=1e-12, atol=1e-12 * float(whole.abs().max()))
 
     @pytest.mark.parametrize("budget", [10**6, 100])
-    def test_the_shared_pass_gives_the_gradient_of_a_pass_of_its_own(
-        self, make_trainer: Any, ppo_arm: PPO, tiny64: Model, budget: int
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_the_first_pass_as_the_old_one_gives_the_gradient_of_two_passes(
+        self, make_trainer: Any, ppo_arm: PPO, monkeypatch: pytest.MonkeyPatch, budget: int, dtype: torch.dtype
     ) -> None:
-        trainer = make_trainer(changed(ppo_arm, max_gradient_norm=1e9), model=tiny64)
+        monkeypatch.setattr(models, "arithmetic", lambda model: dtype)
+        trainer = make_trainer(changed(ppo_arm, max_gradient_norm=1e9))
         perturb(trainer)
         state = deepcopy(trainer.optimizer.state_dict()), [p.detach().clone() for p in trainer.policy_parameters]
         rollouts = estimated(trainer, mixed_endings(trainer.tokenizer.eos_token_id), budget=budget)
         assert (len(rollouts.states) > 1) == (budget == 100)
-        assert rollouts.shared_pass is not None
-        shared = [g.clone() for g in gradients(trainer, rollouts)]
+        assert (rollouts.shared_pass is None) == (dtype == torch.float32)
+        first = [g.clone() for g in gradients(trainer, rollouts)]
         trainer.optimizer.load_state_dict(state[0])
         for parameter, value in zip(trainer.policy_parameters, state[1], strict=True):
             parameter.data.copy_(value)
-        trainer.step(rollouts, minibatch(rollouts), None)
+        trainer.step(rollouts, minibatch(rollouts))
         own = [p.grad for p in trainer.policy_parameters]
-        assert all(torch.equal(a, b) for a, b in zip(shared, own, strict=False))
+        assert all(torch.equal(a, b) for a, b in zip(first, own, strict=False))
+
+    @pytest.mark.parametrize(("num_minibatches", "expected"), [(1, 3), (2, 2 + 3 * 2)])
+    def test_no_pass_is_made_twice(
+        self, make_trainer: Any, ppo_arm: PPO, monkeypatch: pytest.MonkeyPatch, num_minibatches: int, expected: int
+    ) -> None:
+        arm = changed(ppo_arm, num_minibatches=num_minibatches, num_epochs=3, tokens_per_microbatch=10**6)
+        trainer, passes = make_trainer(arm), []
+
+        def spy(model: Any, *rest: Any) -> Any:
+            passes.append(model.get_base_model().base_model.layers[0].self_attn.q_proj.disable_adapters)
+            return response_logprobs(model, *rest)
+
+        monkeypatch.setattr("experiments.arms.ppo.response_logprobs", spy)
+        rollouts = rollouts_of(trainer)
+        if num_minibatches == 1:
+            assert torch.equal(rollouts.logp_NT, rollouts.sampled_logp_NT)
+        trainer.update(rollouts, 1)
+        assert passes.count(True) == num_minibatches  # the reference
+        assert passes.count(False) == expected
+        assert 0 < rollouts.sampler_gap < 1e-5
+        assert (rollouts.entropy_NT[rollouts.mask_NT.bool()] > 0).all()
 
     def test_nothing_after_the_end_of_sequence_has_any_gradient(
         self, make_trainer: Any, ppo_arm: PPO, tiny64: Model
@@ -245,7 +269,7 @@ class TestUpdate:
             return embeddings[-1]
 
         handle = decoder.embed_tokens.register_forward_hook(keep)
-        trainer._backward(rollouts, *minibatch(rollouts)[0], None, torch.tensor(1.0))
+        trainer._backward(rollouts, *minibatch(rollouts)[0], None, torch.tensor(1.0), True)
         handle.remove()
         gradient = embeddings[-1].grad
         assert gradient is not None
@@ -285,21 +309,23 @@ class TestUpdate:
         ]
         assert norms == pytest.approx([1e-6, 1e-6], rel=1e-2)
 
-    def test_the_shared_pass_serves_the_first_epoch_only(self, make_trainer: Any, ppo_arm: PPO) -> None:
-        trainer = make_trainer(changed(ppo_arm, num_minibatches=1, num_epochs=3, tokens_per_microbatch=10**6))
-        rollouts = rollouts_of(trainer)
-        assert rollouts.shared_pass is not None
-        passes: list[Any] = []
-        original = trainer.step
+    def test_only_the_first_epoch_of_a_single_minibatch_takes_its_own_log_probs_for_the_old_ones(
+        self, make_trainer: Any, ppo_arm: PPO
+    ) -> None:
+        seen: dict[int, list[bool]] = {1: [], 2: []}
+        for num_minibatches, flags in seen.items():
+            trainer = make_trainer(changed(ppo_arm, num_minibatches=num_minibatches, num_epochs=2))
+            original = trainer.step
 
-        def spy(rollouts: Rollouts, minibatch: Any, shared_pass: Any = None) -> Any:
-            passes.append(shared_pass)
-            return original(rollouts, minibatch, shared_pass)
+            def spy(
+                rollouts: Rollouts, minibatch: Any, first_pass: bool, flags: Any = flags, original: Any = original
+            ) -> Any:
+                flags.append(first_pass)
+                return original(rollouts, minibatch, first_pass)
 
-        trainer.step = spy
-        losses = trainer.update(rollouts, 1)
-        assert passes == [rollouts.shared_pass, None, None]
-        assert losses["ppo/approx_kl"] > 0  # the second epoch sees the policy that the first has moved
+            trainer.step = spy
+            assert trainer.update(rollouts_of(trainer), 1)["ppo/approx_kl"] > 0  # later steps see a policy that moved
+        assert seen == {1: [True, False], 2: [False] * 4}
 
     def test_a_step_without_a_finite_gradient_changes_nothing_and_is_counted(
         self, make_trainer: Any, ppo_arm: PPO

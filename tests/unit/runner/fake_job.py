@@ -20,7 +20,7 @@ def trace(runs_dir: Path, **entry: object) -> None:
 def status(folder: Path, job: dict, state: str, error: str | None = None) -> None:
     now = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
     content = {"state": state, "identity": job["identity"], "stage": "working", "done": 1, "total": 2, "unit": "steps"}
-    content |= {"latest": {}, "started": now, "updated": now, "pid": os.getpid(), "error": error}
+    content |= {"latest": {}, "started": now, "updated": now, "seconds": 0.1, "pid": os.getpid(), "error": error}
     temporary = folder / "status.tmp"
     temporary.write_text(json.dumps(content))
     temporary.replace(folder / "status.json")
@@ -30,7 +30,7 @@ def run(folder: Path, runs_dir: Path) -> None:
     job = json.loads((folder / "spec.json").read_text())
     behaviour = json.loads((runs_dir / "behaviour.json").read_text()).get(job["label"])
     environment = {key: os.environ.get(key) for key in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
-    trace(runs_dir, label=job["label"], event="start", **environment)
+    trace(runs_dir, label=job["label"], event="start", pid=os.getpid(), **environment)
     status(folder, job, "running")
     print(f"{job['label']} was here", flush=True)
     if behaviour == "kill":

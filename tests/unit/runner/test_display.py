@@ -1,5 +1,6 @@
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from rich.console import Console
 from runner.display import Display, Result, clean, duration, log_tail, progress_text
 from runner.plan import Plan
 
+AGAIN = "python -m runner +sweep=smoke"
 STATUS = {
     "stage": "updates",
     "done": 5,
@@ -87,13 +89,37 @@ def test_duration(seconds: float | None, expected: str) -> None:
     assert duration(seconds) == expected
 
 
+def test_the_end_names_what_failed_with_its_reason_its_log_and_how_to_repeat_it(planned: Callable[..., Plan]) -> None:
+    plan = planned("runs_dir=odd name")
+    plan = replace(plan, jobs=tuple(replace(job, folder=plan.folder / "odd name" / job.label) for job in plan.jobs))
+    failed = next(job for job in plan.jobs if job.label == "ppo/seed0")
+    failed.folder.mkdir(parents=True)
+    (failed.folder / "log.txt").write_text("first\n\x1b]0;owned\x07 last\n")
+    results = {job.label: Result("finished", seconds=65) for job in plan.jobs}
+    results["ppo/seed0"] = Result("failed", "ValueError: \x1b[31mno luck", 3.2)
+    results["ppo/seed0/evaluation"] = Result("skipped", "ppo/seed0 did not finish")
+    shown, output = display()
+    shown.summary(plan, results, AGAIN)
+    text = output.getvalue()
+
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+    assert rows["dpo/seed0"] == ["finished", "1", "min", "05", "s"]
+    assert rows["ppo/seed0/evaluation"] == ["skipped", "ppo/seed0", "did", "not", "finish"]
+    assert "ppo/seed0 failed: ValueError:  [31mno luck" in text
+    assert text.count("ppo/seed0/evaluation") == 1  # skipped, which is no failure
+    assert "    first\n     ]0;owned  last\n" in text
+    assert f"python -m runner.job '{failed.folder}'" in text
+    assert f"all that is missing: {AGAIN}" in text
+    assert not {"\x1b", "\x07"} & set(text)
+
+
 def test_the_newest_report_is_pointed_out(planned: Callable[..., Plan]) -> None:
     plan = planned()
     for name in ("report", "report-2"):
         (plan.folder / name).mkdir(parents=True)
         (plan.folder / name / "report.json").write_text(f'{{"headline": "headline of {name}"}}')
     shown, output = display()
-    shown.summary(plan, {job.label: Result("finished") for job in plan.jobs})
+    shown.summary(plan, {job.label: Result("finished") for job in plan.jobs}, AGAIN)
 
     assert "headline of report-2" in output.getvalue()
     assert str(plan.folder / "report-2" / "report.html") in output.getvalue().replace("\n", "")
@@ -105,11 +131,11 @@ def test_offline_runs_are_pointed_out_until_they_are_uploaded(planned: Callable[
     run.mkdir(parents=True)
     results = {job.label: Result("finished") for job in plan.jobs}
     shown, output = display()
-    shown.summary(plan, results)
+    shown.summary(plan, results, AGAIN)
     assert "wandb sync" in output.getvalue()
     assert str(plan.folder) in output.getvalue()
 
     (run / "run-1.wandb.synced").touch()
     shown, output = display()
-    shown.summary(plan, results)
+    shown.summary(plan, results, AGAIN)
     assert "wandb sync" not in output.getvalue()

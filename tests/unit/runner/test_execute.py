@@ -18,7 +18,7 @@ from rich.console import Console
 from experiments.errors import InputError
 from runner.display import Display
 from runner.engines.local import LocalEngine, Slot
-from runner.execute import execute
+from runner.execute import Walk, execute
 from runner.ledger.reader import read_json
 from runner.plan import Plan
 
@@ -64,6 +64,29 @@ def test_jobs_start_in_the_plans_order_and_after_their_needs(planned: Planned) -
     assert set(sweep.started()[2:4]) == {"reward_model", "dpo/seed0"}  # side by side
     assert all(ended[need] <= began[job.label] for job in sweep.plan.jobs for need in job.needs.values())
     assert sweep.text.rstrip().endswith("DPO won.")
+
+
+def test_what_goes_on_from_a_job_follows_in_its_process(planned: Planned) -> None:
+    sweep = Sweep(planned(ONE_EACH))
+    sweep.run()
+
+    process = {entry["label"]: entry["pid"] for entry in sweep.trace() if entry["event"] == "start"}
+    assert process["gold"] == process["ranking_data"]
+    assert process["ppo/seed0"] == process["ppo/seed0/evaluation"]
+    assert len(set(process.values())) >= len(process) - 3  # DPO's follows too if the reward model was there in time
+    assert "followed in one process by ppo/seed0/evaluation" in sweep.text
+
+
+def test_what_needs_a_finished_job_does_not_wait_for_the_one_that_follows_in_its_process(planned: Planned) -> None:
+    sweep = Sweep(planned(ONE_EACH))
+    walk = Walk(sweep.plan, LocalEngine([Slot("", 1)], num_cores=1), Display(Console(file=io.StringIO())), ("true",))
+    arm, evaluation = (next(j for j in sweep.plan.jobs if j.label == f"ppo/seed0{end}") for end in ("", "/evaluation"))
+    walk._running[arm.label] = (arm, evaluation)
+    arm.folder.mkdir(parents=True)
+    (arm.folder / "status.json").write_text(json.dumps({"state": "finished", "identity": arm.identity}))
+    walk._settle_finished()
+
+    assert {label: result.state for label, result in walk.results.items()} == {"ppo/seed0": "finished"}
 
 
 def test_jobs_that_run_together_have_different_devices(planned: Planned) -> None:
@@ -113,6 +136,8 @@ def test_a_killed_arm_leaves_the_others_and_is_repeated_alone(planned: Planned) 
     assert "report" in sweep.started()
     assert "ppo/seed0 failed: killed by SIGKILL" in sweep.text
     assert "ppo/seed0 was here" in sweep.text  # the tail of its log
+    kept = read_json(sweep.plan.folder / "ppo" / "seed0" / "status.json")
+    assert (kept["state"], kept["error"][:17]) == ("failed", "killed by SIGKILL")  # a killed job could not say so
     assert f"python -m runner.job {sweep.plan.folder}/ppo/seed0" in sweep.text
 
     assert sweep.run() == 0
@@ -126,6 +151,8 @@ def test_dependents_of_a_failed_job_are_skipped_with_the_reason(planned: Planned
     assert "reward_model failed: ValueError: no luck" in sweep.text
     assert "skipped: reward_model did not finish" in sweep.text
     assert sweep.started()[-1] == "dpo/seed0"  # needs no reward model
+    kept = read_json(sweep.plan.folder / "ppo" / "seed0" / "status.json")
+    assert (kept["state"], kept["error"]) == ("skipped", "reward_model did not finish")
     assert "report" not in sweep.started()
 
 
@@ -178,7 +205,7 @@ def test_ctrl_c_ends_the_children(planned: Planned, tmp_path: Path, request_to_e
     driver = (
         "import sys\nfrom runner.__main__ import compose\nfrom runner.plan import make_plan\n"
         "from runner.display import Display\nfrom runner.engines.local import LocalEngine, Slot\n"
-        "from runner.execute import execute\n"
+        "from runner.execute import Walk, execute\n"
         f"plan = make_plan(compose(['+sweep=smoke', 'runs_dir={tmp_path}/runs', 'cache_dir={tmp_path}/cache',"
         f" 'tracker=none', '{ONE_EACH}']))\n"
         f"command = (sys.executable, {str(FAKE_JOB)!r}, str(plan.folder))\n"

@@ -7,9 +7,8 @@ from runner.engines.local import available_cores, make_local_engine, visible_dev
 
 
 def settings(**changes: int) -> Settings:
-    return Settings.model_validate(
-        {"kind": "local", "slots_per_device": 1, "cpu_slots": 2, "artifacts_in_one_process": False} | changes
-    )
+    base = {"kind": "local", "slots_per_device": 1, "cpu_slots": 2}
+    return Settings.model_validate(base | {"artifacts_in_one_process": False, "time_limit_minutes": None} | changes)
 
 
 def fake_nvidia_smi(folder: Path, body: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.records import Axes, PreferenceRow, SampleRow
 from runner.ledger.reader import PREFERENCES, read_metrics, read_status, sample_files
-from runner.ledger.writer import LedgerRecorder, StatusFile
+from runner.ledger.writer import LedgerRecorder, StatusFile, record_end
 from runner.trackers import Guarded, Tracker
 
 
@@ -178,3 +178,31 @@ def test_preferences_are_kept_with_what_is_missing(recorder: LedgerRecorder, tmp
     assert read[1]["note"] == "cut"
     with pytest.raises(ValueError, match=r"columns of PreferenceRow; too many or missing: \['note'\]"):
         recorder.preferences([{key: value for key, value in rows[0].items() if key != "note"}])  # type: ignore[list-item]
+
+
+def test_durations_do_not_depend_on_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.ledger.writer.time.monotonic", lambda: 1000.0)
+    status = StatusFile(tmp_path, "abc")
+    monkeypatch.setattr("runner.ledger.writer.time.monotonic", lambda: 1012.5)
+    monkeypatch.setattr("runner.ledger.writer.timestamp", lambda: "1970-01-01T00:00:00.000+00:00")
+    status.end("finished")
+
+    assert (read_status(tmp_path) or {})["seconds"] == 12.5
+
+
+def test_the_end_of_a_killed_job_keeps_what_it_said_of_itself(tmp_path: Path) -> None:
+    StatusFile(tmp_path, "abc").progress("PPO", 3, 16, "updates")
+    record_end(tmp_path, "abc", "failed", "killed by SIGKILL")
+    status = read_status(tmp_path) or {}
+    assert (status["state"], status["error"], status["done"]) == ("failed", "killed by SIGKILL", 3)
+
+    record_end(tmp_path, "abc", "failed", "exit code 1")
+    assert (read_status(tmp_path) or {})["error"] == "killed by SIGKILL"  # the first word stands
+
+
+def test_the_end_of_a_job_that_never_began_replaces_another_specifications(tmp_path: Path) -> None:
+    StatusFile(tmp_path, "abc").end("finished")
+    record_end(tmp_path, "new", "skipped", "gold did not finish")
+    status = read_status(tmp_path) or {}
+
+    assert (status["state"], status["identity"], status["error"]) == ("skipped", "new", "gold did not finish")

@@ -1,0 +1,85 @@
+"""One command in a session of its own, on whatever machine this is: started, watched, ended, with a time limit.
+
+The local engine keeps many of these; on Ray and Slurm, `run` is what a worker does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+
+from runner.engines import PARENT_VARIABLE, Cause, Outcome, Task
+
+GRACE_SECONDS = 10.0  # between the request to end and SIGKILL
+POLL_SECONDS = 0.1
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+class Process:
+    """A task that has started."""
+
+    def __init__(self, task: Task, environment: Mapping[str, str], folder: str | None = None) -> None:
+        self._task = task
+        self._began = time.monotonic()
+        self._cause: Cause = "exited"
+        self._kill_at: float | None = None
+        task.log.parent.mkdir(parents=True, exist_ok=True)
+        with task.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                task.command,
+                cwd=folder,
+                env={**environment, PARENT_VARIABLE: str(os.getpid())},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def poll(self) -> Outcome | None:
+        """How it ended, if it has; also enforces the time limit and the end of the grace."""
+        code = self._process.poll()
+        if code is not None:
+            self.kill()  # what a killed job may have left behind
+            return Outcome(self._task.name, code, self._cause)
+        now, limit = time.monotonic(), self._task.time_limit_seconds
+        if limit is not None and now - self._began > limit:
+            self.end("time_limit")
+        if self._kill_at is not None and now > self._kill_at:
+            self.kill()
+        return None
+
+    def end(self, cause: Cause) -> None:
+        """Ask it to end; `poll` kills it after the grace. Only the first request counts."""
+        if self._kill_at is None and self._process.poll() is None:
+            self._cause = cause
+            self._kill_at = time.monotonic() + GRACE_SECONDS
+            self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the whole session at once."""
+        self._signal(signal.SIGKILL)
+
+    def wait(self) -> Outcome:
+        """Wait for its end."""
+        while (outcome := self.poll()) is None:
+            time.sleep(POLL_SECONDS)
+        return outcome
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+
+def slot_environment(device: str, threads: int) -> dict[str, str]:
+    """What a process must find in its environment before Python starts."""
+    return {"CUDA_VISIBLE_DEVICES": device, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
