@@ -42,8 +42,8 @@ SELECTION_RULE = (
 )
 AHEAD_RULE = (
     "An arm is said to beat another where the primary judge's interval excludes 50 % and the p-value, corrected by "
-    "Holm's method for all primary comparisons, is at most 5 %; between the two chosen arms also on the prompts that "
-    "had no part in choosing them."
+    "Holm's method for all primary comparisons, is at most rules.win_rate.significance_level; between the two chosen "
+    "arms also on the prompts that had no part in choosing them."
 )
 CONFIDENCE_RULE = (
     "Inconclusive: neither arm of the head-to-head is ahead by that rule. Low: one is, but there are fewer than three "

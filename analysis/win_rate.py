@@ -33,7 +33,7 @@ BoolArray = npt.NDArray[np.bool_]
 Judge = str  # its name
 Contest = Literal["arm_against_base", "ppo_against_dpo"]
 EVEN = 50.0  # percent: no preference
-SIGNIFICANCE = 1 - CONFIDENCE_LEVEL
+OF_THE_INTERVAL = round(1 - CONFIDENCE_LEVEL, 9)  # significance level where none was registered
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class WinRateRules:
     primary_comparisons: tuple[Contest, ...]
     max_missing_percent: float
     max_intransitivity_points: float
+    significance_level: float = OF_THE_INTERVAL
 
 
 # For sweeps planned before there were such rules: nothing was declared, so nothing decides.
@@ -89,6 +90,7 @@ class WinRate:
         num_pairs: that should have been judged.
         num_missing: of those without a preference.
         adjusted_p: `p` corrected for the number of primary comparisons; None where the comparison is descriptive.
+        significance_level: that `adjusted_p` must not exceed.
         blocked: why no verdict may rest on it; None where one may.
     """
 
@@ -104,6 +106,7 @@ class WinRate:
     num_pairs: int
     num_missing: int
     adjusted_p: float | None = None
+    significance_level: float = OF_THE_INTERVAL
     blocked: str | None = None
 
 
@@ -232,7 +235,9 @@ def compare_all(ledger: Ledger, resamples: Resamples) -> Comparisons:
             if rate is None:
                 continue
             found[arm, opponent, judge] = replace(
-                rate, blocked=why_blocked(rate, rules) or _why_no_evidence(ledger, rate, resamples)
+                rate,
+                blocked=why_blocked(rate, rules) or _why_no_evidence(ledger, rate, resamples),
+                significance_level=rules.significance_level,
             )
             if judge == rules.primary_judge and contest in rules.primary_comparisons:
                 primary.append((arm, opponent, judge))
@@ -285,14 +290,16 @@ def shown_ahead(rate: WinRate) -> str | None:
     """The side that a verdict may call better, or None where no difference is shown.
 
     Better means: the interval excludes 50 % and the p-value, corrected for the number of primary comparisons, is at
-    most 5 %. A descriptive comparison, or one with too many preferences missing, shows nothing.
+    most the registered level. A descriptive comparison, or one with too many preferences missing, shows nothing.
 
     Raises:
         VerdictError: the judge is the training reward.
     """
     if rate.independence == TRAINING_REWARD:
         raise VerdictError(f"{rate.judge} is the training reward: its win rates are shown and decide nothing")
-    if rate.blocked or rate.adjusted_p is None or rate.adjusted_p > SIGNIFICANCE or not rate.estimate.excludes(EVEN):
+    if rate.blocked or rate.adjusted_p is None or not rate.estimate.excludes(EVEN):
+        return None
+    if rate.adjusted_p > rate.significance_level:
         return None
     return rate.arm if rate.estimate.value > EVEN else rate.opponent
 

@@ -173,6 +173,12 @@ class WinRateRules(Strict):
         description="the family of final comparisons whose p-values are corrected together (Holm); all else is "
         "descriptive"
     )
+    significance_level: float = Field(
+        gt=0,
+        le=0.05,
+        description="chance of calling anyone ahead in any primary comparison where there is no difference, after "
+        "Holm's correction; with the false alarms of all other detectors it should stay under 5 %",
+    )
     max_missing_percent: float = Field(
         ge=0,
         le=100,

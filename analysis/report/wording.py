@@ -16,9 +16,9 @@ HOW_TO_READ = (
     (
         "Primary and descriptive",
         "Which comparisons are primary was registered before training. Their p-values are corrected together by "
-        "Holm's method, so that among all of them a difference is claimed where there is none in at most one of twenty "
-        "such sweeps. Words that say who is ahead rest on these alone; everything else is descriptive. The smallest p "
-        "that 2,000 resamples can show is 0.001.",
+        "Holm's method, so that the chance of claiming any difference among them where there is none is at most "
+        "rules.win_rate.significance_level. Words that say who is ahead rest on these alone; everything else is "
+        "descriptive. The smallest p that 2,000 resamples can show is 0.001.",
     ),
     (
         "At equal style",

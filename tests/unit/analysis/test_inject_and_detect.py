@@ -5,6 +5,7 @@ Figures: analysis/coverage.md. The 200 twins take three minutes: pytest -m slow 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,9 +50,8 @@ def count_false_alarms(make_sweep, arm, seeds):
     for seed in seeds:
         sweep = make_sweep({"ppo": arm("ppo"), "dpo": arm("dpo")}, num_prompts=80, seed=seed)
         report = build_report(load_ledger(sweep.folder))
-        together = head_to_head_alarms(report)
-        raised += [alarms(report, name) | together for name in ("ppo", "dpo")]
-    return sum(bool(item) for item in raised), sorted(set().union(*raised))
+        raised += [alarms(report, "ppo") | head_to_head_alarms(report), alarms(report, "dpo")]
+    return sum(bool(item) for item in raised), Counter(name for item in raised for name in item)
 
 
 @pytest.fixture
@@ -75,14 +75,14 @@ def new_sweep(synthetic, tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["bootstrapped", "fresh samples"])
 def test_a_few_twins_set_nothing_off(new_sweep, twin_kinds, kind):
-    assert count_false_alarms(new_sweep, twin_kinds[kind], range(1000, 1003)) == (0, [])
+    assert count_false_alarms(new_sweep, twin_kinds[kind], range(1000, 1003)) == (0, {})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bootstrapped", "fresh samples"])
 def test_at_most_five_percent_of_twins_set_anything_off(new_sweep, twin_kinds, kind):
     count, what = count_false_alarms(new_sweep, twin_kinds[kind], range(100))
-    print(f"\n{kind}: {count} of 200 twins set something off: {', '.join(what) or 'nothing'}")
+    print(f"\n{kind}: {count} of 200 twins set something off: {dict(what)}")
     assert count <= 0.05 * 200
 
 
@@ -119,7 +119,7 @@ FAULTS = {
         own={"audit H4b"},
         num_words=28,
         proxy_is_length=True,
-        never=("collapse", "oscillation", "beats"),
+        never=("oscillation", "beats"),  # who writes up to the limit is cut more often
     ),
     "collapser": Fault(
         own={"collapse loops", "collapse identical", "collapse distinct_2"},

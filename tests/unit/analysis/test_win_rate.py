@@ -86,6 +86,8 @@ def rate(judge="gold", low=55.0, high=65.0, adjusted_p=0.01, **changes):
         (rate(), "ppo"),
         (rate(low=35, high=45), "dpo"),
         (rate(adjusted_p=0.06), None),  # clear by itself, not among so many
+        (rate(adjusted_p=0.03), "ppo"),
+        (rate(adjusted_p=0.03, significance_level=0.02), None),
         (rate(low=49, high=61, adjusted_p=0.04), None),
         (rate(adjusted_p=None), None),  # descriptive
         (rate(blocked="6 of 100 preferences are missing"), None),
