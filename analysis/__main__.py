@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,4 +137,5 @@ def print_comparison(outputs: Sequence[Path], base: Path, base_again: Path | Non
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # in a pipe to `head`, end as silently as other commands do
     sys.exit(main())

@@ -38,6 +38,7 @@ class Answer:
         sentence: the reply in words, for this sweep.
         evidence: in the order of its weight.
         would_change: what would change the reply, or settle it (how many prompts or seeds more).
+        in_words: the reply to a question that yes and no do not answer, such as where; empty otherwise.
     """
 
     question: str
@@ -45,3 +46,4 @@ class Answer:
     sentence: str
     evidence: tuple[Evidence, ...]
     would_change: str
+    in_words: str = ""

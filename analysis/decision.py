@@ -229,7 +229,8 @@ def decide(ledger: Ledger, compared: Comparisons, resamples: Resamples, rng: np.
 def _no_final_words(ledger: Ledger, judge: Judge) -> str:
     absent = [name for name in ("ppo", "dpo") if not any(ledger.algorithm(arm) == name for arm in ledger.arms)]
     if absent:
-        why = f"no {absent[0].upper()} arm has finished"
+        planned = {arm["algorithm"] for arm in ledger.plan["arms"]}
+        why = f"no {absent[0].upper()} arm {'has finished' if absent[0] in planned else 'was planned'}"
     elif judge not in SCORERS and judge not in ledger.judges:
         why = f"the judge that decides, {judge}, has given no result"
     else:

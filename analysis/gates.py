@@ -144,8 +144,12 @@ def _below(name: str, meaning: str, rule: str, number: Estimate | None, bound: f
 
 
 def _settled_by(number: Estimate, bound: float, outcome: Outcome) -> str:
-    needed = units_needed(number, bound) if outcome == "inconclusive" else None
-    return f"about {needed} prompts would settle it, not {number.n}" if needed else ""
+    if outcome != "inconclusive":
+        return ""
+    needed = units_needed(number, bound)
+    if needed is None:
+        return "more prompts would hardly settle it"
+    return f"about {needed} prompts would settle it, not {number.n}"
 
 
 def _stability(answer: Answer | None) -> Gate:

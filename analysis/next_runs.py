@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from analysis.statistics import Estimate, FloatArray, simultaneous
 
+MANY_UNITS = 5000  # an interval that needs more prompts than this is hardly worth waiting for
+
 
 @dataclass(frozen=True)
 class NextRun:
@@ -21,7 +23,8 @@ class NextRun:
 def units_needed(estimate: Estimate, threshold: float, num_comparisons: int = 1) -> int | None:
     """Prompts (or what else was resampled) at which the interval would just clear the threshold, value unchanged.
 
-    None where the value lies on the threshold: then no number settles it.
+    None where the value lies so near to the threshold that more than `MANY_UNITS` would be needed: a number of them
+    would promise too much.
 
     Args:
         estimate: with its interval.
@@ -30,7 +33,7 @@ def units_needed(estimate: Estimate, threshold: float, num_comparisons: int = 1)
     """
     half_width = simultaneous(num_comparisons) * (estimate.high - estimate.low) / 2
     needed = scaled(estimate.n, half_width, abs(estimate.value - threshold))
-    return max(estimate.n, math.ceil(needed)) if math.isfinite(needed) else None
+    return max(estimate.n, math.ceil(needed)) if needed <= MANY_UNITS else None
 
 
 def scaled(count: int, half_width: float, distance: float) -> float:

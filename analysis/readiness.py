@@ -37,6 +37,7 @@ from analysis.style.surface import Text, repeats
 Vote = Literal["PPO", "DPO", "neither", "neutral"]  # "neither" stands against both
 
 QUESTION = "Is the base nearly right already (a case for DPO), rather than unruly (a case for PPO)?"
+TOPICS = {"U1": "headroom", "U2": "coverage", "U3": "implicit ranking", "U4": "misbehaviour", "U5": "reward model"}
 DECISIVE = ("U1", "U2")  # a verdict may not go against these
 BETWEEN = "between the thresholds"
 NO_RANKING = (
@@ -354,7 +355,7 @@ def answer(findings: Sequence[Finding], min_votes: int) -> Answer:
     votes = {finding.key: finding.vote for finding in findings}
     outcome = verdict(votes, min_votes)
     reply: Reply = {"DPO": "yes", "PPO": "no", "neutral": "inconclusive"}[outcome]  # type: ignore[assignment]
-    undecided = f"Undecided: no side has {min_votes} votes without U1 or U2 against it"
+    undecided = f"Undecided: no side has {min_votes} votes without headroom or coverage against it"
     if "neither" in votes.values():
         undecided = "A case for neither yet: good answers are out of the base's reach"
     sentence = {
@@ -373,11 +374,9 @@ def answer(findings: Sequence[Finding], min_votes: int) -> Answer:
 
 def _tally(votes: Mapping[str, Vote]) -> str:
     words = [
-        f"{', '.join(keys)} {'are' if len(keys) > 1 else 'is'} neutral"
-        if whom == "neutral"
-        else f"{', '.join(keys)} for {whom}"
+        f"{'neutral' if whom == 'neutral' else f'for {whom}'}: {', '.join(names)}"
         for whom in ("DPO", "PPO", "neither", "neutral")
-        if (keys := [key for key, vote in votes.items() if vote == whom])
+        if (names := [f"{TOPICS[key]} ({key})" for key, vote in votes.items() if vote == whom])
     ]
     return "; ".join(words)
 
@@ -406,7 +405,8 @@ def _would_change(findings: Sequence[Finding], outcome: Vote) -> str:
     decisive = {finding.vote for finding in findings if finding.key in DECISIVE}
     if decisive == {"PPO", "DPO"}:
         parts.append(
-            "U1 and U2 disagree, which no further sample settles: short pilots of both, on the same prompts, do."
+            "Headroom and coverage (U1, U2) disagree, which no further sample settles: short pilots of both, on the "
+            "same prompts, do."
         )
     elif outcome == "neutral":
         parts.append("Where the votes stay split, short pilots of both on the same prompts decide.")
@@ -419,7 +419,7 @@ def _more(hinge: Measured) -> str:
     nearest = min(hinge.thresholds, key=lambda threshold: abs(hinge.estimate.value - threshold))
     needed = units_needed(hinge.estimate, nearest)
     if needed is None:
-        return "which lies on its threshold"
+        return "which lies on a threshold, so more would hardly settle it"
     return f"about {needed} in place of {hinge.estimate.n} if the value stays"
 
 

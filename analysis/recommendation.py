@@ -35,6 +35,10 @@ WOULD_CHANGE: dict[Choice, str] = {
     "base": "An arm that passes every gate, or other thresholds, which would have to be registered before training.",
     "inconclusive": "The runs listed here, and what the open gates and questions ask for.",
 }
+STAGED_IS_THERE = (
+    "This sweep's own staged arm: its gates, and its win rates against the plain arms, if it loses PPO's gold or is no "
+    "better in risk or cost."
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Sweep:
 
     Attributes:
         name: of the sweep.
-        algorithms: finished arm -> "ppo" or "dpo".
+        algorithms: finished arm -> one of `analysis.load.ALGORITHMS`.
         planned_seeds: of every arm.
         num_seeds: finished ones that the comparison rests on.
         num_prompts: evaluation prompts.
@@ -106,11 +110,11 @@ class Rule:
 
 
 RULES = (
-    Rule("Every finished arm of both algorithms fails a gate", "base", "the gates", lambda now: now.all_fail),
+    Rule("Every finished arm fails a gate, PPO's and DPO's alike", "base", "the gates", lambda now: now.all_fail),
     Rule(
         "PPO clears its gates and leads, but its marginal gain falls under its risk and cost within the run",
         "PPO then DPO",
-        "a hint",  # nobody has trained the staged arm yet
+        "a hint",  # it is PPO's own curve that speaks here, not a staged arm's
         lambda now: now.ppo == "clears" and now.lead == "PPO" and now.stops_paying == "yes",
     ),
     Rule(
@@ -208,7 +212,7 @@ def recommend(
         sure[rule.rests_on],
         row,
         tuple(f"{arm}: {_stand(gates[arm])}" for arm in ((final.ppo, final.dpo) if final else gates)),
-        WOULD_CHANGE[rule.then],
+        _would_change(rule.then, sweep),
         tuple(_next_runs(sweep, final, rules, rule.then)),
     )
 
@@ -224,7 +228,7 @@ def situation(
     return Situation(
         ppo=stands[final.ppo] if final else None,
         dpo=stands[final.dpo] if final else None,
-        all_fail=set(sweep.algorithms.values()) == {"ppo", "dpo"} and set(stands.values()) == {"fails"},
+        all_fail={"ppo", "dpo"} <= set(sweep.algorithms.values()) and set(stands.values()) == {"fails"},
         lead=lead,
         nearly_right=_reply(questions.nearly_right),
         stops_paying=_reply(questions.stops_paying),
@@ -244,6 +248,11 @@ def first_that_applies(now: Situation) -> int:
 def _not_assessed(question: str) -> Answer:
     why = "Not assessable yet: this sweep has no measurement of it."
     return Answer(question, "inconclusive", why, (), "A sweep with a finished PPO arm and rules registered for it.")
+
+
+def _would_change(choice: Choice, sweep: Sweep) -> str:
+    staged = choice == "PPO then DPO" and "ppo_then_dpo" in sweep.algorithms.values()
+    return STAGED_IS_THERE if staged else WOULD_CHANGE[choice]
 
 
 def _sentence(choice: Choice, final: Final | None, gates: Mapping[str, Sequence[Gate]], switch_at: str | None) -> str:

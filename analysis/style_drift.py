@@ -19,6 +19,7 @@ from analysis.statistics import Estimate, Resamples, mean_estimate, ratio_estima
 from analysis.style import drift
 from analysis.style.corpus import Corpus, Vocabulary, read_corpus
 from analysis.style.drift import Apart, Reference, StyleDrift, StyleRules
+from analysis.style.semantic import Embedder, recorded_embedder
 
 EMBEDDING_SEED = 0  # of the random features
 
@@ -52,12 +53,26 @@ class SweepStyle:
     def reference(self) -> Reference:
         """The base under both sets of random numbers."""
         base, again = (self._read(BASE, stream) for stream in (STREAM, FLOOR_STREAM))
-        return Reference(base, again, self.resamples, self.rules, np.random.default_rng(EMBEDDING_SEED))
+        rng = np.random.default_rng(EMBEDDING_SEED)
+        return Reference(base, again, self.resamples, self.rules, rng, self._recorded_embedder())
+
+    def _recorded_embedder(self) -> Embedder | None:
+        """Of the vectors in the ledger, where the sweep chose a sentence encoder."""
+        if self.ledger.embeddings is None:
+            return None
+        final = self.ledger.samples[self.ledger.samples["point"].isin([0, self.ledger.final_point])]
+        rows = self.ledger.embeddings.merge(final, on=["arm", "seed", "prompt_id", "sample_id", "stream"])
+        vectors = np.array(rows["embedding"].tolist(), dtype=np.float64)
+        return recorded_embedder(self.ledger.embedder, [str(text) for text in rows["response"]], vectors)
 
     @cached_property
     def arms(self) -> dict[str, Corpus]:
         """The final models of all arms."""
         return {arm: self._read(arm) for arm in self.ledger.arms}
+
+    def at_point(self, arm: str, point: int) -> Corpus:
+        """An arm's responses at one evaluation point."""
+        return self._read(arm, point=point)
 
     def assess(self, arm: str) -> StyleDrift:
         """All measures of one arm against the base."""
@@ -101,13 +116,13 @@ class SweepStyle:
     def _with_seeds(self, arm: str, seeds: Sequence[int]) -> Corpus:
         return self.arms[arm].select_seeds([self.ledger.seeds(arm).index(seed) for seed in seeds])
 
-    def _read(self, arm: str, stream: int = STREAM) -> Corpus:
-        """The final model's responses, prompt by prompt, and what the ledger knows of each."""
+    def _read(self, arm: str, stream: int = STREAM, point: int | None = None) -> Corpus:
+        """The responses at a point (default: the final one), prompt by prompt, and what the ledger knows of each."""
 
         def flat(column: str) -> npt.NDArray[Any]:
-            return self.ledger.array(arm, column, stream=stream).reshape(len(texts), -1)
+            return self.ledger.array(arm, column, point, stream).reshape(len(texts), -1)
 
-        cells = self.ledger.array(arm, "response", stream=stream)
+        cells = self.ledger.array(arm, "response", point, stream)
         texts = cells.reshape(len(cells), -1)
         columns = {name: flat(name).astype(np.float64) for name in ("num_tokens", "vader")}
         columns["cut"] = (flat("finish_reason") == "length").astype(np.float64)

@@ -1,4 +1,4 @@
-"""The switch point in words: yes, no or inconclusive, what it rests on and what would change it."""
+"""The switch point in words: where or that there is none, what it rests on and what would change it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from scipy.stats import norm
 
 from analysis.answers import Answer, Evidence, Reply
 from analysis.load import Ledger
+from analysis.next_runs import MANY_UNITS
 from analysis.statistics import MIN_SEEDS_FOR_METHOD
 from analysis.switch_point import Outcome, Place, Switch, SwitchRules
 
 QUESTION = "Where does PPO's marginal gain fall under its risk and cost?"
-MANY_PROMPTS = 5000
+REPLIES: dict[Outcome, tuple[Reply, str]] = {
+    "switch": ("yes", "Inside the observed range"),
+    "still paying": ("no", "No switch inside the observed range"),
+    "not shown": ("inconclusive", "No switch shown inside the observed range"),
+    "inconclusive": ("inconclusive", "Not settled"),
+}
 SUGGESTION = "ten or more evaluation points and three or more seeds (budget=full has eleven and five)"
 
 
@@ -20,14 +26,15 @@ def answer(ledger: Ledger, arm: str, switch: Switch) -> Answer:
     question = QUESTION if ledger.algorithm(arm) == "ppo" else f"{QUESTION} (descriptive: the same of {arm})"
     if not switch.intervals:
         return Answer(question, "inconclusive", f"{arm}: not assessable, {switch.why}.", (), f"Runs with {SUGGESTION}.")
-    replies: dict[Outcome, Reply] = {"switch": "yes", "still paying": "no"}
+    reply, in_words = REPLIES[switch.outcome]
     rules = ledger.rules("switch", SwitchRules)
     return Answer(
         question,
-        replies.get(switch.outcome, "inconclusive"),
+        reply,
         sentence(arm, switch, rules),
         tuple(_evidence(switch, rules)),
         _would_change(switch, rules),
+        in_words,
     )
 
 
@@ -39,20 +46,27 @@ def switch_at(switch: Switch) -> str | None:
 def sentence(arm: str, switch: Switch, rules: SwitchRules) -> str:
     """The outcome with its interval; that other weights would move it is said here."""
     end = switch.intervals[-1].end
-    chances = f"{100 * (switch.probability_of_none or 0):.0f} % of the resamples have no switch point within the run"
-    spread = f"bootstrap median {_point(switch.median)}, 80 % interval {_point(switch.low)} to {_point(switch.high)}"
+    chances = f"probability of no switch within the run {100 * (switch.probability_of_none or 0):.0f} %"
+    spread = f"{_spread(switch)}; {chances}"
     words = {
-        "switch": f"{arm} stops paying at {switch_at(switch)}: {switch.why} ({spread}; {chances})",
-        "still paying": f"{arm} had not stopped paying by {_where(end)}: {switch.why}; {chances}; run longer",
-        "not shown": f"{arm} had not stopped paying by {_where(end)}, as far as can be told: {switch.why}; {chances}; "
+        "switch": f"{arm} stops paying at {switch_at(switch)}: {switch.why} ({spread})",
+        "still paying": f"{arm} had not stopped paying by {_where(end)}: {switch.why} ({spread}); run longer",
+        "not shown": f"{arm} had not stopped paying by {_where(end)}, as far as can be told: {switch.why} ({spread}); "
         "run longer",
-    }.get(switch.outcome, f"Where {arm} stops paying is not settled: {switch.why} ({spread}; {chances})")
+    }.get(switch.outcome, f"Where {arm} stops paying is not settled: {switch.why} ({spread})")
     return words + _sensitivity(switch, rules) + "."
 
 
 def _where(place: Place) -> str:
     spent = "" if place.device_seconds is None else f", {place.device_seconds:,.0f} device-seconds"
     return f"evaluation point {place.point} ({place.prompts_seen:,.0f} prompts{spent})"
+
+
+def _spread(switch: Switch) -> str:
+    """The bootstrap's median and 80 % interval."""
+    if switch.low is None:
+        return "80 % interval of the switch point: beyond the run"
+    return f"bootstrap median {_point(switch.median)}, 80 % interval {_point(switch.low)} to {_point(switch.high)}"
 
 
 def _point(place: Place | None) -> str:
@@ -128,4 +142,4 @@ def _prompts_needed(switch: Switch, rules: SwitchRules) -> str:
     needed = 2 * switch.num_prompts * (z * error / size) ** 2 if size > 0 else np.inf
     if needed <= 2 * switch.num_prompts:
         return ""
-    return f", and about {needed:,.0f} prompts" if needed < MANY_PROMPTS else f", and over {MANY_PROMPTS:,} prompts"
+    return f", and about {needed:,.0f} prompts" if needed <= MANY_UNITS else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -31,7 +32,7 @@ from analysis.statistics import (
 
 BoolArray = npt.NDArray[np.bool_]
 Judge = str  # its name
-Contest = Literal["arm_against_base", "ppo_against_dpo"]
+Contest = Literal["arm_against_base", "ppo_against_dpo", "staged_against_plain"]
 EVEN = 50.0  # percent: no preference
 OF_THE_INTERVAL = round(1 - CONFIDENCE_LEVEL, 9)  # significance level where none was registered
 
@@ -156,12 +157,16 @@ def pair_scores(ours: FloatArray, theirs: FloatArray) -> FloatArray:
 
 
 def contests(ledger: Ledger) -> Iterator[tuple[str, str, Contest]]:
-    """Each arm against the base, then each PPO arm against each DPO arm."""
+    """Each arm against the base, each PPO arm against each DPO arm, then each staged arm against both."""
     for arm in ledger.arms:
         yield arm, BASE, "arm_against_base"
-    for ppo in (arm for arm in ledger.arms if ledger.algorithm(arm) == "ppo"):
-        for dpo in (arm for arm in ledger.arms if ledger.algorithm(arm) == "dpo"):
-            yield ppo, dpo, "ppo_against_dpo"
+    ppo, dpo, staged = (
+        [arm for arm in ledger.arms if ledger.algorithm(arm) == name] for name in ("ppo", "dpo", "ppo_then_dpo")
+    )
+    for one, other in product(ppo, dpo):
+        yield one, other, "ppo_against_dpo"
+    for one, other in product(staged, [*ppo, *dpo]):
+        yield one, other, "staged_against_plain"
 
 
 # ------------------------------------------------------------------------------------------------------------ win rates

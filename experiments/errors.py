@@ -1,5 +1,19 @@
 """Errors meant for people: one clear sentence with the value, the place and the valid choices."""
 
+OUT_OF_MEMORY = (  # what RuntimeErrors of torch say: on the CPU, and on a GPU outside of torch's own allocator
+    "DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was too little memory, on the GPU or in this process. Loads no torch to find out."""
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
+
 
 class DivergedError(RuntimeError):
     """Training went where no further step makes sense: the arm ends, and its siblings go on."""

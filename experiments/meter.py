@@ -44,6 +44,16 @@ class Meter:
         )
 
 
+def peak_memory() -> dict[str, int]:
+    """The most memory that this process has taken, bytes: of its GPU as "gpu", else main memory as "cpu".
+
+    Of a GPU it is what torch reserved, which is more than `Axes.peak_memory_bytes`, what was allocated of that.
+    """
+    if torch.cuda.is_available():
+        return {"gpu": int(torch.cuda.max_memory_reserved())}
+    return {"cpu": _peak_memory_bytes()}
+
+
 def _peak_memory_bytes() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SAMPLES_FILE = "samples/point_{point}.parquet"  # in an evaluation's folder: what the ledger makes of `samples`
 RESUME_FOLDER = "resume"  # in a job's folder: what it goes on from; while it is there, earlier rows and files count
 
 
@@ -21,6 +26,11 @@ class Axes:
     device_seconds: float = 0.0  # wall seconds x devices (GPUs, or CPU threads where there is none)
     peak_memory_bytes: int = 0  # of the device: GPU memory, or resident memory of the process on the CPU
 
+    def then(self, later: Axes) -> Axes:
+        """What one job and then another have spent together."""
+        sums = {field.name: getattr(self, field.name) + getattr(later, field.name) for field in fields(self)}
+        return Axes(**sums | {"peak_memory_bytes": max(self.peak_memory_bytes, later.peak_memory_bytes)})
+
 
 class SampleRow(TypedDict):
     """One response of one model on the shared evaluation set (or of the base in the ranking data)."""
@@ -33,7 +43,7 @@ class SampleRow(TypedDict):
     num_tokens: int  # response tokens, the end-of-sequence token included
     finish_reason: Literal["eos", "length"]
     logp_policy: float  # nats, summed over the response's tokens
-    logp_base: float  # nats, the same tokens under the base
+    logp_base: float  # nats, the same tokens under the base (NaN in the pairs of a staged arm)
     gold: float  # probability of a positive text in [0, 1]
     proxy: float  # reward model, in standard deviations of the base's ranking samples (NaN where there is none)
     vader: float  # VADER compound score in [-1, 1]
@@ -67,6 +77,9 @@ class Recorder(Protocol):
 
     def samples(self, point: int, rows: Sequence[SampleRow]) -> None:
         """Keep the samples of one evaluation point."""
+
+    def embeddings(self, point: int, rows: Sequence[SampleRow], vectors: NDArray[np.float16]) -> None:
+        """Keep an embedding of each response of an evaluation point, `[rows, dimensions]`."""
 
     def preferences(self, rows: Sequence[PreferenceRow]) -> None:
         """Keep what a judge made of all pairs."""

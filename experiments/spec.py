@@ -17,6 +17,7 @@ from experiments.rules import Rules
 from experiments.strict import Strict
 
 DECIDING_SCORES, TRAINING_REWARD = ("gold", "vader"), "proxy"  # of every sample
+SHARE_TOLERANCE = 0.01  # of one evaluation step, so that 0.333 may stand for a third
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
@@ -95,6 +96,10 @@ class Evaluation(Strict):
 
     seed: int = Field(ge=0, description="of the common random numbers")
     rows_per_batch: int = Field(ge=1, description="fixed, because in bfloat16 the batch composition changes samples")
+    embedder: str | None = Field(
+        description="folder or hub id of a sentence encoder, for the semantic shift; null: the report uses "
+        "word statistics"
+    )
 
 
 class Budget(Strict):
@@ -140,21 +145,24 @@ class ClusterEngine(EngineSettings):
     max_restarts: int = Field(
         ge=0, description="times that a job goes on elsewhere after its node was lost or taken away"
     )
-    cpus_per_job: int = Field(ge=1)
-    gpus_per_job: int = Field(ge=0)
+    cpus_per_job: int = Field(ge=1, description="and threads")
 
 
 class RayEngine(ClusterEngine):
     """Tasks of a Ray cluster."""
 
     kind: Literal["ray"]
-    address: str | None = Field(description="of a running cluster ('auto' finds one); null starts one on this machine")
+    gpus_per_job: float = Field(ge=0, le=1, description="a job uses one GPU; 0.25 packs four jobs on each")
+    address: str | None = Field(
+        pattern=r"^(auto|[^/]+:\d+)$", description="HOST:PORT, or auto for this node's cluster; null starts one here"
+    )
 
 
 class SlurmEngine(ClusterEngine):
     """Job arrays of Slurm, through submitit."""
 
     kind: Literal["slurm"]
+    gpus_per_job: int = Field(ge=0, le=1, description="a job uses one GPU or none")
     partition: str | None = Field(description="null means the cluster's default")
     account: str | None = Field(description="null means yours by default")
     qos: str | None = Field(description="quality of service; null means yours by default")
@@ -264,10 +272,9 @@ SMOOTHED = {"robust", "exo_pair", "aot", "aot_unpaired"}  # the losses that read
 WHOLE_STEP = {"aot", "aot_unpaired", "sft"}  # those that sort the pairs, or average over all their tokens
 
 
-class DPO(Strict):
+class DPOSettings(Strict):
     """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290) and the losses that TRL knows."""
 
-    algorithm: Literal["dpo"]
     name: Name
     losses: tuple[DPOLoss, ...] = Field(
         min_length=1, description="TRL's loss types; [sigmoid] is DPO, [sigmoid, sft] RPO (arXiv:2404.19733)"
@@ -286,7 +293,7 @@ class DPO(Strict):
     )
 
     @model_validator(mode="after")
-    def _microbatches_divide(self) -> DPO:
+    def _microbatches_divide(self) -> DPOSettings:
         if self.pairs_per_step % self.pairs_per_microbatch:
             raise ValueError(
                 f"pairs_per_microbatch={self.pairs_per_microbatch} must divide pairs_per_step={self.pairs_per_step}"
@@ -294,7 +301,7 @@ class DPO(Strict):
         return self
 
     @model_validator(mode="after")
-    def _losses_have_what_they_need(self) -> DPO:
+    def _losses_have_what_they_need(self) -> DPOSettings:
         if len(self.losses) != len(self.loss_weights) or len(set(self.losses)) != len(self.losses):
             raise ValueError(
                 f"losses={list(self.losses)} and loss_weights={list(self.loss_weights)}: "
@@ -320,7 +327,42 @@ class DPO(Strict):
         return self.pairs_per_step
 
 
-Arm = Annotated[PPO | DPO, Field(discriminator="algorithm")]
+class DPO(DPOSettings):
+    """DPO from the base, on the shared ranking data."""
+
+    algorithm: Literal["dpo"]
+
+
+class Start(Strict):
+    """The checkpoint of another arm, of the same sweep and seed, that an arm starts from."""
+
+    arm: Name = Field(description="its arm.name; one that is itself trained from the base")
+    share: float = Field(gt=0, lt=1, description="of budget.num_prompts spent there; a multiple of one evaluation step")
+
+
+class PPOThenDPO(DPOSettings):
+    """A PPO arm up to a checkpoint, then DPO on pairs sampled from it, with it as the reference."""
+
+    algorithm: Literal["ppo_then_dpo"]
+    start: Start
+
+
+class Interpolation(Strict):
+    """A checkpoint's weights drawn back towards the base, without training (Wortsman et al. 2022, arXiv:2109.01903).
+
+    The evaluation points after the checkpoint lie evenly between it and the final weight.
+    """
+
+    algorithm: Literal["interpolation"]
+    name: Name
+    start: Start
+    weight: float = Field(
+        gt=0, lt=1, description="of the checkpoint in the final model: 1 is the checkpoint, 0 the base"
+    )
+
+
+Algorithm = Literal["ppo", "dpo", "ppo_then_dpo", "interpolation"]
+Arm = Annotated[PPO | DPO | PPOThenDPO | Interpolation, Field(discriminator="algorithm")]
 Engine = Annotated[LocalEngine | RayEngine | SlurmEngine, Field(discriminator="kind")]
 Tracker = Annotated[NoTracker | WandbTracker, Field(discriminator="kind")]
 
@@ -360,7 +402,23 @@ class RunSpec(Strict):
         return self
 
     @model_validator(mode="after")
+    def _starts_at_an_evaluation_point(self) -> RunSpec:
+        start, steps = start_of(self.arm), self.budget.num_evaluation_points - 1
+        if start is None:
+            return self
+        point = start_point(start, self.budget.num_evaluation_points)
+        if not 0 < point < steps or abs(start.share * steps - point) > SHARE_TOLERANCE:
+            valid = ", ".join(f"{k / steps:.4g}" for k in range(1, steps)) or "none, as there is no point in between"
+            raise ValueError(
+                f"arm.start.share={start.share:g}: arm {start.arm} keeps a checkpoint at each of the "
+                f"budget.num_evaluation_points={steps + 1} evaluation points only; valid shares are {valid}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _budget_fits_arm(self) -> RunSpec:
+        if not isinstance(self.arm, PPO | DPO):
+            return self  # what is left for it depends on the arm that it starts from: runner/plan.py
         if self.budget.num_prompts % self.arm.prompts_per_step:
             raise ValueError(
                 f"budget.num_prompts={self.budget.num_prompts} is not a multiple of the "
@@ -392,6 +450,13 @@ class RankingJobSpec(Strict):
     model: Model
     data: Data
     num_ranking_prompts: int
+
+
+class FreshPairsJobSpec(RankingJobSpec):
+    """Sample an arm's checkpoint, the one at evaluation point `start_point`, and rank the samples by gold."""
+
+    start_point: int
+    seed: int
 
 
 class RewardModelJobSpec(Strict):
@@ -435,7 +500,7 @@ class JudgedRun(Strict):
     """An arm x seed whose final samples are judged."""
 
     arm: Name
-    algorithm: Literal["ppo", "dpo"]
+    algorithm: Algorithm
     seed: int
 
     @property
@@ -455,12 +520,23 @@ class JudgementJobSpec(Strict):
 JobSpec = (
     GoldJobSpec
     | RankingJobSpec
+    | FreshPairsJobSpec
     | RewardModelJobSpec
     | BaseEvaluationJobSpec
     | EvaluationJobSpec
     | ArmJobSpec
     | JudgementJobSpec
 )
+
+
+def start_of(arm: PPO | DPO | PPOThenDPO | Interpolation) -> Start | None:
+    """Where an arm starts, or None for the base."""
+    return None if isinstance(arm, PPO | DPO) else arm.start
+
+
+def start_point(start: Start, num_points: int) -> int:
+    """The evaluation point of the other arm that an arm starts from."""
+    return round(start.share * (num_points - 1))
 
 
 def evaluation_updates(num_updates: int, num_points: int) -> list[int]:
@@ -476,6 +552,7 @@ def evaluation_updates(num_updates: int, num_points: int) -> list[int]:
 JOB_SPECS: dict[str, type[JobSpec]] = {
     "gold": GoldJobSpec,
     "ranking_data": RankingJobSpec,
+    "fresh_pairs": FreshPairsJobSpec,
     "reward_model": RewardModelJobSpec,
     "base_evaluation": BaseEvaluationJobSpec,
     "arm": ArmJobSpec,

@@ -10,6 +10,7 @@ from experiments.spec import (
     ArmJobSpec,
     BaseEvaluationJobSpec,
     EvaluationJobSpec,
+    FreshPairsJobSpec,
     GoldJobSpec,
     JobSpec,
     JudgementJobSpec,
@@ -26,8 +27,8 @@ def run_stage(
     Args:
         kind: a key of `experiments.spec.JOB_SPECS`.
         spec: the specification of that kind.
-        needs: folders of the finished jobs this one depends on, by role (the kind of each, or "arm"; a
-            judge's evaluations by their labels).
+        needs: folders of the finished jobs this one depends on, by role (the kind of each, or "arm"; "start" and
+            "start_evaluation" of the arm that one starts from; a judge's evaluations by their labels).
         folder: where the results go.
         cache_dir: where converted models lie.
         recorder: where metrics, samples and progress go.
@@ -44,6 +45,10 @@ def run_stage(
             from experiments.artifacts import ranking
 
             ranking.build(spec, needs["gold"], folder, cache_dir, recorder)
+        case "fresh_pairs", FreshPairsJobSpec():
+            from experiments.artifacts import ranking
+
+            ranking.build_fresh(spec, needs["start"], needs["gold"], folder, cache_dir, recorder)
         case "reward_model", RewardModelJobSpec():
             from experiments.artifacts import reward_model
 
@@ -55,18 +60,40 @@ def run_stage(
         case "evaluation", EvaluationJobSpec():
             from experiments.evaluation import evaluate
 
-            evaluate.evaluate_arm(spec, needs["arm"], needs["gold"], needs["reward_model"], cache_dir, recorder)
-        case "arm", ArmJobSpec(arm=arm) if arm.algorithm == "ppo":
-            from experiments.arms import ppo
-
-            ppo.train(spec, needs["ranking_data"], needs["reward_model"], needs["gold"], folder, cache_dir, recorder)
+            evaluate.evaluate_arm(
+                spec,
+                needs["arm"],
+                needs["gold"],
+                needs["reward_model"],
+                cache_dir,
+                recorder,
+                needs.get("start_evaluation"),
+            )
         case "arm", ArmJobSpec():
-            from experiments.arms import dpo
-
-            dpo.train(spec, needs["ranking_data"], folder, cache_dir, recorder)
+            _run_arm(spec, needs, folder, cache_dir, recorder)
         case "judgement", JudgementJobSpec():
             from experiments.evaluation.judging import job
 
             job.build(spec, needs, folder, cache_dir, recorder)
         case _:
             raise AssertionError(f"no stage for kind {kind!r} with {type(spec).__name__}")
+
+
+def _run_arm(spec: ArmJobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder) -> None:
+    match spec.arm.algorithm:
+        case "ppo":
+            from experiments.arms import ppo
+
+            ppo.train(spec, needs["ranking_data"], needs["reward_model"], needs["gold"], folder, cache_dir, recorder)
+        case "dpo":
+            from experiments.arms import dpo
+
+            dpo.train(spec, needs["ranking_data"], folder, cache_dir, recorder)
+        case "ppo_then_dpo":
+            from experiments.arms import dpo
+
+            dpo.train_staged(spec, needs["start"], needs["fresh_pairs"], folder, cache_dir, recorder)
+        case "interpolation":
+            from experiments.arms import interpolation
+
+            interpolation.build(spec, needs["start"], folder, recorder)

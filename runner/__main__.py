@@ -1,7 +1,8 @@
 """``python -m runner +sweep=NAME [--plan] [key=value …]``: compose, plan, execute.
 
 Hydra composes one configuration per arm x seed and does nothing else: the function it calls validates and collects.
-Then the plan is made, checked and run. Exit codes: 0 all finished, 1 a job failed, 2 bad input, 130 interrupted.
+Then the plan is made, checked and run. Exit codes: 0 all finished, 1 a job failed, 2 bad input, 3 stopped by
+`runner.stop`, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from experiments.errors import InputError
 from experiments.spec import RunSpec
 from runner.display import Display, show_plan
 from runner.engines import make_engine
-from runner.execute import execute
+from runner.execute import BAD_INPUT, INTERRUPTED, OK, execute
 from runner.plan import check_folder, check_keys, check_texts, make_plan
 from runner.problems import Problem, listing, siblings, unknown, validation_problems
 
@@ -38,21 +39,21 @@ def main(arguments: list[str]) -> int:
     try:
         runs = compose([argument for argument in arguments if argument != "--plan"])
         if not runs:
-            return 0  # Hydra answered by itself: --help, --cfg job
+            return OK  # Hydra answered by itself: --help, --cfg job
         plan = make_plan(runs)
         check_folder(plan)
         engine = make_engine(plan.engine, plan.folder)
         if "--plan" in arguments:
             show_plan(plan, engine.describe(), display)
-            return 0
+            return OK
         check_keys(plan)
         check_texts(plan)
         return execute(plan, engine, display, again=shlex.join(["python", "-m", "runner", *arguments]))
     except InputError as error:
         print(error, file=sys.stderr)
-        return 2
+        return BAD_INPUT
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 def compose(overrides: list[str]) -> list[RunSpec]:

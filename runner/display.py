@@ -1,23 +1,31 @@
-"""What a person sees: one line per event while a sweep runs, a table at its end, and the plan for ``--plan``."""
+"""What a person sees while a sweep runs, at its end, and of its plan; plain lines where there is no terminal."""
 
 from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from runner.estimate import Left, own_time_left
 from runner.ledger.reader import is_finished, newest_report, read_json
 from runner.plan import Job, Plan
 
 PROGRESS_SECONDS = 10.0  # between two lines of one stage
+SUMMARY_SECONDS = 60.0  # between two lines about the sweep
+NARROW = 70  # columns; below, a table keeps to what matters most
+LIVE_LINES = 5  # of the terminal that the live table leaves alone
+STATES = ("running", "died", "failed", "stopped", "interrupted", "skipped", "waiting", "finished", "reused")
 LOG_LINES = 8
 MAX_LINE = 300
 
@@ -31,23 +39,70 @@ class Result:
     seconds: float | None = None
 
 
+@dataclass(frozen=True)
+class Row:
+    """A job in a table."""
+
+    label: str
+    state: str  # one of STATES
+    text: str = ""  # how far it is, or why it has no result
+    seconds: float | None = None  # worked
+    left: float | None = None
+    status: Mapping[str, Any] = field(default_factory=dict)  # of one that runs
+
+    @classmethod
+    def of_result(cls, label: str, result: Result) -> Row:
+        """One that has ended."""
+        return cls(label, result.state, result.reason, result.seconds)
+
+    @classmethod
+    def of_status(cls, label: str, status: Mapping[str, Any], state: str = "running") -> Row:
+        """One that has written a status and not its end."""
+        return cls(label, state, progress_text(status), status.get("seconds"), own_time_left(status), status)
+
+
 @dataclass
 class _Seen:
-    """The last progress line of a job and where its stage began."""
+    """The last progress line of a job."""
 
     stage: str
-    began: float
-    done_at_start: int
     printed: float
     done: int
 
 
 class Display:
-    """Plain lines on a console."""
+    """Lines on a console and, while `watching` on a terminal, a live table below them."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._seen: dict[str, _Seen] = {}
+        self._summed_up = time.monotonic()
+        self._live: Live | None = None
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """While inside, `show` keeps a live table below the lines, where this is a terminal that can."""
+        if not self._console.is_terminal or self._console.is_dumb_terminal:
+            yield
+            return
+        with Live(console=self._console, auto_refresh=False, transient=True) as self._live:
+            try:
+                yield
+            finally:
+                self._live = None
+
+    def show(self, rows: Sequence[Row], summary: str) -> None:
+        """All jobs as they are now: the live table, or from time to time a line for each that runs and one for all."""
+        if self._live:
+            width, height = self._console.size
+            self._live.update(live_table(rows, summary, width, height), refresh=True)
+            return
+        for row in rows:
+            if row.status:
+                self.progress(row.label, row.status)
+        if time.monotonic() - self._summed_up >= SUMMARY_SECONDS:
+            self._summed_up = time.monotonic()
+            self.event("sweep", summary)
 
     def say(self, text: str) -> None:
         """One line as it is."""
@@ -65,12 +120,11 @@ class Display:
         """A line for a new stage, and one every few seconds while it advances."""
         stage, done = str(status.get("stage", "")), int(status.get("done") or 0)
         seen, moment = self._seen.get(label), time.monotonic()
-        if seen is None or seen.stage != stage:
-            seen = self._seen[label] = _Seen(stage, moment, done, moment, done)
-        elif done == seen.done or moment - seen.printed < PROGRESS_SECONDS:
+        if seen and seen.stage == stage and (done == seen.done or moment - seen.printed < PROGRESS_SECONDS):
             return
-        seen.printed, seen.done = moment, done
-        self.event(label, progress_text(status, done - seen.done_at_start, moment - seen.began))
+        self._seen[label] = _Seen(stage, moment, done)
+        left = own_time_left(status)
+        self.event(label, progress_text(status) + (f", {duration(left)} left" if left else ""))
 
     def summary(self, plan: Plan, results: Mapping[str, Result], again: str) -> None:
         """The table of all jobs, what went wrong and how to repeat it, and the report.
@@ -81,7 +135,8 @@ class Display:
             again: what a person types to go on with this sweep.
         """
         self._console.print()
-        self._console.print(results_table(plan, results))
+        rows = [Row.of_result(job.label, results[job.label]) for job in plan.jobs]
+        self._console.print(jobs_table(rows, self._console.width))
         failed = [job for job in plan.jobs if results[job.label].state == "failed"]
         for job in failed:
             self._failure(job, results[job.label])
@@ -111,13 +166,42 @@ class Display:
             self.say(f"the report has no headline: {clean(str(error))}")
 
 
-def results_table(plan: Plan, results: Mapping[str, Result]) -> Table:
-    """One row for every job: what became of it, how long it worked, and why it has no result."""
-    table = _table("state", "time", "why")
-    for job in plan.jobs:
-        result = results[job.label]
-        table.add_row(*map(Text, (job.label, result.state, duration(result.seconds), clean(result.reason))))
+def jobs_table(rows: Sequence[Row], width: int) -> Table:
+    """One row for every job: its state, how long it has worked, how far it is or why it has no result, and time left.
+
+    Args:
+        rows: the jobs.
+        width: columns of the terminal. Where it is narrow, only job, state and what there is to say are shown.
+    """
+    columns = ["state", "", "left"] if width < NARROW else ["state", "time", "", "left"]
+    columns = columns if any(row.left for row in rows) else columns[:-1]
+    table = _table(*columns, narrow=width < NARROW)
+    for row in rows:
+        cells = {"state": row.state, "time": duration(row.seconds), "": clean(row.text), "left": duration(row.left)}
+        table.add_row(Text(clean(row.label)), *(Text(cells[column]) for column in columns))
     return table
+
+
+def live_table(rows: Sequence[Row], summary: str, width: int, height: int) -> Group:
+    """The jobs that have something to say, as many as there is room for, each in one line, and the sweep in one."""
+    busy = [row for row in rows if row.state not in {"waiting", "finished", "reused", "skipped"}]
+    busy.sort(key=lambda row: STATES.index(row.state))
+    room = max(1, height - LIVE_LINES)
+    table = jobs_table(busy[:room], width)
+    for column in table.columns:
+        column.no_wrap, column.overflow = True, "ellipsis"
+    more = [Text(f"… and {len(busy) - room} more")] if len(busy) > room else []
+    return Group(table, *more, Text(summary, no_wrap=True, overflow="ellipsis"))
+
+
+def summary_line(rows: Iterable[Row], left: Left | None) -> str:
+    """A sweep in one line: how many jobs are in which state, and the time left."""
+    count = Counter(row.state for row in rows)
+    done = count.pop("finished", 0) + count.pop("reused", 0)
+    parts = [f"{done} of {done + count.total()} finished"]
+    parts += [f"{count[state]} {state}" for state in STATES if count[state]]
+    time_left = f"{'at least' if left.at_least else 'about'} {duration(left.seconds)} left; " if left else ""
+    return time_left + ", ".join(parts)  # what matters most comes first: a narrow terminal cuts the end
 
 
 def show_plan(plan: Plan, where: str, display: Display) -> None:
@@ -138,25 +222,28 @@ def show_plan(plan: Plan, where: str, display: Display) -> None:
         display.say(f"  {'ok ' if check.ok else 'NO '} {check.check}: {check.value}")
 
 
-def progress_text(status: Mapping[str, Any], done: int, seconds: float) -> str:
-    """Stage, progress, speed, the latest numbers and the time left.
+def progress_text(status: Mapping[str, Any]) -> str:
+    """Stage, progress, speed and the latest numbers of a job.
 
     Args:
-        status: content of ``status.json``.
-        done: units done since the stage began.
-        seconds: since then; the speed comes from both.
+        status: content of ``status.json``; empty where the job has not written any.
     """
     total, unit = int(status.get("total") or 0), status.get("unit", "")
-    parts = [f"{status.get('stage')} {status.get('done')}/{total} {unit}" if total else f"{status.get('stage')}"]
-    rate = done / seconds if done > 0 and seconds > 0 else 0.0
-    if rate:
+    stage = status.get("stage", "starting")
+    parts = [f"{stage} {status.get('done')}/{total} {unit}" if total else f"{stage}"]
+    if rate := _rate(status):
         parts.append(f"{rate:.1f} {unit}/s" if rate >= 1 else f"{60 * rate:.1f} {unit}/min")
     parts += [f"{name} {value:.3g}" for name, value in status.get("latest", {}).items() if value is not None]
     parts += [f"FLAG {name.replace('_', ' ')} ({rows}x)" for name, rows in status.get("flags", {}).items()]
-    left = total - int(status.get("done") or 0)
-    if rate and left > 0:
-        parts.append(f"{duration(left / rate)} left")
     return ", ".join(parts)
+
+
+def _rate(status: Mapping[str, Any]) -> float:
+    """Units a second since the count began, 0 where nothing is known."""
+    began = status.get("counted_from") or {}
+    done = int(status.get("done") or 0) - int(began.get("done") or 0)
+    seconds = float(status.get("counted_to") or 0) - float(began.get("seconds") or 0)
+    return done / seconds if done > 0 and seconds > 0 else 0.0
 
 
 def duration(seconds: float | None) -> str:
@@ -164,6 +251,8 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
@@ -191,10 +280,10 @@ def find_offline_runs(plan: Plan) -> list[str]:
     return [str(folder) for folder in unsent]
 
 
-def _table(*columns: str) -> Table:
-    """A borderless table whose first column is the job, never cut."""
+def _table(*columns: str, narrow: bool = False) -> Table:
+    """A borderless table whose first column is the job, in one piece where there is room for it."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("job", no_wrap=True)
+    table.add_column("job", no_wrap=not narrow, overflow="fold")
     for column in columns:
         table.add_column(column)
     return table

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,19 +18,49 @@ from filelock import FileLock, Timeout
 from experiments.errors import InputError
 from runner.display import Display, Result
 from runner.engines import Cause, Engine, Outcome, Task
-from runner.ledger.reader import is_finished, read_status
+from runner.ledger.driver import DriverFile
+from runner.ledger.reader import (
+    damaged_files,
+    has_ended_well,
+    is_finished,
+    newest_report,
+    read_json,
+    read_status,
+)
+from runner.ledger.requests import (
+    Request,
+    ask_job,
+    driver_requests,
+    forget_driver_requests,
+    forget_job_request,
+    is_asked_to_end,
+)
 from runner.ledger.writer import record_end
+from runner.memory import learn, needed_bytes
 from runner.plan import COMPARING, SHARED, Job, Plan, with_needs
+from runner.retry import DIVISOR, read_retry, retry_smaller
+from runner.watch import Watch, records
 
+OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 POLL_SECONDS = 0.2
-FOLLOWED_BY = {"gold": "ranking_data", "arm": "evaluation"}  # by kind: what goes on in the same process
+LISTEN_SECONDS = 1.0  # between two looks for requests
+LOCK_SECONDS = 1.0  # `runner.status` tries the lock for an instant
+FOLLOWED_BY = {
+    "gold": "ranking_data",
+    "fresh_pairs": "arm",
+    "arm": "evaluation",
+}  # by kind: what goes on in the same process
 GOOD = {"finished", "reused"}
 CAUSES: dict[Cause, str] = {
-    "time_limit": "ended, because it took longer than engine.time_limit_minutes",
+    "time_limit": "ended by its time limit",
     "cancelled": "cancelled",
     "node_lost": "its node was lost",
     "preempted": "preempted by the cluster",
+    "not_started": "could not be started",
+    "out_of_memory": "killed by the system for want of memory",
+    "no_word": "did not come to start the job, or to say how it ended",
 }
+SMALLER = f"passes that are {DIVISOR} times smaller"
 JOB_COMMAND = (sys.executable, "-m", "runner.job")
 
 
@@ -46,7 +77,8 @@ def execute(
         again: what a person types to go on with this sweep.
 
     Returns:
-        The exit code: 0 if everything finished, 1 if a job failed, 130 after Ctrl-C or a request to end.
+        The exit code: 0 if everything finished, 1 if a job failed, 3 if none failed but some were stopped by
+        `runner.stop`, 130 after Ctrl-C or a signal to end.
 
     Raises:
         InputError: another process works on this sweep.
@@ -54,7 +86,7 @@ def execute(
     plan.folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(plan.folder / "sweep.lock")
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
         raise InputError(f"another `python -m runner` works in {plan.folder}; name=… chooses another folder") from None
     try:
@@ -65,19 +97,36 @@ def execute(
 
 
 def _execute(plan: Plan, engine: Engine, display: Display, command: Sequence[str], again: str) -> int:
-    walk = Walk(plan, engine, display, command)
+    plan.write()
+    forget_driver_requests(plan.folder)
+    driver = DriverFile(plan.folder, again, engine.describe())
+    walk, code = Walk(plan, engine, display, driver, command), FAILED
     try:
-        plan.write()
         display.say(f"sweep {plan.name} in {plan.folder}: {engine.describe()}")
         engine.open()
-        walk.run()
+        with display.watching():
+            walk.run()
+        code = exit_code(walk.results.values())
+    except InputError:
+        code = BAD_INPUT
+        raise
     except KeyboardInterrupt:
+        code = INTERRUPTED
         display.say(f"\ninterrupted; ending the jobs. The same command goes on from here: {again}")
-        return 130
     finally:
         engine.stop()
-    display.summary(plan, walk.results, again)
-    return 0 if all(result.state in GOOD for result in walk.results.values()) else 1
+        driver.end(records({}, walk.results), code)
+    if code != INTERRUPTED:
+        display.summary(plan, walk.results, again)
+    return code
+
+
+def exit_code(results: Iterable[Result]) -> int:
+    """What the whole sweep's process ends with."""
+    states = {result.state for result in results}
+    if "failed" in states:
+        return FAILED
+    return STOPPED if "stopped" in states else OK
 
 
 @contextmanager
@@ -94,7 +143,9 @@ def _requests_to_end_as_ctrl_c() -> Iterator[None]:
 class Walk:
     """One walk over a plan. ``results`` fills up until every job has one."""
 
-    def __init__(self, plan: Plan, engine: Engine, display: Display, command: Sequence[str]) -> None:
+    def __init__(
+        self, plan: Plan, engine: Engine, display: Display, driver: DriverFile, command: Sequence[str]
+    ) -> None:
         self.results: dict[str, Result] = {}
         self._jobs = {job.label: job for job in plan.jobs}
         self._one_process = plan.engine.artifacts_in_one_process
@@ -104,6 +155,11 @@ class Walk:
         self._display = display
         self._command = tuple(command)
         self._running: dict[str, tuple[Job, ...]] = {}
+        self._watch = Watch(display, driver)
+        self._folder, self._attempt = plan.folder, driver.attempt
+        self._obeyed: set[Request] = set()
+        self._stopping: set[str] = set()
+        self._listened = float("-inf")
 
     def run(self) -> None:
         """Until every job has a result."""
@@ -114,18 +170,30 @@ class Walk:
             self._settle_finished()
             for outcome in self._engine.poll():
                 self._settle(outcome)
-            self._show_progress()
+            self._obey()
+            self._watch.look(self._jobs, self.results, self._working())
             time.sleep(POLL_SECONDS if self._running else 0)
 
     # ---------------------------------------------------------------------------------------------- what need not start
     def _reuse(self) -> None:
         """Recognise what an earlier run has finished."""
         for job in self._jobs.values():
-            if is_finished(job.folder, job.identity):
+            if is_finished(job.folder, job.identity) and not (job.kind == "report" and self._is_torn(job)):
+                _mend_specification(job)
                 share(job)
                 self.results[job.label] = Result("reused", seconds=_seconds(job.folder))
+            elif has_ended_well(job.folder, job.identity):
+                what = "; ".join(damaged_files(job.folder)) or "its report.json cannot be read"
+                self._display.event(job.label, f"had finished, but is damaged and done again: {what}")
         if self.results:
             self._display.say(f"finished before, and taken as it is: {', '.join(self.results)}")
+
+    def _is_torn(self, report: Job) -> bool:
+        try:
+            read_json(newest_report(report.folder.parent) / "report.json")
+        except (OSError, ValueError):
+            return True
+        return False
 
     def _skip(self) -> None:
         """Give up jobs whose needs failed. The plan lists needs first, so one pass finds all of them."""
@@ -150,11 +218,13 @@ class Walk:
             group = self._group(ready)
             command = (*self._command, *(str(job.folder) for job in group))
             log = ready.folder / "log.txt"
-            task = Task(ready.label, command, log, self._is_wide(group), self._time_limit)
+            main, gpu = (needed_bytes(group, device) for device in ("cpu", "gpu"))
+            task = Task(ready.label, command, log, self._is_wide(group), self._time_limit, main, gpu)
             if not self._engine.can_take(task):
                 return
             for job in group:
                 job.file.write(job.folder)
+                forget_job_request(job.folder)  # an old one must not excuse a new failure
             followers = ", ".join(job.label for job in group[1:])
             self._display.event(
                 ready.label, f"started, followed in one process by {followers}" if followers else "started"
@@ -185,19 +255,21 @@ class Walk:
         unfinished = [job for job in self._jobs.values() if job.label not in self.results]
         if self._one_process and first.kind in SHARED:
             return tuple(job for job in unfinished if job.kind in SHARED)
-        settled = {*self.results, first.label}
-        followers = (
-            job
-            for job in unfinished
-            if job.kind == FOLLOWED_BY.get(first.kind)
-            and first.label in job.needs.values()
-            and settled.issuperset(job.needs.values())
-        )
-        return (first, *followers)
+        group = [first]
+        for job in unfinished:  # needs come first in a plan
+            goes_on = job.kind == FOLLOWED_BY.get(group[-1].kind) and group[-1].label in job.needs.values()
+            if goes_on and {*self.results, *(member.label for member in group)}.issuperset(job.needs.values()):
+                group.append(job)
+        return tuple(group)
 
     def _is_wide(self, group: tuple[Job, ...]) -> bool:
         """Fixed by the settings, not by what is left to do: thread counts must not depend on the past."""
         return any(job.wide or (self._one_process and job.kind in SHARED) for job in group)
+
+    def _working(self) -> list[Job]:
+        """Of each process the job that it works on now; the ones that follow wait."""
+        left = [[job for job in group if job.label not in self.results] for group in self._running.values()]
+        return [jobs[0] for jobs in left if jobs]
 
     # -------------------------------------------------------------------------------------------------------- what ends
     def _settle_finished(self) -> None:
@@ -208,40 +280,91 @@ class Walk:
                     self._finish(job)
 
     def _settle(self, outcome: Outcome) -> None:
-        """Read from each folder of an ended process what became of its job."""
-        for job in self._running.pop(outcome.name):
-            if job.label in self.results:
-                continue
-            if is_finished(job.folder, job.identity):
+        """Read from each folder of an ended process what became of its job.
+
+        The first that did not finish ended it; those after it never began, and are started again or skipped.
+        """
+        group = self._running.pop(outcome.name)
+        for job in group:
+            if job.label not in self.results and is_finished(job.folder, job.identity):
                 self._finish(job)
-                continue
-            self._give_up(job, "failed", failure_reason(outcome, read_status(job.folder) or {}))
-            break  # the rest of the group never started: it is started again, or skipped for what it needs
+        left = [job for job in group if job.label not in self.results]
+        stopped = [job for job in left if job.label in self._stopping or _was_asked(job)]
+        for job in stopped:
+            self._give_up(job, "stopped", "on request")
+        if left and not stopped:
+            if lack := retry_smaller(left[0], outcome):
+                self._display.event(left[0].label, f"{lack}; it starts once more, with {SMALLER}")
+            else:
+                self._give_up(left[0], "failed", failure_reason(outcome, read_status(left[0].folder) or {}))
 
     def _finish(self, job: Job) -> None:
         share(job)
-        self.results[job.label] = Result("finished", seconds=_seconds(job.folder))
-        self._display.event(job.label, "finished")
+        learn(job)
+        note = f"with {SMALLER}, after it had run out of memory" if read_retry(job.folder, job.identity) else ""
+        self.results[job.label] = Result("finished", note, _seconds(job.folder))
+        self._display.event(job.label, f"finished {note}".strip())
 
     def _give_up(self, job: Job, state: str, reason: str) -> None:
         """Keep why a job has no result, also in the sweep's own folders: a killed job could not say so itself."""
-        seconds = _seconds(job.folder) if state == "failed" else None
+        seconds = None if state == "skipped" else _seconds(job.folder)
         self.results[job.label] = Result(state, reason, seconds)
         self._display.event(job.label, f"{state}: {reason}")
         if job.folder == job.ledger:  # an artifact's folder in the cache may be in use by another sweep
             record_end(job.folder, job.identity, state, reason)
 
-    def _show_progress(self) -> None:
-        for group in self._running.values():
-            for job in group:
-                status = read_status(job.folder)
-                if status and status.get("state") == "running" and status.get("identity") == job.identity:
-                    self._display.progress(job.label, status)
+    # ------------------------------------------------------------------------------------------------ what is asked for
+    def _obey(self) -> None:
+        """Stop what `runner.stop` asks to stop."""
+        if time.monotonic() - self._listened < LISTEN_SECONDS:
+            return
+        self._listened = time.monotonic()
+        for request in driver_requests(self._folder, self._attempt):
+            if request not in self._obeyed:
+                self._obeyed.add(request)
+                self._display.event(request.arm or "sweep", "is stopped on request")
+                for job in self._asked(request):
+                    self._stop(job)
+
+    def _asked(self, request: Request) -> list[Job]:
+        """The jobs to stop: all that have no result or, of an arm, those that wait for no other of its jobs."""
+        left = {label: job for label, job in self._jobs.items() if label not in self.results}
+        if request.arm is None:
+            return list(left.values())
+        own = {label: job for label, job in left.items() if belongs(label, request.arm)}
+        return [job for job in own.values() if not own.keys() & set(job.needs.values())]
+
+    def _stop(self, job: Job) -> None:
+        """End a job that runs; one that waits never starts."""
+        task = next((name for name, group in self._running.items() if job in group), None)
+        if task is None:
+            self._give_up(job, "stopped", "on request")
+            return
+        self._stopping.add(job.label)
+        status = read_status(job.folder) or {}
+        if status.get("state") == "running":
+            ask_job(job.folder, str(status.get("attempt")))  # so that it knows why, and on any engine
+        self._engine.cancel(task)
+
+
+def belongs(label: str, arm: str) -> bool:
+    """Whether a job is one of an arm's, or of one of its seeds."""
+    return label == arm or label.startswith(f"{arm}/")
+
+
+def _mend_specification(job: Job) -> None:
+    """Write a finished job's ``spec.json`` again where it is torn; the plan knows what stood in it."""
+    try:
+        torn = read_json(job.folder / "spec.json").get("identity") != job.identity
+    except (OSError, ValueError):
+        torn = True
+    if torn:
+        job.file.write(job.folder)
 
 
 def share(job: Job) -> None:
     """Copy a shared artifact's record, without weights, into the sweep's folder, which so explains itself."""
-    if job.folder == job.ledger or is_finished(job.ledger, job.identity):
+    if job.folder == job.ledger or _is_shared(job):
         return
     unfinished = job.ledger.with_name(f".{job.ledger.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -255,6 +378,15 @@ def share(job: Job) -> None:
     unfinished.rename(job.ledger)
 
 
+def _is_shared(job: Job) -> bool:
+    """Whether the record in the sweep's folder is what the artifact's own folder holds."""
+    records = [path for path in job.folder.glob("*.json*") if path.is_file()] + list(job.folder.glob("samples/*"))
+    copies = [job.ledger / path.relative_to(job.folder) for path in records]
+    return all(
+        copy.is_file() and filecmp.cmp(path, copy, shallow=False) for path, copy in zip(records, copies, strict=True)
+    )
+
+
 def failure_reason(outcome: Outcome, status: dict[str, Any]) -> str:
     """Why a job did not finish, in one line: what the engine did or saw, and what the job itself said last."""
     code = outcome.exit_code
@@ -266,6 +398,11 @@ def failure_reason(outcome: Outcome, status: dict[str, Any]) -> str:
     if code == 1 and status.get("error"):
         return str(status["error"])
     return "interrupted" if code == 130 else f"exit code {code}; its log says more"
+
+
+def _was_asked(job: Job) -> bool:
+    """Whether the job itself was asked to end, in the attempt that it wrote of last."""
+    return is_asked_to_end(job.folder, str((read_status(job.folder) or {}).get("attempt")))
 
 
 def _seconds(folder: Path) -> float | None:

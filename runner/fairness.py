@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.spec import RunSpec
+from experiments.spec import PPOThenDPO, RunSpec, start_of
 
 # Each shared artifact and the keys of conf/ it is made from, beyond those of the artifacts it needs.
 MADE_FROM: dict[str, dict[str, Any]] = {
@@ -48,10 +48,19 @@ def fairness_checks(
     return (
         _check("base model", f"{model.path}, {model.dtype}, {fingerprints[first][:19]}", bases),
         *(_artifact_check(kind, runs, identities) for kind in MADE_FROM),
-        _check("prompt presentations", str(budget.num_prompts), presentations),
+        _check("prompt presentations", f"{budget.num_prompts}{_divided(runs.values())}", presentations),
+        Check("gold labels", _labels(runs.values()), True),
         _check("evaluation points", str(budget.num_evaluation_points), points),
         _seed_check(runs.values()),
     )
+
+
+def num_fresh_labels(run: RunSpec) -> int:
+    """Gold labels of a staged arm's own samples: as many for a prompt presentation as a DPO arm from the base has."""
+    if not isinstance(run.arm, PPOThenDPO):
+        return 0
+    num_prompts = max(1, round(run.budget.num_ranking_prompts * (1 - run.arm.start.share)))
+    return num_prompts * run.data.samples_per_prompt
 
 
 def differences(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -72,6 +81,20 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, inner in value.items():
         flat |= flatten(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) else {prefix + key: inner}
     return flat
+
+
+def _divided(runs: Iterable[RunSpec]) -> str:
+    """How arms that start from a checkpoint divide the same total."""
+    starts = {run.arm.name: start for run in runs if (start := start_of(run.arm))}
+    return "".join(f"; {name}: the first {100 * start.share:g} % as {start.arm}" for name, start in starts.items())
+
+
+def _labels(runs: Iterable[RunSpec]) -> str:
+    """Not equal, but said: a staged arm's first stage has used the shared labels, and its second needs new ones."""
+    listed = list(runs)
+    shared = listed[0].budget.num_ranking_prompts * listed[0].data.samples_per_prompt
+    fresh = {run.arm.name: number for run in listed if (number := num_fresh_labels(run))}
+    return f"{shared} shared by all" + "".join(f"; {name}: {number} more" for name, number in fresh.items())
 
 
 def _check(name: str, value: str, facts: Mapping[str, Mapping[str, Any]]) -> Check:

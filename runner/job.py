@@ -23,14 +23,18 @@ from types import FrameType
 
 from filelock import FileLock
 
-from experiments.errors import InputError
+from experiments import passes
+from experiments.errors import InputError, is_out_of_memory
 from experiments.records import RESUME_FOLDER
 from runner.engines import PARENT_VARIABLE
 from runner.jobfile import JobFile, read_job_file
 from runner.ledger.files import timestamp, write_json
+from runner.ledger.integrity import fingerprints
 from runner.ledger.provenance import provenance
-from runner.ledger.reader import PREFERENCES, is_finished, newest_report, read_json
-from runner.ledger.writer import LedgerRecorder, StatusFile
+from runner.ledger.reader import PREFERENCES, is_finished, newest_report, read_json, read_metrics
+from runner.ledger.requests import is_asked_to_end
+from runner.ledger.writer import LedgerRecorder, StatusFile, TornLedgerError
+from runner.retry import read_retry
 from runner.trackers import Tracker, make_tracker
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -49,8 +53,9 @@ LEFTOVERS = (  # what an attempt appends to or adds to; the log is kept
     "adapters",
     PREFERENCES,
 )
-PARENT_CHECK_SECONDS = 1.0
-PARENT_GRACE_SECONDS = 30.0
+CHECK_SECONDS = 1.0
+GRACE_SECONDS = 30.0
+STOPPED = ("stopped", "on request")
 
 
 def main(arguments: list[str]) -> int:
@@ -112,11 +117,12 @@ def check_needs(job: JobFile) -> None:
         raise InputError(f"{job.label} cannot start: not finished, or finished as something else: {'; '.join(missing)}")
 
 
-def _attempt(job: JobFile, folder: Path) -> int:
-    """One attempt: its beginning, its work and its end are all in the ledger."""
+def _attempt(job: JobFile, folder: Path, can_go_on: bool = True) -> int:
+    """One attempt: its beginning, its work and its end are all in the ledger. ``can_go_on``: from a checkpoint."""
     print(f"--- {timestamp()} {job.label} starts, process {os.getpid()}", flush=True)
-    _clear(folder)
-    status = StatusFile(folder, job.identity)
+    _clear(folder, can_go_on=can_go_on and _is_readable(folder))
+    retry = read_retry(folder, job.identity) or {}
+    status = StatusFile(folder, job.identity, retry.get("pass_divisor", 1))
     tracker = Tracker()
     code = FAILED
     try:
@@ -125,14 +131,21 @@ def _attempt(job: JobFile, folder: Path) -> int:
             "identity": job.identity,
             "inputs": job.inputs,
             "needs": {role: need.identity for role, need in job.needs.items()},
+            "retry": {key: retry[key] for key in ("pass_divisor", "because", "time") if key in retry} or None,
         }
         write_json(folder / "provenance.json", origin | hashes)
         tracker = make_tracker(job, folder, (origin["git"] or {}).get("commit"))
-        _work(job, folder, LedgerRecorder(folder, status, tracker), tracker)
-        status.end("finished")
+        with _alive(folder, status), passes.divided(retry.get("pass_divisor", 1)):
+            _work(job, folder, LedgerRecorder(folder, status, tracker), tracker)
+        files = {} if job.kind == "report" else fingerprints(folder)  # a report is signed and written again
+        status.finish(files, _peak_memory())
         code = OK
+    except TornLedgerError as error:
+        print(f"{error}; it starts over", flush=True)
+        tracker.close(FAILED)
+        return _attempt(job, folder, can_go_on=False)
     except KeyboardInterrupt:
-        status.end("interrupted")
+        status.end(*(STOPPED if is_asked_to_end(folder, status.attempt) else ("interrupted",)))
         code = INTERRUPTED
     except Exception as error:  # the boundary of the process: everything becomes a status, a log entry and an exit code
         _report_failure(folder, error, status)
@@ -161,21 +174,42 @@ def _make_report(folder: Path, tracker: Tracker) -> None:
 
 def _report_failure(folder: Path, error: Exception, status: StatusFile) -> None:
     """Traceback to the output and, where that is a terminal, to the log as well; one line to the status."""
+    traceback.clear_frames(error.__traceback__)  # what they hold may be all the memory there is
     text = str(error) if isinstance(error, InputError) else traceback.format_exc()
     print(text, file=sys.stderr, flush=True)
     if sys.stdout.isatty():
         with (folder / "log.txt").open("a", encoding="utf-8") as log:
             log.write(text + "\n")
     lines = str(error).splitlines() or [""]
-    status.end("failed", lines[0] if isinstance(error, InputError) else f"{type(error).__name__}: {lines[0]}")
+    reason = lines[0] if isinstance(error, InputError) else f"{type(error).__name__}: {lines[0]}"
+    status.end("failed", reason, out_of_memory=is_out_of_memory(error))
 
 
-def _clear(folder: Path) -> None:
+def _peak_memory() -> dict[str, int] | None:
+    """What the process took of its device; a job that never loaded torch is too small to matter."""
+    if "torch" not in sys.modules:
+        return None
+    from experiments.meter import peak_memory
+
+    return peak_memory()
+
+
+def _is_readable(folder: Path) -> bool:
+    """Whether the rows of an earlier attempt are whole, but for the last, which a killed job may have torn."""
+    try:
+        read_metrics(folder)
+    except (OSError, ValueError) as error:
+        print(f"{error}; it starts over", flush=True)
+        return False
+    return True
+
+
+def _clear(folder: Path, can_go_on: bool) -> None:
     """Remove what a half-finished attempt left, unless there is a checkpoint to go on from."""
-    if any(folder.glob(f"*{RESUME_FOLDER}*")):
+    checkpoints = list(folder.glob(f"*{RESUME_FOLDER}*"))
+    if checkpoints and can_go_on:
         return
-    for name in LEFTOVERS:
-        path = folder / name
+    for path in [*checkpoints, *(folder / name for name in LEFTOVERS)]:
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -220,6 +254,28 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def _alive(folder: Path, status: StatusFile) -> Iterator[None]:
+    """While it works, a second thread writes heartbeats and listens for a request to end."""
+    ended = threading.Event()
+    threading.Thread(target=_live, args=(folder, status, ended), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _live(folder: Path, status: StatusFile, ended: threading.Event) -> None:
+    while not ended.wait(CHECK_SECONDS):
+        if is_asked_to_end(folder, status.attempt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            if not ended.wait(GRACE_SECONDS):  # the main thread is stuck and does not listen
+                status.end(*STOPPED)
+                os.killpg(os.getpgid(0), signal.SIGKILL)
+        with contextlib.suppress(OSError):  # the disk is full: the next heartbeat tries again
+            status.heartbeat()
+
+
 def _watch_parent() -> None:
     """End when the engine's process is gone: a killed driver must not leave training behind."""
     parent = os.environ.get(PARENT_VARIABLE)
@@ -229,9 +285,9 @@ def _watch_parent() -> None:
 
 def _end_with_parent(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(PARENT_CHECK_SECONDS)
+        time.sleep(CHECK_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(PARENT_GRACE_SECONDS)
+    time.sleep(GRACE_SECONDS)
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 

@@ -4,6 +4,12 @@
                    │               └──► base evaluation   ├──► evaluation of each arm ──► (judges) ──► report
                    └──► dpo arms ─────────────────────────┘
 
+    An arm may start from another's checkpoint. It then waits for that arm to finish, and its evaluation for that of the
+    other, whose points up to the checkpoint it shares:
+
+    ppo arm ──► fresh pairs, sampled from the checkpoint ──► dpo stage ──┬──► its evaluation
+       └──► evaluation of the ppo arm ───────────────────────────────────┘
+
 A job's identity is the hash of what its result depends on. Equal identities are one job, so shared artifacts are
 built once.
 """
@@ -21,6 +27,7 @@ from experiments.evaluation.judging.key import api_key
 from experiments.evaluation.judging.template import TEMPLATE_SHA256
 from experiments.inputs.fingerprint import (
     data_fingerprint,
+    embedder_fingerprint,
     is_our_reward_model,
     model_fingerprint,
     reward_model_fingerprint,
@@ -31,25 +38,35 @@ from experiments.spec import (
     BaseEvaluationJobSpec,
     Engine,
     EvaluationJobSpec,
+    FreshPairsJobSpec,
     GoldJobSpec,
     JobSpec,
     JudgedRun,
     JudgementJobSpec,
     Model,
+    PPOThenDPO,
     RankingJobSpec,
     RewardModelJobSpec,
     RunSpec,
+    Start,
+    start_of,
+    start_point,
 )
-from runner.fairness import Check, differences, fairness_checks, flatten
+from runner.check_texts import check_texts as check_texts_apart
+from runner.fairness import Check, differences, fairness_checks, flatten, num_fresh_labels
 from runner.jobfile import JobFile, Need, digest, identity_of
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.reader import NUMBERED_REPORT, is_finished, read_json
 from runner.problems import Problem, listing
+from runner.starts import label_of, label_of_start, start_problems
 
 SHARED = ("gold", "ranking_data", "reward_model", "base_evaluation")
-# What holds others up comes first, and the shortest last, so that no long job is left to run alone. DPO arms need no
-# reward model, so they can start beside it.
-ORDER = ("gold", "ranking_data", "reward_model", "dpo", "ppo", "evaluation", "base_evaluation", "judgement", "report")
+# What holds others up comes first (first_stage: an arm that others start from), and the shortest last, so that no long
+# job is left to run alone. DPO arms need no reward model, so they can start beside it.
+ORDER = (
+    "gold", "ranking_data", "reward_model", "first_stage", "dpo", "ppo", "fresh_pairs", "ppo_then_dpo", "interpolation",
+    "evaluation", "base_evaluation", "judgement", "report",
+)  # fmt: skip
 COMPARING = {"judgement", "report"}  # take those arms that there are, and are made again when others join
 SETTINGS = ("model", "data", "reward_model", "evaluation", "budget")
 RESERVED = {"base", "shared", "report", "judges"}
@@ -149,8 +166,8 @@ def make_plan(runs: Sequence[RunSpec]) -> Plan:
         InputError: an arm is listed twice, arms disagree on what a sweep has once, a model or data path cannot be
             used, or the comparison would not be fair. All that is wrong is listed.
     """
-    _refuse(_listed_twice(runs) + _reserved_names(runs) + _disagreements(runs))
-    arms = [_jobs_of(run, inputs) for run, inputs in zip(runs, _inputs(runs), strict=True)]
+    _refuse(_listed_twice(runs) + _reserved_names(runs) + _disagreements(runs) + start_problems(runs))
+    arms = _jobs_of_all(runs)
     fairness = _fairness(runs, arms)
     _refuse(
         [Problem("", f"the comparison is not fair: {check.check}: {check.value}") for check in fairness if not check.ok]
@@ -171,10 +188,8 @@ def check_texts(plan: Plan) -> None:
     asking = [job for job in plan.jobs if job.kind in {"gold", "ranking_data", "base_evaluation"}]
     if all(is_finished(job.folder, job.identity) for job in asking):
         return
-    from experiments.inputs import texts  # with pandas, which planning alone has no need of
-
     run = plan.runs[0]  # the fairness checks have made sure that every arm has the same data
-    texts.check_texts(run.data, run.budget.num_ranking_prompts, run.budget.num_evaluation_prompts)
+    check_texts_apart(run.data, run.budget.num_ranking_prompts, run.budget.num_evaluation_prompts)
 
 
 def check_keys(plan: Plan) -> None:
@@ -193,11 +208,6 @@ def check_keys(plan: Plan) -> None:
 def run_folder(run: RunSpec) -> Path:
     """The sweep's folder, RUNS_DIR."""
     return Path(run.runs_dir).expanduser().absolute() / run.name
-
-
-def label_of(run: RunSpec) -> str:
-    """How an arm x seed is called."""
-    return f"{run.arm.name}/seed{run.seed}"
 
 
 def with_needs(job: Job, there: Mapping[str, Job]) -> Job:
@@ -237,7 +247,11 @@ def check_folder(plan: Plan) -> None:
 
 # ------------------------------------------------------------------------------------------------------------- the jobs
 def _inputs(runs: Sequence[RunSpec]) -> list[dict[str, str]]:
-    """Fingerprints of each arm's base model and data, each computed once. Raises InputError with all that is wrong."""
+    """Fingerprints of each arm's base model, data and embedder, each computed once.
+
+    Raises:
+        InputError: with all that is wrong.
+    """
     problems: dict[str, Problem] = {}
 
     @cache
@@ -255,23 +269,77 @@ def _inputs(runs: Sequence[RunSpec]) -> list[dict[str, str]]:
             problems[str(error)] = Problem("", str(error))
             return ""
 
-    found = [{"base_model": model(run.model), "data": data(run.data.path)} for run in runs]
+    @cache
+    def embedder(path: str) -> str:
+        return attempt(lambda: embedder_fingerprint(path))
+
+    found = [
+        {"base_model": model(run.model), "data": data(run.data.path)}
+        | ({"embedder": embedder(run.evaluation.embedder)} if run.evaluation.embedder else {})
+        for run in runs
+    ]
     _refuse(list(problems.values()))
     return found
 
 
+def _jobs_of_all(runs: Sequence[RunSpec]) -> list[dict[str, Job]]:
+    """The jobs of each arm, by kind. Those that start from another arm need that arm's."""
+    inputs = _inputs(runs)
+    started_from = set(filter(None, map(label_of_start, runs)))
+    found: dict[str, dict[str, Job]] = {}
+    for run, fingerprints in zip(runs, inputs, strict=True):
+        if start_of(run.arm) is None:
+            jobs = _jobs_of(run, fingerprints)
+            if label_of(run) in started_from:
+                jobs["arm"] = replace(jobs["arm"], rank="first_stage")
+            found[label_of(run)] = jobs
+    for run, fingerprints in zip(runs, inputs, strict=True):
+        if label := label_of_start(run):
+            found[label_of(run)] = _jobs_after(run, fingerprints, found[label])
+    return [found[label_of(run)] for run in runs]
+
+
 def _jobs_of(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
-    """The jobs that one arm depends on and consists of, by kind. ``inputs``: fingerprints of base model and data."""
+    """The jobs that one arm depends on and consists of, by kind.
+
+    ``inputs``: fingerprints of base model and data and, for the evaluations alone, of the embedder if there is one.
+    """
     shared = _shared_jobs(run, inputs)
+    trained_on = _without_embedder(inputs)
     judges = {kind: shared[kind] for kind in ("gold", "reward_model")}
     ranking = {"ranking_data": shared["ranking_data"]}
     needs = ranking | judges if run.arm.algorithm == "ppo" else ranking
-    arm = _own_job(run, "arm", _arm_spec(run), inputs, needs, _arm_work(run))
-    sampled = _evaluated_tokens(run) * (run.budget.num_evaluation_points - 1)
-    evaluation = _own_job(
-        run, "evaluation", _evaluation_spec(run), inputs, {"arm": arm} | judges, Work(sampled=sampled)
-    )
-    return shared | {"arm": arm, "evaluation": evaluation}
+    arm = _own_job(run, "arm", _arm_spec(run), trained_on, needs, _arm_work(run))
+    return shared | {"arm": arm, "evaluation": _evaluation_job(run, inputs, {"arm": arm} | judges)}
+
+
+def _jobs_after(run: RunSpec, inputs: Mapping[str, str], first: Mapping[str, Job]) -> dict[str, Job]:
+    """The same of an arm that starts from a checkpoint of the arm with the jobs ``first``."""
+    shared = _shared_jobs(run, inputs)
+    needs, pairs = {"start": first["arm"]}, {}
+    if isinstance(run.arm, PPOThenDPO):
+        spec, work = (
+            _fresh_pairs_spec(run, run.arm.start),
+            Work(sampled=num_fresh_labels(run) * run.data.max_new_tokens),
+        )
+        gold = {"gold": shared["gold"]}
+        pairs = {"fresh_pairs": _own_job(run, "fresh_pairs", spec, inputs, needs | gold, work)}
+    arm = _own_job(run, "arm", _arm_spec(run), inputs, needs | pairs, _arm_work(run))
+    judges = {kind: shared[kind] for kind in ("gold", "reward_model")}
+    evaluation = _evaluation_job(run, inputs, {"arm": arm, "start_evaluation": first["evaluation"]} | judges)
+    return shared | pairs | {"arm": arm, "evaluation": evaluation}
+
+
+def _evaluation_job(run: RunSpec, inputs: Mapping[str, str], needs: Mapping[str, Job]) -> Job:
+    """Of one arm; points that another arm's evaluation has are no work."""
+    start, num_points = start_of(run.arm), run.budget.num_evaluation_points
+    own_points = num_points - 1 - (start_point(start, num_points) if start else 0)
+    work = Work(sampled=_evaluated_tokens(run) * own_points)
+    return _own_job(run, "evaluation", _evaluation_spec(run), inputs, needs, work)
+
+
+def _without_embedder(inputs: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in inputs.items() if key != "embedder"}
 
 
 def _shared_jobs(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
@@ -282,7 +350,7 @@ def _shared_jobs(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
     gold = _shared_job(run, "gold", gold_spec, only_data, {}, Work())
     ranking_spec = RankingJobSpec(model=run.model, data=data, num_ranking_prompts=budget.num_ranking_prompts)
     sampled = Work(sampled=budget.num_ranking_prompts * data.samples_per_prompt * data.max_new_tokens)
-    ranking = _shared_job(run, "ranking_data", ranking_spec, inputs, {"gold": gold}, sampled)
+    ranking = _shared_job(run, "ranking_data", ranking_spec, _without_embedder(inputs), {"gold": gold}, sampled)
     reward_spec = RewardModelJobSpec(
         model=run.model, reward_model=run.reward_model, comparisons=_comparisons(run)[0], seed=data.seed
     )
@@ -307,6 +375,16 @@ def _base_evaluation_spec(run: RunSpec) -> BaseEvaluationJobSpec:
     """That of the arms, so that they can be compared, and how often the base alone is sampled beyond it."""
     return BaseEvaluationJobSpec(
         **dict(_evaluation_spec(run)), further_samples_per_prompt=run.budget.further_base_samples_per_prompt
+    )
+
+
+def _fresh_pairs_spec(run: RunSpec, start: Start) -> FreshPairsJobSpec:
+    return FreshPairsJobSpec(
+        model=run.model,
+        data=run.data,
+        num_ranking_prompts=num_fresh_labels(run) // run.data.samples_per_prompt,
+        start_point=start_point(start, run.budget.num_evaluation_points),
+        seed=run.seed,
     )
 
 
@@ -335,7 +413,7 @@ def _shared_job(
 def _own_job(
     run: RunSpec, kind: str, spec: JobSpec, inputs: Mapping[str, str], needs: Mapping[str, Job], work: Work
 ) -> Job:
-    """An arm's training or its evaluation."""
+    """An arm's training, its evaluation, or the pairs that it learns from alone."""
     label = label_of(run) if kind == "arm" else f"{label_of(run)}/{kind}"
     file = _job_file(run, kind, label, spec, inputs, needs)
     folder = run_folder(run) / label
@@ -398,7 +476,7 @@ def _report_job(run: RunSpec, jobs: Sequence[Job], judges: Sequence[Job]) -> Job
 def _job_file(
     run: RunSpec, kind: str, label: str, spec: JobSpec | None, inputs: Mapping[str, str], needs: Mapping[str, Job]
 ) -> JobFile:
-    own = kind in {"arm", "evaluation"}
+    own = kind in {"arm", "evaluation", "fresh_pairs"}
     return JobFile(
         kind=kind,
         label=label,
@@ -442,10 +520,12 @@ def _base_evaluation_work(run: RunSpec) -> Work:
 
 
 def _arm_work(run: RunSpec) -> Work:
-    rollouts = run.budget.num_prompts * run.data.max_new_tokens
+    start, tokens = start_of(run.arm), run.data.max_new_tokens
+    rest = 1 - (start.share if start else 0)
+    rollouts = round(run.budget.num_prompts * rest) * tokens
     if run.arm.algorithm == "ppo":
         return Work(sampled=rollouts, trained=rollouts * run.arm.num_epochs)
-    return Work(trained=2 * rollouts)
+    return Work() if run.arm.algorithm == "interpolation" else Work(trained=2 * rollouts)
 
 
 def _fairness(runs: Sequence[RunSpec], arms: Sequence[Mapping[str, Job]]) -> tuple[Check, ...]:

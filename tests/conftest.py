@@ -39,6 +39,7 @@ class ListRecorder:
         self.rows: list[tuple[str, dict[str, float], Any, int | None]] = []
         self.sample_rows: dict[int, list[Any]] = {}
         self.preference_rows: list[Any] = []
+        self.vectors: dict[int, tuple[list[Any], Any]] = {}
         self.steps: list[tuple[str, int, int, str]] = []
 
     def metrics(self, phase: str, values: Any, axes: Any, point: int | None = None) -> None:
@@ -50,6 +51,9 @@ class ListRecorder:
     def samples(self, point: int, rows: Any) -> None:
         self.sample_rows[point] = list(rows)
 
+    def embeddings(self, point: int, rows: Any, vectors: Any) -> None:
+        self.vectors[point] = (list(rows), vectors)
+
     def preferences(self, rows: Any) -> None:
         self.preference_rows = list(rows)
 
@@ -58,6 +62,12 @@ class ListRecorder:
 
     def values(self, name: str) -> list[float]:
         return [values[name] for _, values, _, _ in self.rows if name in values]
+
+
+@pytest.fixture(autouse=True)
+def _device_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Invented devices have the same names in every test, and several may run on one machine."""
+    monkeypatch.setenv("RUNNER_DEVICE_LOCKS", f"{tmp_path}-device-locks")
 
 
 @pytest.fixture
@@ -209,5 +219,9 @@ def base_evaluation_job(evaluation_job: EvaluationJobSpec) -> BaseEvaluationJobS
 @pytest.fixture
 def evaluation_job(tiny: Model, data: Data) -> EvaluationJobSpec:
     return EvaluationJobSpec(
-        model=tiny, data=data, evaluation=Evaluation(seed=1, rows_per_batch=8), num_prompts=6, samples_per_prompt=2
+        model=tiny,
+        data=data,
+        evaluation=Evaluation(seed=1, rows_per_batch=8, embedder=None),
+        num_prompts=6,
+        samples_per_prompt=2,
     )

@@ -46,6 +46,7 @@ SATURATED = Detector(
 GRADIENT = Detector("gradient_spike", "Gradient spike", "largest gradient norm over the run's median")
 NOT_FINITE = Detector("not_finite", "Not finite", "optimizer steps skipped for their gradient, and losses not finite")
 OF_PPO, OF_DPO = (CLIPPED, CRITIC, REWARD_STD, UPDATE_KL), (DISPLACED, BELOW, SATURATED)
+OF_OTHERS = {"ppo": OF_DPO, "dpo": OF_PPO, "ppo_then_dpo": OF_PPO, "interpolation": (*OF_PPO, *OF_DPO)}
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ class TrainingDetectors:
         }
 
     def all(self) -> Iterator[Detection]:
-        """Every detector; those of the other algorithm are not assessable."""
-        rules, theirs = self.rules, OF_DPO if self.algorithm == "ppo" else OF_PPO
+        """Every detector; those of another algorithm are not assessable. A staged arm's own training is DPO's."""
+        rules, theirs = self.rules, OF_OTHERS[self.algorithm]
         looks: list[tuple[Detector, Look, bool]] = [
             (CLIPPED, self._mean_of("ppo/clip_fraction", 100 * rules.max_clip_fraction, True, 100), True),
             (CRITIC, self._mean_of("ppo/explained_variance", rules.min_explained_variance, False), False),
@@ -126,7 +127,7 @@ class TrainingDetectors:
         ]
         for detector, look, above in looks:
             if detector in theirs:
-                other = "PPO" if self.algorithm == "dpo" else "DPO"
+                other = "PPO" if detector in OF_PPO else "DPO"
                 yield not_assessable(detector, self.points, f"of {other} only")
             else:
                 yield detection(detector, [self._worst(look, point, above) for point in self.points])

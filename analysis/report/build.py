@@ -18,6 +18,7 @@ from analysis import (
     over_optimisation,
     readiness,
     recommendation,
+    recovery,
     stability,
     strengths,
     style_control,
@@ -69,7 +70,12 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     pairs = [
         {"ppo": arm, "dpo": opponent, "win_rate": by_judge}
         for (arm, opponent), by_judge in rates.items()
-        if opponent != BASE and by_judge["gold"]
+        if ledger.is_ppo_against_dpo(arm, opponent) and by_judge["gold"]
+    ]
+    staged = [
+        {"arm": arm, "opponent": opponent, "win_rate": by_judge}
+        for (arm, opponent), by_judge in rates.items()
+        if opponent != BASE and not ledger.is_ppo_against_dpo(arm, opponent) and by_judge["gold"]
     ]
     switched = _switched(ledger, outcome, audits)
     questions = recommendation.Questions(
@@ -101,6 +107,8 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "arms": arms,
         "stability": plain(together),
         "head_to_head": pairs,
+        "staged": staged,
+        "recovery": plain(recovery.assess(ledger, style, resamples)),
         "style": style.context(),
         "judges": {
             name: {**plain(card), "decides": name == decides} for name, card in win_rate.judges_of(ledger).items()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.load import Ledger, LedgerError
+from analysis.load import Ledger, LedgerError, start_of
 from analysis.statistics import CONFIDENCE_LEVEL
 
 COSTS = {
@@ -167,6 +167,12 @@ def comparisons(ledger: Ledger, arm: str) -> str:
         "all": "all pairs of a prompt's ranked samples",
         "best_worst": "best against worst of a prompt's ranked samples",
     }.get(used, used)
+    start = start_of(ledger.plan, arm)
+    if start:
+        first = f"{100 * start['share']:.3g} % of the budget as {start['arm']}"
+        pairs = words.replace("ranked samples", "samples of that checkpoint")
+        staged = ledger.algorithm(arm) == "ppo_then_dpo"
+        return f"{first}, then {pairs}, directly" if staged else f"{first}, then nothing"
     return f"{words}, through the reward model" if ledger.algorithm(arm) == "ppo" else f"{words}, directly"
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.answers import Answer, Evidence, Reply
+from analysis.load import ALGORITHMS
 from analysis.next_runs import scaled
 from analysis.stability.over_time import OverTime
 from analysis.statistics import (
@@ -245,7 +246,7 @@ def _seeds_needed(count: float, have: int, rules: StabilityRules) -> str:
 def of_algorithm(name: str, answers: Mapping[str, Tolerance]) -> Answer:
     """Yes where every variant is within the tolerance, no where none is, inconclusive where it depends on the knob."""
     replies = {arm: item.answer.reply for arm, item in answers.items()}
-    label = name.upper()
+    label = ALGORITHMS.get(name, name)
     said: Reply = "inconclusive"
     if len(set(replies.values())) == 1:
         said = next(iter(replies.values()))

@@ -91,6 +91,26 @@ def across_input(tokens: Tokens, cut_N: IntArray) -> FloatArray:
     return np.mean(values, axis=0) if values else np.full(num_prompts, np.nan)
 
 
+def matched_good_first(
+    ours_good_N: IntArray, base_good_N: IntArray, prompt_N: IntArray
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Rows of the first good response to each prompt on either side, where both have one, and which prompts those are.
+
+    Args:
+        ours_good_N: 1 where the response is good.
+        base_good_N: the same for the other side.
+        prompt_N: the prompts, ascending.
+    """
+    (ours, of_ours), (base, of_base) = (_first_good(good, prompt_N) for good in (ours_good_N, base_good_N))
+    return ours[np.isin(of_ours, of_base)], base[np.isin(of_base, of_ours)], np.intersect1d(of_ours, of_base)
+
+
+def _first_good(good_N: IntArray, prompt_N: IntArray) -> tuple[IntArray, IntArray]:
+    rows = np.flatnonzero(good_N)
+    kept, at = np.unique(prompt_N[rows], return_index=True)
+    return rows[at], kept
+
+
 def _leave_one_out(gram: IntArray, prompt: IntArray, num_prompts: int) -> tuple[float, FloatArray]:
     """EAD of one n over all prompts, and without each of them."""
     size = int(gram.max()) + 1

@@ -120,6 +120,21 @@ def _across_input(ours: Corpus, partner: Corpus) -> FloatArray:
     return _by_seed(ours, partner, lambda tokens, cut, *_: diversity.across_input(tokens.take(first), cut[first]))
 
 
+def _across_input_good(ours: Corpus, partner: Corpus) -> FloatArray:
+    """One good response of each prompt that has one on either side; NaN for the other prompts."""
+    rows = []
+    for seed in range(max(ours.num_seeds, partner.num_seeds)):
+        mine, other = seed % ours.num_seeds, seed % partner.num_seeds
+        good = [side.columns["good"][at].astype(np.int64) for side, at in ((ours, mine), (partner, other))]
+        here, there, prompts = diversity.matched_good_first(good[0], good[1], ours.prompt_N)
+        values = np.full(ours.num_prompts, np.nan)
+        if len(prompts) > 1:
+            tokens, others = ours.tokens[mine].take(here), partner.tokens[other].take(there)
+            values[prompts] = diversity.across_input(tokens, np.minimum(tokens.lengths, others.lengths))
+        rows.append(values)
+    return np.stack(rows)
+
+
 SEPARABILITY, MEANING, WORD_CHOICE = "separability", "meaning", "word choice"
 DIVERSITY, OPENINGS, SURFACE = "diversity", "openings", "surface"
 CUT = "in a response, both sides cut to the shorter's length"
@@ -144,6 +159,11 @@ PAIRED = (
     Paired(
         "across_input_ead", DIVERSITY, "Variety across prompts",
         "different n-grams among one response of each prompt (EAD)", "plain", _across_input,
+    ),
+    Paired(
+        "across_input_ead_good", DIVERSITY, "Variety across prompts, good responses",
+        "the same among responses whose gold reaches the base's median", "plain", _across_input_good,
+        needs="good",
     ),
     Paired("distinct_1", DIVERSITY, "Different words", CUT, "percent", _distinct(1)),
     Paired("distinct_2", DIVERSITY, "Different word pairs", CUT, "percent", _distinct(2)),

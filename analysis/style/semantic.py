@@ -33,6 +33,12 @@ class Embedder:
     embed: Callable[[Sequence[str], IntArray], FloatArray]
 
 
+def recorded_embedder(name: str, texts: Sequence[str], rows_ND: FloatArray) -> Embedder:
+    """One that knows just these texts, by vectors that were computed elsewhere."""
+    units = dict(zip(texts, unit_rows(rows_ND), strict=True))
+    return Embedder(name, lambda texts, _: np.stack([units[text] for text in texts]))
+
+
 def tfidf_embedder(texts: Sequence[str], prompt_N: IntArray) -> Embedder | None:
     """TF-IDF and SVD fitted on these texts; None where they share too few words.
 

@@ -1,13 +1,19 @@
-"""The adapters that an arm keeps: `adapters/point_1` … `adapters/point_N`, the last one the final model."""
+"""The adapters that an arm keeps: `adapters/point_1` … `adapters/point_N`, the last one the final model.
+
+An arm that starts from another arm's checkpoint has that arm's adapters as its own first points.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from experiments.records import Axes
+
+START = "start.json"  # in an arm's folder: the point that it started from, where that is not the base
 
 
 def save(model: Any, arm_folder: Path, point: int, axes: Axes) -> None:
@@ -20,6 +26,21 @@ def save(model: Any, arm_folder: Path, point: int, axes: Axes) -> None:
 def load_axes(arm_folder: Path, point: int) -> Axes:
     """What the arm had spent at `point`."""
     return Axes(**json.loads((arm_folder / "adapters" / f"point_{point}" / "axes.json").read_text()))
+
+
+def inherit(arm_folder: Path, start_folder: Path, point: int) -> Axes:
+    """Make the first `point` points of another arm those of this one; returns what had been spent there."""
+    for number in range(1, point + 1):
+        name = f"adapters/point_{number}"
+        shutil.copytree(start_folder / name, arm_folder / name, dirs_exist_ok=True)
+    (arm_folder / START).write_text(json.dumps({"point": point}))
+    return load_axes(start_folder, point)
+
+
+def inherited_points(arm_folder: Path) -> int:
+    """How many of an arm's first points are another arm's."""
+    path = arm_folder / START
+    return int(json.loads(path.read_text())["point"]) if path.exists() else 0
 
 
 def points(arm_folder: Path) -> list[int]:

@@ -6,9 +6,10 @@ the checkpoint that a staged arm starts from. It is never loaded again from disk
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,17 +27,18 @@ from experiments.algorithms.token_logprobs import token_logprobs
 from experiments.arms import checkpoints
 from experiments.arms.pathologies import Watch, dpo_flags
 from experiments.arms.resume import Checkpoints, State, load_training_tensors, training_tensors
-from experiments.artifacts.ranking import RankedPrompt
+from experiments.artifacts.ranking import DPO_TEMPERATURE, RankedPrompt, load_spent
 from experiments.artifacts.ranking import load as load_ranking
 from experiments.errors import DivergedError, InputError
 from experiments.inputs.lora import lora_config
 from experiments.inputs.models import adapter_seed, decoder_of, device, language_head, load_base, load_tokenizer
 from experiments.meter import Meter
+from experiments.passes import forgetful
 from experiments.records import Axes, Recorder
 from experiments.sampling.batch import length_groups, tokens_per_pass
 from experiments.sampling.logprobs import total_logprobs
 from experiments.seeding import presentation_order
-from experiments.spec import DPO, ArmJobSpec, evaluation_updates
+from experiments.spec import ArmJobSpec, DPOSettings, PPOThenDPO, evaluation_updates, start_point
 
 # TRL's names of what it logs, and ours
 LOGGED = {
@@ -60,16 +62,58 @@ def train(spec: ArmJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path,
         InputError: the ranking data has no comparison.
         DivergedError: more than `max_skipped_steps` optimizer steps had no finite gradient.
     """
-    assert isinstance(spec.arm, DPO)
-    meter = Meter()  # first: loading the model counts, as it does for PPO
-    resume = Checkpoints(folder, spec)
+    _train(spec, Stage(Meter()), ranking_folder, folder, cache_dir, recorder)
+
+
+def train_staged(
+    spec: ArmJobSpec, start_folder: Path, pairs_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder
+) -> None:
+    """Train the DPO stage of an arm that starts from another arm's checkpoint, with what that left of the budget.
+
+    Its first points, and what they had taken, are the other arm's. What sampling the pairs took comes on top.
+
+    Raises:
+        InputError: the pairs have no comparison.
+        DivergedError: more than `max_skipped_steps` optimizer steps had no finite gradient.
+    """
+    assert isinstance(spec.arm, PPOThenDPO)
+    meter, point = Meter(), start_point(spec.arm.start, spec.num_points)
+    spent = checkpoints.inherit(folder, start_folder, point)
+    stage = Stage(meter, point, spent.then(load_spent(pairs_folder)), checkpoints.weights_file(start_folder, point))
+    rest = {"num_prompts": spec.num_prompts - spent.prompts_seen, "num_points": spec.num_points - point}
+    _train(spec.model_copy(update=rest), stage, pairs_folder, folder, cache_dir, recorder)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where DPO begins: by default at the base, with nothing spent.
+
+    Attributes:
+        meter: started before anything was loaded, which counts, as it does for PPO.
+        point: evaluation point of the checkpoint.
+        spent: before it began.
+        start: weights of the checkpoint; None for the base.
+    """
+
+    meter: Meter
+    point: int = 0
+    spent: Axes = field(default_factory=Axes)
+    start: Path | None = None
+
+
+def _train(
+    spec: ArmJobSpec, stage: Stage, ranking_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder
+) -> None:
+    """`spec` has the prompts and the points of this stage alone."""
+    assert isinstance(spec.arm, DPOSettings)
+    resume = Checkpoints(folder, spec, stage.start)
     state = resume.load()
     done = int(state.numbers["step"]) if state else 0
     recorder.rewind(done)
     if done * spec.arm.pairs_per_step < spec.num_prompts:
         with tempfile.TemporaryDirectory() as scratch:
-            trainer = make_trainer(spec, load_ranking(ranking_folder), cache_dir, Path(scratch), done)
-            trainer.add_callback(_Ledger(spec, folder, recorder, meter, resume, state))
+            trainer = make_trainer(spec, load_ranking(ranking_folder), cache_dir, Path(scratch), done, stage.start)
+            trainer.add_callback(_Ledger(spec, stage, folder, recorder, resume, state))
             trainer.train()
     resume.remove()
 
@@ -96,7 +140,7 @@ def make_trainer(
         InputError: the ranking data has no comparison (all samples tie).
     """
     arm = spec.arm
-    assert isinstance(arm, DPO)
+    assert isinstance(arm, DPOSettings)
     trainer = FastDPOTrainer(
         model=load_base(spec.model, cache_dir),
         ref_model=None,
@@ -107,9 +151,7 @@ def make_trainer(
     )
     if start is not None:
         set_peft_model_state_dict(trainer.model, load_file(start), adapter_name="default")
-        trainer.train_dataset = _with_reference(
-            trainer.train_dataset, trainer.model, trainer.processing_class.pad_token_id
-        )
+        trainer.train_dataset = _dataset(spec, _under_the_policy(spec, ranked, trainer), steps_done)
     return trainer
 
 
@@ -154,11 +196,14 @@ class _Forward:
         decoder, trained_BL = decoder_of(self._model), labels[:, 1:] != -100
         lengths = attention_mask.sum(dim=1).tolist()
         groups = length_groups([0] * len(lengths), lengths, tokens_per_pass(input_ids.device))
+        states = forgetful(
+            lambda ids, mask: decoder(input_ids=ids, attention_mask=mask, use_cache=use_cache).last_hidden_state
+        )
         hidden, tokens = [], []
         for rows in groups:
             part = slice(None, max(lengths[row] for row in rows))
             ids_BL, mask_BL = input_ids[rows, part], attention_mask[rows, part]
-            output = decoder(input_ids=ids_BL, attention_mask=mask_BL, use_cache=use_cache).last_hidden_state
+            output = states(ids_BL, mask_BL)
             here_BL = trained_BL[rows][:, : ids_BL.shape[1] - 1]
             hidden.append(output[:, :-1][here_BL])
             tokens.append(ids_BL[:, 1:][here_BL])
@@ -180,7 +225,7 @@ class _Forward:
         )
 
 
-def _arguments(spec: ArmJobSpec, arm: DPO, scratch: Path, steps_done: int) -> DPOConfig:
+def _arguments(spec: ArmJobSpec, arm: DPOSettings, scratch: Path, steps_done: int) -> DPOConfig:
     return DPOConfig(
         output_dir=str(scratch),
         loss_type=list(arm.losses),
@@ -216,6 +261,7 @@ def _dataset(spec: ArmJobSpec, ranked: Sequence[RankedPrompt], steps_done: int) 
         raise InputError(
             f"arm {spec.arm.name}: the ranking data has no comparison, because gold ties all samples of every prompt"
         )
+    assert isinstance(spec.arm, DPOSettings)
     seen = steps_done * spec.arm.prompts_per_step
     order = presentation_order(spec.seed, "pairs", len(pairs), seen, spec.num_prompts - seen)
     return Dataset.from_list([_row(*pairs[index]) for index in order])
@@ -231,18 +277,27 @@ def _row(prompt: RankedPrompt, winner: int, loser: int) -> dict[str, Any]:
     }
 
 
-def _with_reference(dataset: Dataset, model: Any, pad_id: int) -> Dataset:
-    """The same pairs with log-probs under `model` as it stands now."""
-    columns = {
-        f"ref_{side}_logps": total_logprobs(
-            model, dataset["prompt_ids"], dataset[f"{side}_ids"], temperature=1.0, pad_id=pad_id
-        )
-        for side in ("chosen", "rejected")
-    }
-    dataset = dataset.remove_columns(list(columns))
-    for name, values in columns.items():
-        dataset = dataset.add_column(name, values)
-    return dataset
+def _under_the_policy(spec: ArmJobSpec, ranked: Sequence[RankedPrompt], trainer: DPOTrainer) -> list[RankedPrompt]:
+    """The same prompts, their compared responses with log-probs under the policy as it stands now.
+
+    All of them, whatever is left to train on: in other company a log-prob differs in its last digits.
+    """
+    rows = [
+        (place, index)
+        for place, prompt in enumerate(ranked)
+        for index in sorted({side for pair in prompt.comparisons(spec.comparisons) for side in pair})
+    ]
+    values = total_logprobs(
+        trainer.model,
+        [ranked[place].prompt_ids for place, _ in rows],
+        [ranked[place].response_ids[index] for place, index in rows],
+        temperature=DPO_TEMPERATURE,
+        pad_id=trainer.processing_class.pad_token_id,
+    )
+    logps = [[math.nan] * len(prompt.response_ids) for prompt in ranked]
+    for (place, index), value in zip(rows, values, strict=True):
+        logps[place][index] = value
+    return [replace(prompt, reference_logp=logp) for prompt, logp in zip(ranked, logps, strict=True)]
 
 
 class _Ledger(TrainerCallback):
@@ -251,23 +306,24 @@ class _Ledger(TrainerCallback):
     def __init__(
         self,
         spec: ArmJobSpec,
+        stage: Stage,
         folder: Path,
         recorder: Recorder,
-        meter: Meter,
         resume: Checkpoints,
         state: State | None,
     ) -> None:
-        assert isinstance(spec.arm, DPO)
-        self.arm, self.folder, self.recorder, self.meter, self.resume = spec.arm, folder, recorder, meter, resume
+        assert isinstance(spec.arm, DPOSettings)
+        self.arm, self.folder, self.recorder, self.resume = spec.arm, folder, recorder, resume
+        self.stage, self.meter = stage, stage.meter
         self.num_steps = spec.num_prompts // spec.arm.pairs_per_step
         self.points = evaluation_updates(self.num_steps, spec.num_points)
         self.watch, self.state = Watch(dpo_flags), state
-        self.steps_done = self.tokens_done = self.num_skipped_steps = 0
+        self.steps_done = self.num_skipped_steps = 0
+        self.meter.go_on_from(Axes(**state.numbers["axes"]) if state else stage.spent)
+        self.tokens_done = self.meter.tokens_trained
         if state is not None:
-            self.meter.go_on_from(Axes(**state.numbers["axes"]))
             self.watch.rows = state.numbers["rows"]
-            self.steps_done, self.tokens_done = state.numbers["step"], self.meter.tokens_trained
-            self.num_skipped_steps = state.numbers["num_skipped_steps"]
+            self.steps_done, self.num_skipped_steps = state.numbers["step"], state.numbers["num_skipped_steps"]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take up the adapter and the optimizer of an earlier attempt."""
@@ -287,15 +343,17 @@ class _Ledger(TrainerCallback):
         """After each optimizer step."""
         if not logs or "loss" not in logs:
             return
-        step = self.steps_done + state.global_step
-        self.meter.optimizer_steps, self.meter.prompts_seen = step, step * self.arm.pairs_per_step
+        step, before = self.steps_done + state.global_step, self.stage.spent
+        self.meter.optimizer_steps = before.optimizer_steps + step
+        self.meter.prompts_seen = before.prompts_seen + step * self.arm.pairs_per_step
         self.meter.tokens_trained = self.tokens_done + int(logs["num_tokens"])
         values = {ours: float(logs[theirs]) for theirs, ours in LOGGED.items() if theirs in logs}
         values["train/skipped_steps"] = float(self.num_skipped_steps)
         self.recorder.metrics("train", self.watch.with_flags(values), self.meter.axes())
         self.recorder.progress("DPO", step, self.num_steps, "steps")
         if step in self.points:
-            checkpoints.save(kwargs["model"], self.folder, self.points.index(step) + 1, self.meter.axes())
+            point = self.stage.point + self.points.index(step) + 1
+            checkpoints.save(kwargs["model"], self.folder, point, self.meter.axes())
         numbers = {
             "step": step,
             "num_skipped_steps": self.num_skipped_steps,

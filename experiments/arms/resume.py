@@ -37,9 +37,11 @@ class State:
 class Checkpoints:
     """Writes an arm's state now and then, so that little is lost and little time is spent."""
 
-    def __init__(self, folder: Path, spec: ArmJobSpec) -> None:
+    def __init__(self, folder: Path, spec: ArmJobSpec, start: Path | None = None) -> None:
+        """Args: the arm's folder, its specification, and the weights it started from, if not from the base."""
         self._folder = folder
-        self._identity = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+        content = spec.model_dump_json() + (_digest(start) if start else "")
+        self._identity = hashlib.sha256(content.encode()).hexdigest()
         self._written, self._cost = time.monotonic(), 0.0
 
     def save_if_due(self, current: Callable[[], State]) -> None:

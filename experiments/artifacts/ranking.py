@@ -1,26 +1,34 @@
-"""The ranking data: samples of the base for each training prompt, ordered by gold. What both algorithms learn from."""
+"""The ranking data: samples of the base for each training prompt, ordered by gold. What both algorithms learn from.
+
+A staged arm has its own, sampled from the checkpoint it starts from, by the same sampler and labelled by the same gold.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
 
+from experiments.arms import checkpoints
 from experiments.evaluation.scorers import GoldScorer, vader_scores
-from experiments.inputs.models import decode, load_base, load_tokenizer, precision
+from experiments.inputs.models import decode, load_base, load_tokenizer, precision, with_policy
 from experiments.inputs.texts import Prompt, prompts
 from experiments.meter import Meter
-from experiments.records import Recorder, SampleRow
+from experiments.passes import smaller
+from experiments.records import Axes, Recorder, SampleRow
 from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
-from experiments.spec import RankingJobSpec
+from experiments.spec import FreshPairsJobSpec, RankingJobSpec
 
-FILE = "ranking.parquet"
+FILE, SPENT_FILE = "ranking.parquet", "spent.json"
 ROWS_PER_BATCH = 128
 DPO_TEMPERATURE = 1.0  # of its log-probs, whatever the sampling temperature
 STREAM = 0  # the random numbers of the ranking data; the evaluations have others
@@ -52,6 +60,18 @@ class RankedPrompt:
         return [(winner, loser) for winner, loser in pairs if self.gold[winner] > self.gold[loser]]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The samples of all prompts, in one order: prompt by prompt."""
+
+    rows: list[tuple[Prompt, int]]  # the prompt and the number of the sample
+    prompt_ids: list[list[int]]
+    responses: list[Response]
+    frame: pd.DataFrame  # as it is kept, without the reference's log-probs
+    texts: list[str]  # the responses in words
+    vader: list[float]
+
+
 def build(spec: RankingJobSpec, gold_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
     """Sample the base and rank its samples by gold.
 
@@ -60,24 +80,66 @@ def build(spec: RankingJobSpec, gold_folder: Path, folder: Path, cache_dir: Path
     Elsewhere they take a pass.
     """
     meter, data = Meter(), spec.data
-    gold = GoldScorer.load(gold_folder)
     tokenizer, base = load_tokenizer(spec.model, cache_dir), load_base(spec.model, cache_dir)
+    drawn = _draw(spec, base, tokenizer, gold_folder, data.seed, "sample the base", recorder)
+    frame, responses = drawn.frame, drawn.responses
+    if data.temperature == DPO_TEMPERATURE and base.dtype == precision(base.dtype):
+        frame["reference_logp"] = [math.fsum(response.logps) for response in responses]
+    else:
+        used = _rows_for_dpo(frame, data.comparisons)
+        recorder.progress("score the pairs under the base", 0, len(used), "responses")
+        frame.loc[used, "reference_logp"] = total_logprobs(
+            base,
+            [drawn.prompt_ids[row] for row in used],
+            [responses[row].token_ids for row in used],
+            temperature=DPO_TEMPERATURE,
+            pad_id=tokenizer.eos_token_id,
+        )
+    _keep(drawn, folder, meter, recorder, is_base=True)
+
+
+def build_fresh(
+    spec: FreshPairsJobSpec, start_folder: Path, gold_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder
+) -> None:
+    """Sample the checkpoint that a staged arm starts from, and rank its samples by gold.
+
+    The reference's log-probs are left to the trainer, whose own policy the reference is.
+    """
+    meter = Meter()
+    tokenizer = load_tokenizer(spec.model, cache_dir)
+    policy = with_policy(load_base(spec.model, cache_dir), spec.model.lora, seed=0)
+    weights = load_file(checkpoints.weights_file(start_folder, spec.start_point))
+    set_peft_model_state_dict(policy, weights, adapter_name="default")
+    drawn = _draw(spec, policy, tokenizer, gold_folder, spec.seed, "sample the checkpoint", recorder)
+    drawn.frame["reference_logp"] = math.nan
+    _keep(drawn, folder, meter, recorder, is_base=False)
+    (folder / SPENT_FILE).write_text(json.dumps(asdict(meter.axes())))
+
+
+def load_spent(folder: Path) -> Axes:
+    """What `build_fresh` had spent."""
+    return Axes(**json.loads((folder / SPENT_FILE).read_text()))
+
+
+def _draw(
+    spec: RankingJobSpec, model: Any, tokenizer: Any, gold_folder: Path, seed: int, stage: str, recorder: Recorder
+) -> Drawn:
+    """Sample `model` on the training prompts, with random numbers of `seed`, and score the samples."""
+    data, gold = spec.data, GoldScorer.load(gold_folder)
     rows = [
         (p, index) for p in prompts(data, "train", spec.num_ranking_prompts) for index in range(data.samples_per_prompt)
     ]
     prompt_ids = [tokenizer(prompt.text)["input_ids"] for prompt, _ in rows]
+    names = [f"{prompt.prompt_id}/{index}" for prompt, index in rows]
     responses = sample(
-        base,
+        model,
         prompt_ids,
-        common_uniforms(
-            data.seed, STREAM, [f"{prompt.prompt_id}/{index}" for prompt, index in rows], data.max_new_tokens
-        ),
+        common_uniforms(seed, STREAM, names, data.max_new_tokens),
         temperature=data.temperature,
         eos_id=tokenizer.eos_token_id,
-        rows_per_batch=ROWS_PER_BATCH,
-        on_batch=lambda done: recorder.progress("sample the base", done, len(rows), "responses"),
+        rows_per_batch=smaller(ROWS_PER_BATCH),
+        on_batch=lambda done: recorder.progress(stage, done, len(rows), "responses"),
     )
-    meter.tokens_generated = sum(len(response.token_ids) for response in responses)
     texts = [decode(tokenizer, response.token_ids) for response in responses]
     whole = [prompt.text + text for (prompt, _), text in zip(rows, texts, strict=True)]
     frame = pd.DataFrame(
@@ -90,47 +152,36 @@ def build(spec: RankingJobSpec, gold_folder: Path, folder: Path, cache_dir: Path
             "gold": gold.score(whole),
         }
     )
-    if data.temperature == DPO_TEMPERATURE and base.dtype == precision(base.dtype):
-        frame["reference_logp"] = [math.fsum(response.logps) for response in responses]
-    else:
-        used = _rows_for_dpo(frame, data.comparisons)
-        recorder.progress("score the pairs under the base", 0, len(used), "responses")
-        frame.loc[used, "reference_logp"] = total_logprobs(
-            base,
-            [prompt_ids[row] for row in used],
-            [responses[row].token_ids for row in used],
-            temperature=DPO_TEMPERATURE,
-            pad_id=tokenizer.eos_token_id,
-        )
-    frame.to_parquet(folder / FILE)
-    recorder.samples(0, _sample_rows(rows, responses, texts, frame["gold"].tolist(), vader_scores(whole)))
-    recorder.metrics("artifact", _summary(load(folder), frame), meter.axes())
+    return Drawn(rows, prompt_ids, responses, frame, texts, vader_scores(whole))
 
 
-def _sample_rows(
-    rows: Sequence[tuple[Prompt, int]],
-    responses: Sequence[Response],
-    texts: Sequence[str],
-    gold: Sequence[float],
-    vader: Sequence[float],
-) -> list[SampleRow]:
-    """For the ledger: how likely the base finds what the arms learn from. The reward model does not exist yet."""
+def _keep(drawn: Drawn, folder: Path, meter: Meter, recorder: Recorder, is_base: bool) -> None:
+    """Write the samples, and say what they took."""
+    meter.tokens_generated = sum(len(response.token_ids) for response in drawn.responses)
+    drawn.frame.to_parquet(folder / FILE)
+    recorder.samples(0, _sample_rows(drawn, is_base))
+    recorder.metrics("artifact", _summary(load(folder), drawn.frame), meter.axes())
+
+
+def _sample_rows(drawn: Drawn, is_base: bool) -> list[SampleRow]:
+    """For the ledger: how likely the base finds what the arms learn from. No reward model has seen them yet."""
+    gold, logps = drawn.frame["gold"].tolist(), [sum(response.logps) for response in drawn.responses]
     return [
         SampleRow(
             prompt_id=prompt.prompt_id,
             sample_id=index,
             stream=STREAM,
             prompt=prompt.text,
-            response=texts[i],
-            num_tokens=len(responses[i].token_ids),
-            finish_reason=responses[i].finish_reason,
-            logp_policy=sum(responses[i].logps),
-            logp_base=sum(responses[i].logps),
+            response=drawn.texts[i],
+            num_tokens=len(drawn.responses[i].token_ids),
+            finish_reason=drawn.responses[i].finish_reason,
+            logp_policy=logps[i],
+            logp_base=logps[i] if is_base else math.nan,
             gold=gold[i],
             proxy=math.nan,
-            vader=vader[i],
+            vader=drawn.vader[i],
         )
-        for i, (prompt, index) in enumerate(rows)
+        for i, (prompt, index) in enumerate(drawn.rows)
     ]
 
 

@@ -34,6 +34,7 @@ from experiments.artifacts.ranking import load as load_ranking
 from experiments.inputs.lora import lora_config
 from experiments.inputs.models import device, load, load_tokenizer, precision
 from experiments.meter import Meter
+from experiments.passes import forgetful, smaller
 from experiments.records import Recorder
 from experiments.seeding import derive_seed, numpy_generator
 from experiments.spec import RewardModelJobSpec
@@ -140,12 +141,18 @@ def _trainer(
 def _raw_scores(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     """Unnormalised scores [B] of a sequence classifier: its head at every token, averaged over `text_mask`."""
     classifier = model.get_base_model()
-    hidden_BLH = classifier.base_model(
-        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-    ).last_hidden_state
-    scores_BL: Tensor = classifier.score(hidden_BLH.to(precision(hidden_BLH.dtype)))[..., 0]
-    mask_BL = inputs["text_mask"]
-    return (scores_BL * mask_BL).sum(dim=1) / mask_BL.sum(dim=1).clamp_min(1)
+
+    def scores(ids_BL: Tensor, attention_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        hidden_BLH = classifier.base_model(
+            input_ids=ids_BL, attention_mask=attention_BL, use_cache=False
+        ).last_hidden_state
+        scores_BL: Tensor = classifier.score(hidden_BLH.to(precision(hidden_BLH.dtype)))[..., 0]
+        return (scores_BL * mask_BL).sum(dim=1) / mask_BL.sum(dim=1).clamp_min(1)
+
+    rows = smaller(len(inputs["input_ids"]))
+    names = ("input_ids", "attention_mask", "text_mask")
+    parts = zip(*(torch.split(inputs[name], rows) for name in names), strict=True)
+    return torch.cat([forgetful(scores)(*part) for part in parts])
 
 
 def _example(prompt: RankedPrompt, which: Literal["all", "best_worst"]) -> dict[str, Any]:

@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from experiments.arms import checkpoints
 from experiments.artifacts.reward_scorer import RewardScorer
+from experiments.evaluation.embedder import SentenceEncoder
 from experiments.evaluation.scorers import GoldScorer, vader_scores
-from experiments.inputs.models import decode, load_base, load_tokenizer, reference, with_policy
+from experiments.inputs.models import decode, load_base, load_tokenizer, precision, reference, with_policy
 from experiments.inputs.texts import Prompt, prompts
 from experiments.meter import Meter
-from experiments.records import Axes, Recorder, SampleRow
+from experiments.passes import smaller
+from experiments.records import SAMPLES_FILE, Axes, Recorder, SampleRow
 from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
 from experiments.spec import BaseEvaluationJobSpec, EvaluationJobSpec
@@ -30,7 +33,9 @@ class Evaluator:
         self.policy: PeftModel = with_policy(load_base(spec.model, cache_dir), spec.model.lora, seed=0)
         self.reward = RewardScorer.attach(self.policy, spec.model, reward_folder, self.tokenizer.eos_token_id)
         self.gold = GoldScorer.load(gold_folder)
+        self.encoder = SentenceEncoder.load(spec.evaluation.embedder) if spec.evaluation.embedder else None
         self.ask(spec.samples_per_prompt)
+        self.drawn, self.to_draw = 0, len(self.rows)  # responses, over all calls of `evaluate`
 
     def ask(self, samples_per_prompt: int) -> None:
         """Choose how many responses `evaluate` draws for each prompt."""
@@ -51,6 +56,7 @@ class Evaluator:
         The policy's log-probs are those of the sampler, so no pass is needed for them; the base's own KL is 0.
         """
         data = self.spec.data
+        recorder.progress(stage, self.drawn, self.to_draw, "responses")
         names = [f"{prompt.prompt_id}/{index}" for prompt, index in self.rows]
         responses = sample(
             self.policy,
@@ -58,10 +64,22 @@ class Evaluator:
             common_uniforms(self.spec.evaluation.seed, stream, names, data.max_new_tokens),
             temperature=data.temperature,
             eos_id=self.tokenizer.eos_token_id,
-            rows_per_batch=self.spec.evaluation.rows_per_batch,
-            on_batch=lambda done: recorder.progress(stage, done, len(self.rows), "responses"),
+            rows_per_batch=self._rows_per_batch(),
+            on_batch=lambda done: recorder.progress(stage, self.drawn + done, self.to_draw, "responses"),
         )
+        self.drawn += len(self.rows)
         return self._rows(responses, stream, is_base)
+
+    def _rows_per_batch(self) -> int:
+        """As configured; want of memory can change it only where the samples do not depend on it."""
+        rows, dtype = self.spec.evaluation.rows_per_batch, self.policy.dtype
+        return smaller(rows) if dtype == precision(dtype) else rows
+
+    def embed(self, point: int, rows: Sequence[SampleRow], recorder: Recorder) -> None:
+        """Record what the responses alone mean, without their prompts, where an embedder was chosen."""
+        if self.encoder:
+            texts = [row["response"] for row in rows]
+            recorder.embeddings(point, rows, self.encoder.embed(texts, self.spec.evaluation.rows_per_batch))
 
     def _rows(self, responses: Sequence[Response], stream: int, is_base: bool) -> list[SampleRow]:
         response_ids = [response.token_ids for response in responses]
@@ -109,12 +127,14 @@ def evaluate_base(
     """
     meter = Meter()
     evaluator = Evaluator(spec, gold_folder, reward_folder, cache_dir)
+    evaluator.to_draw = (2 * spec.samples_per_prompt + spec.further_samples_per_prompt) * spec.num_prompts
     rows = [evaluator.evaluate(stream, recorder, f"base, random numbers {stream}", is_base=True) for stream in (1, 2)]
     if spec.further_samples_per_prompt:
         evaluator.ask(spec.further_samples_per_prompt)
         rows.append(evaluator.evaluate(3, recorder, "base, further samples", is_base=True))
     everything = [row for some in rows for row in some]
     recorder.samples(0, everything)
+    evaluator.embed(0, [*rows[0], *rows[1]], recorder)
     meter.tokens_generated = sum(row["num_tokens"] for row in everything)
     recorder.metrics("evaluation", summarise(rows[0]), Axes(), point=0)
     recorder.metrics("artifact", {}, meter.axes())
@@ -127,14 +147,24 @@ def evaluate_arm(
     reward_folder: Path,
     cache_dir: Path,
     recorder: Recorder,
+    start_evaluation: Path | None = None,
 ) -> None:
-    """Every kept adapter of an arm. Rows carry what the arm had spent at that point, not what the evaluation cost."""
+    """Every kept adapter of an arm. Rows carry what the arm had spent at that point, not what the evaluation cost.
+
+    Points that are another arm's are taken from that arm's evaluation, `start_evaluation`.
+    """
     evaluator = Evaluator(spec, gold_folder, reward_folder, cache_dir)
-    points = checkpoints.points(arm_folder)
+    points, num_inherited = checkpoints.points(arm_folder), checkpoints.inherited_points(arm_folder)
+    evaluator.to_draw *= len(points) - num_inherited
     for point in points:
-        evaluator.load_adapter(checkpoints.weights_file(arm_folder, point))
-        rows = evaluator.evaluate(1, recorder, f"point {point} of {points[-1]}")
+        if start_evaluation and point <= num_inherited:
+            rows: list[Any] = pd.read_parquet(start_evaluation / SAMPLES_FILE.format(point=point)).to_dict("records")
+        else:
+            evaluator.load_adapter(checkpoints.weights_file(arm_folder, point))
+            rows = list(evaluator.evaluate(1, recorder, f"point {point} of {points[-1]}"))
         recorder.samples(point, rows)
+        if point == points[-1]:
+            evaluator.embed(point, rows, recorder)
         recorder.metrics("evaluation", summarise(rows), checkpoints.load_axes(arm_folder, point), point=point)
 
 

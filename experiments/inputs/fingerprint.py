@@ -83,6 +83,20 @@ def packaged_gguf(package: str) -> Path:
     return path
 
 
+def embedder_fingerprint(path: str) -> str:
+    """Hash of a sentence encoder's files in a folder, or the commit of a hub id.
+
+    Raises:
+        InputError: neither a usable folder nor a hub id that can be resolved.
+    """
+    key, folder = "evaluation.embedder", Path(path).expanduser()
+    if folder.exists():
+        return _folder_fingerprint(folder, key)
+    if HUB_ID.match(path) and not path.startswith("."):
+        return f"hub:{path}@{_hub_commit(path, None, key)}"
+    raise InputError(f"{key}={path}: there is no such folder, and it is no hub id (organisation/name); null is none")
+
+
 def reward_model_fingerprint(path: str) -> str:
     """Hash of the judge's files in a folder: a reward model of ours, or a classifier with its tokenizer.
 
@@ -158,7 +172,7 @@ def _folder_fingerprint(folder: Path, key: str = "model.path") -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _hub_commit(path: str, revision: str | None) -> str:
+def _hub_commit(path: str, revision: str | None, key: str = "model.path") -> str:
     """The commit that a hub id means now; where the hub cannot be reached, the one in the local hub cache."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -177,4 +191,4 @@ def _hub_commit(path: str, revision: str | None) -> str:
     try:
         return Path(snapshot_download(path, revision=revision, local_files_only=True)).name
     except (LocalEntryNotFoundError, OSError):
-        raise InputError(f"model.path={path}: no such folder here, not in the local hub cache, and {reason}") from None
+        raise InputError(f"{key}={path}: no such folder here, not in the local hub cache, and {reason}") from None

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from experiments.passes import smaller
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -91,11 +93,14 @@ def length_groups(prompt_lengths: Sequence[int], response_lengths: Sequence[int]
     Args:
         prompt_lengths: tokens of N prompts.
         response_lengths: tokens of N responses, which are padded apart from the prompts.
-        max_tokens: the most that a group has, padding included; where a row alone is longer, groups of one row.
+        max_tokens: the most that a group has, padding included; where a row alone is longer, groups of one row. Where
+            passes are to be smaller, a part of that, and of all tokens.
 
     Returns:
         Indices of the rows of each group, every row once.
     """
+    everything = _padded_tokens(range(len(response_lengths)), prompt_lengths, response_lengths)
+    max_tokens = smaller(min(max_tokens, everything))
     order = sorted(range(len(response_lengths)), key=lambda i: (response_lengths[i], prompt_lengths[i], i))
     for count in range(1, len(order) + 1):
         groups = [

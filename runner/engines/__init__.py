@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from experiments import spec
+from experiments.errors import InputError
 
 PARENT_VARIABLE = "RUNNER_PARENT_PID"  # set for a process that must not outlive the one that started it
-Cause = Literal["exited", "time_limit", "cancelled", "node_lost", "preempted"]
+Cause = Literal[
+    "exited", "time_limit", "cancelled", "node_lost", "preempted", "not_started", "no_word", "out_of_memory"
+]
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Task:
     log: Path  # its output is appended here
     wide: bool = False  # wants the whole machine where there is no GPU; a cluster gives every task the same share
     time_limit_seconds: float | None = None  # of work, not of waiting for a place
+    needed_bytes: int = 0  # main memory it will take where there is no GPU; 0 where nobody knows
+    needed_gpu_bytes: int = 0  # memory it will take of a GPU
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,23 @@ def make_engine(settings: spec.Engine, folder: Path) -> Engine:
     Args:
         settings: ``engine.…`` of the configuration.
         folder: the sweep's, which on a cluster every node must see; an engine keeps its own files in it.
-    """
-    if settings.kind == "local":  # imported here, because the engines import this module, and two of them need extras
-        from runner.engines.local import make_local_engine
 
-        return make_local_engine(settings)
-    raise NotImplementedError(settings.kind)
+    Raises:
+        InputError: the engine's libraries are not installed.
+    """
+    # Imported here: the engines import this module, and two of them need what may not be installed.
+    try:
+        if settings.kind == "ray":
+            from runner.engines.ray import RayEngine
+
+            return RayEngine(settings, folder)
+        if settings.kind == "slurm":
+            from runner.engines.slurm import SlurmEngine
+
+            return SlurmEngine(settings, folder)
+    except ImportError as error:
+        kind = settings.kind
+        raise InputError(f"engine={kind} needs more: pip install -c constraints.txt -e '.[{kind}]' ({error})") from None
+    from runner.engines.local import make_local_engine
+
+    return make_local_engine(settings)

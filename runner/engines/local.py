@@ -1,45 +1,44 @@
 """Processes on this machine: one slot per GPU (or several), or a few CPU slots that divide the cores.
 
-One owner hands out the slots, so two jobs never reach for the same one. A process gets its device and its threads in
-its environment before Python starts, a session of its own, and its log as output. Thread counts depend on the slots
-alone, never on what else runs: with other thread counts, sums are rounded differently.
+`slots` hands them out, so two jobs never reach for the same one, whichever runner started them. A process gets its
+device and its threads in its environment before Python starts, a session of its own, and its log as output. Thread
+counts depend on the slots alone, never on what else runs: with other thread counts, sums are rounded differently.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from experiments import spec
 from runner.engines import Outcome, Task
+from runner.engines.devices import Device, FreeMemory, available_cores, visible_devices
 from runner.engines.process import Process, slot_environment
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Room for one process."""
-
-    device: str  # a token of CUDA_VISIBLE_DEVICES, or "" for the CPU
-    threads: int
+from runner.engines.slots import FreeBytes, Lease, Slot, SlotPool
 
 
 @dataclass(frozen=True)
 class _Running:
-    slots: list[Slot]
+    lease: Lease
     process: Process
 
 
 class LocalEngine:
-    """A pool of slots. See `make_local_engine` for the usual one."""
+    """Processes in slots. See `make_local_engine` for the usual ones."""
 
-    def __init__(self, slots: Sequence[Slot], num_cores: int) -> None:
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        num_cores: int,
+        free_bytes: FreeBytes | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
         self._num_cores = num_cores
         self._slots = tuple(slots)
-        self._free = list(slots)
+        self._pool = SlotPool(slots, free_bytes or FreeMemory(), say)
+        self._reserved: tuple[str, Lease] | None = None
         self._running: dict[str, _Running] = {}
 
     def describe(self) -> str:
@@ -52,22 +51,30 @@ class LocalEngine:
         """Nothing to connect to."""
 
     def can_take(self, task: Task) -> bool:
-        """Whether enough slots are free."""
-        return len(self._free) >= self._num_slots(task)
+        """Whether a slot is free and has the memory; it is kept for this task until another one asks."""
+        if self._reserved is None or self._reserved[0] != task.name:
+            self._let_go()
+            needed = task.needed_gpu_bytes if self._slots[0].device else task.needed_bytes
+            lease = self._pool.take(task.name, needed, self._takes_all(task))
+            self._reserved = None if lease is None else (task.name, lease)
+        return self._reserved is not None
 
     def start(self, task: Task) -> None:
-        """Start the process on the first free slot, or on all of them."""
-        slots = [self._free.pop(0) for _ in range(self._num_slots(task))]
-        threads = self._num_cores if self._takes_all(task) else slots[0].threads
-        process = Process(task, {**os.environ, **slot_environment(slots[0].device, threads)})
-        self._running[task.name] = _Running(slots, process)
+        """Start the process in the slot that `can_take` found."""
+        if not self.can_take(task) or self._reserved is None:
+            raise RuntimeError(f"no slot for {task.name}")
+        (_, lease), self._reserved = self._reserved, None
+        slot = lease.slots[0]
+        threads = self._num_cores if self._takes_all(task) else slot.threads
+        environment = {**os.environ, **slot_environment(slot.device, threads)}
+        inherited = () if lease.lock is None else (lease.lock,)
+        self._running[task.name] = _Running(lease, Process(task, environment, inherited=inherited))
 
     def poll(self) -> list[Outcome]:
         """Collect what has ended and free its slots."""
         ended = [outcome for running in self._running.values() if (outcome := running.process.poll())]
         for outcome in ended:
-            self._free += self._running.pop(outcome.name).slots
-        self._free.sort(key=self._slots.index)
+            self._pool.give_back(self._running.pop(outcome.name).lease)
         return ended
 
     def cancel(self, name: str) -> None:
@@ -87,50 +94,29 @@ class LocalEngine:
             process.kill()
             process.wait()
         self.poll()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._reserved is not None:
+            self._pool.give_back(self._reserved[1])
+            self._reserved = None
 
     def _takes_all(self, task: Task) -> bool:
         return task.wide and not self._slots[0].device
 
-    def _num_slots(self, task: Task) -> int:
-        return len(self._slots) if self._takes_all(task) else 1
 
-
-def make_local_engine(settings: spec.LocalEngine, devices: Sequence[str] | None = None) -> LocalEngine:
+def make_local_engine(settings: spec.LocalEngine, devices: Sequence[Device] | None = None) -> LocalEngine:
     """The engine for this machine.
 
     Args:
-        settings: slots per GPU, or on the CPU.
-        devices: tokens for CUDA_VISIBLE_DEVICES; by default those of this machine.
+        settings: slots per GPU, or on the CPU, where there are never more of them than cores.
+        devices: GPUs to use; by default those of this machine.
+
+    Raises:
+        InputError: CUDA_VISIBLE_DEVICES names something that is not there.
     """
     devices = visible_devices(os.environ) if devices is None else devices
-    tokens = [device for device in devices for _ in range(settings.slots_per_device)] or [""] * settings.cpu_slots
     cores = available_cores()
-    return LocalEngine([Slot(token, max(1, cores // len(tokens))) for token in tokens], cores)
-
-
-def visible_devices(environment: Mapping[str, str]) -> list[str]:
-    """GPUs to hand out: the inherited CUDA_VISIBLE_DEVICES as opaque tokens, else what ``nvidia-smi`` lists.
-
-    As in CUDA itself, an empty list means none and a ``-1`` ends the list.
-    """
-    inherited = environment.get("CUDA_VISIBLE_DEVICES")
-    if inherited is None:
-        return _installed_devices()
-    tokens = [token.strip() for token in inherited.split(",")]
-    return [token for token in tokens[: tokens.index("-1") if "-1" in tokens else None] if token]
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _installed_devices() -> list[str]:
-    if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
-    try:
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line.strip() for line in listed.splitlines() if line.strip()]
+    places = [device for device in devices for _ in range(settings.slots_per_device)]
+    places = places or [Device("", "")] * min(settings.cpu_slots, cores)
+    return LocalEngine([Slot(place.token, max(1, cores // len(places)), place.key) for place in places], cores)

@@ -10,7 +10,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from runner.engines import PARENT_VARIABLE, Cause, Outcome, Task
 
@@ -28,10 +29,17 @@ THREAD_VARIABLES = (
 class Process:
     """A task that has started."""
 
-    def __init__(self, task: Task, environment: Mapping[str, str], folder: str | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        environment: Mapping[str, str],
+        folder: str | None = None,
+        inherited: Collection[int] = (),  # open files that stay open in it
+    ) -> None:
         self._task = task
         self._began = time.monotonic()
         self._cause: Cause = "exited"
+        self._kills_before = kernel_oom_kills()
         self._kill_at: float | None = None
         task.log.parent.mkdir(parents=True, exist_ok=True)
         with task.log.open("ab") as log:
@@ -43,6 +51,7 @@ class Process:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=inherited,
             )
 
     def poll(self) -> Outcome | None:
@@ -50,7 +59,7 @@ class Process:
         code = self._process.poll()
         if code is not None:
             self.kill()  # what a killed job may have left behind
-            return Outcome(self._task.name, code, self._cause)
+            return Outcome(self._task.name, code, self._explained(code))
         now, limit = time.monotonic(), self._task.time_limit_seconds
         if limit is not None and now - self._began > limit:
             self.end("time_limit")
@@ -65,6 +74,11 @@ class Process:
             self._kill_at = time.monotonic() + GRACE_SECONDS
             self._signal(signal.SIGTERM)
 
+    def _explained(self, code: int) -> Cause:
+        """A SIGKILL that nobody here sent, while the kernel killed for want of memory: that was probably this one."""
+        killed = code == -signal.SIGKILL and self._cause == "exited"
+        return "out_of_memory" if killed and kernel_oom_kills() > self._kills_before else self._cause
+
     def kill(self) -> None:
         """End the whole session at once."""
         self._signal(signal.SIGKILL)
@@ -78,6 +92,15 @@ class Process:
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
+
+
+def kernel_oom_kills() -> int:
+    """How many processes the kernel has killed for want of memory since it started; 0 where it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    except (OSError, StopIteration):
+        return 0
 
 
 def slot_environment(device: str, threads: int) -> dict[str, str]:

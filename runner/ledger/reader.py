@@ -7,8 +7,25 @@ import re
 from pathlib import Path
 from typing import Any
 
+from runner.ledger.integrity import damaged
+
 NUMBERED_REPORT = re.compile(r"report-([1-9]\d*)")
 PREFERENCES = "preferences.parquet"  # in a judge's folder: what it made of every pair
+NUMBER = (int, float)
+STATUS: dict[str, type | tuple[type, ...]] = {  # the types of what others rely on in a status
+    "state": str,
+    "identity": str,
+    "stage": str,
+    "unit": str,
+    "done": int,
+    "total": int,
+    "seconds": NUMBER,
+    "counted_from": dict,
+    "counted_to": NUMBER,
+    "latest": dict,
+    "flags": dict,
+    "files": dict,
+}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -47,17 +64,28 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_status(folder: Path) -> dict[str, Any] | None:
-    """What ``status.json`` says, or None where there is none or it cannot be read."""
+    """What ``status.json`` says, or None where there is none or it holds anything else than a status."""
     try:
-        return read_json(folder / "status.json")
+        status = read_json(folder / "status.json")
     except (OSError, ValueError):
         return None
+    return status if all(isinstance(status[key], kind) for key, kind in STATUS.items() if key in status) else None
+
+
+def has_ended_well(folder: Path, identity: str) -> bool:
+    """Whether the job in ``folder`` said that it finished, with exactly this specification and these inputs."""
+    status = read_status(folder) or {}
+    return status.get("state") == "finished" and status.get("identity") == identity
 
 
 def is_finished(folder: Path, identity: str) -> bool:
-    """Whether the job in ``folder`` has finished with exactly this specification and these inputs."""
-    status = read_status(folder) or {}
-    return status.get("state") == "finished" and status.get("identity") == identity
+    """Whether it did, and what it left is still whole."""
+    return has_ended_well(folder, identity) and not damaged_files(folder)
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """Which result files are no longer what a finished job left, in words."""
+    return damaged(folder, (read_status(folder) or {}).get("files", {}))
 
 
 def sample_files(folder: Path) -> dict[int, Path]:
@@ -68,6 +96,11 @@ def sample_files(folder: Path) -> dict[int, Path]:
         if (m := re.fullmatch(r"point_(\d+)", path.stem))
     }
     return dict(sorted(found.items()))
+
+
+def embeddings_file(folder: Path, point: int) -> Path:
+    """Where an evaluation keeps the embeddings of one point's responses; only the last point has any."""
+    return folder / "embeddings" / f"point_{point}.parquet"
 
 
 def newest_report(runs_dir: Path) -> Path:

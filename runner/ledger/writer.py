@@ -9,18 +9,24 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from experiments.records import RESUME_FOLDER, Axes, Phase, PreferenceRow, SampleRow
+from experiments.records import SAMPLES_FILE, Axes, Phase, PreferenceRow, SampleRow
 from runner.ledger.files import replacing, timestamp, write_json
-from runner.ledger.reader import PREFERENCES, read_metrics, read_status
+from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status
+from runner.ledger.requests import new_attempt
+from runner.ledger.signs import HEARTBEAT_SECONDS
 from runner.trackers import Tracker
 
 STATUS_SECONDS = 1.0  # between two writings of a status that says nothing notable
@@ -67,11 +73,21 @@ PREFERENCE_SCHEMA = pa.schema(
 )
 
 
-class StatusFile:
-    """``status.json``: what the job is doing, replaced at most once a second, and at once when it ends."""
+class TornLedgerError(ValueError):
+    """What an attempt left cannot be gone on from."""
 
-    def __init__(self, folder: Path, identity: str) -> None:
+
+class StatusFile:
+    """``status.json``: what the job is doing, replaced at most once a second, and at once when it ends.
+
+    A second thread may call `heartbeat`. Times are ``seconds`` since the attempt began, which no clock can change;
+    ``updated`` is for people and other machines.
+    """
+
+    def __init__(self, folder: Path, identity: str, pass_divisor: int = 1) -> None:
         self._path = folder / "status.json"
+        self._lock = threading.Lock()
+        self.attempt = new_attempt()
         self._began, self._written = time.monotonic(), -math.inf
         self._latest: dict[str, float | None] = {}
         self._flags: dict[str, int] = {}  # name → rows in which it was up: one row alone must not be overlooked
@@ -82,40 +98,70 @@ class StatusFile:
             "done": 0,
             "total": 0,
             "unit": "",
+            "counted_from": {"done": 0, "seconds": 0.0},  # where the count that goes on now began
+            "counted_to": 0.0,  # seconds when it last went on
             "latest": self._latest,
             "flags": self._flags,
             "started": timestamp(),
-            "updated": timestamp(),
+            "attempt": self.attempt,
             "pid": os.getpid(),
+            "host": socket.gethostname(),
             "error": None,
+            "out_of_memory": False,
+            "pass_divisor": pass_divisor,  # above 1 after a retry for want of memory
+            "peak_memory": None,  # of the whole process, bytes: {"gpu": …} or {"cpu": …}
         }
         self._write()
 
     def progress(self, stage: str, done: int, total: int, unit: str) -> None:
         """Keep how far the job is; a new stage and the end of one are written at once."""
-        notable = stage != self._status["stage"] or done >= total
-        self._status |= {"stage": stage, "done": done, "total": total, "unit": unit}
-        self._write_if_due(notable)
+        with self._lock:
+            notable = stage != self._status["stage"] or done >= total
+            goes_on = (total, unit) == (self._status["total"], self._status["unit"]) and done >= self._status["done"]
+            if not goes_on:
+                self._status["counted_from"] = {"done": done, "seconds": self._seconds()}
+            if not goes_on or done > self._status["done"]:
+                self._status["counted_to"] = self._seconds()
+            self._status |= {"stage": stage, "done": done, "total": total, "unit": unit}
+            self._write_if_due(notable)
 
     def latest(self, values: Mapping[str, float]) -> None:
         """Keep the few numbers that tell a watching person how it goes, and the flags that were up."""
-        self._latest |= {name: _finite(value) for name, value in values.items() if name.rpartition("/")[2] in LATEST}
-        for name in (name.removeprefix(FLAG) for name, value in values.items() if name.startswith(FLAG) and value):
-            self._flags[name] = self._flags.get(name, 0) + 1
-        self._write_if_due()
+        with self._lock:
+            self._latest |= {
+                name: _finite(value) for name, value in values.items() if name.rpartition("/")[2] in LATEST
+            }
+            for name in (name.removeprefix(FLAG) for name, value in values.items() if name.startswith(FLAG) and value):
+                self._flags[name] = self._flags.get(name, 0) + 1
+            self._write_if_due()
 
-    def end(self, state: str, error: str | None = None) -> None:
-        """Write the final state: "finished", "failed" or "interrupted"; ``error`` is one line."""
-        self._status |= {"state": state, "error": error}
-        self._write()
+    def heartbeat(self) -> None:
+        """Say that the process lives, unless it has just said something or has ended."""
+        with self._lock:
+            if self._status["state"] == "running" and time.monotonic() - self._written >= HEARTBEAT_SECONDS / 2:
+                self._write()
+
+    def end(self, state: str, error: str | None = None, out_of_memory: bool = False) -> None:
+        """Write the final state: "failed", "interrupted" or "stopped"; ``error`` is one line."""
+        with self._lock:
+            self._status |= {"state": state, "error": error, "out_of_memory": out_of_memory}
+            self._write()
+
+    def finish(self, files: Mapping[str, Any], peak_memory: Mapping[str, int] | None = None) -> None:
+        """Write that the job has finished and what it leaves, see `runner.ledger.integrity`."""
+        with self._lock:
+            self._status |= {"state": "finished", "files": files, "peak_memory": peak_memory}
+            self._write()
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._began, 3)
 
     def _write_if_due(self, notable: bool = False) -> None:
         if notable or time.monotonic() - self._written >= STATUS_SECONDS:
             self._write()
 
     def _write(self) -> None:
-        seconds = round(time.monotonic() - self._began, 3)  # the clock may be set while the job works
-        write_json(self._path, self._status | {"updated": timestamp(), "seconds": seconds})
+        write_json(self._path, self._status | {"updated": timestamp(), "seconds": self._seconds()})
         self._written = time.monotonic()
 
 
@@ -150,12 +196,15 @@ class LedgerRecorder:
         self._tracker.metrics(values, axes, point)
 
     def rewind(self, num_rows: int) -> None:
-        """Keep the first rows only; a tracker's new run is told of them, so that its curves are whole."""
+        """Keep the first rows only; a tracker's new run is told of them, so that its curves are whole.
+
+        Raises:
+            TornLedgerError: there are fewer.
+        """
         rows = read_metrics(self._folder)[:num_rows]
         if len(rows) < num_rows:
-            raise ValueError(
-                f"{self._folder}: the ledger has {len(rows)} rows, but its checkpoint was written after "
-                f"{num_rows}; remove {self._folder / RESUME_FOLDER} to start the job over"
+            raise TornLedgerError(
+                f"{self._folder}: the ledger has {len(rows)} rows, but its checkpoint was written after {num_rows}"
             )
         with replacing(self._folder / "metrics.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -170,10 +219,19 @@ class LedgerRecorder:
         Raises:
             ValueError: a row has other columns than `SampleRow`.
         """
-        path = self._folder / "samples" / f"point_{point}.parquet"
+        path = self._folder / SAMPLES_FILE.format(point=point)
         path.parent.mkdir(exist_ok=True)
         _write_parquet(path, rows, SAMPLE_SCHEMA, "SampleRow")
         self._tracker.samples(point, rows)
+
+    def embeddings(self, point: int, rows: Sequence[SampleRow], vectors: NDArray[np.float16]) -> None:
+        """Keep embeddings as ``embeddings/point_<point>.parquet``: of which sample, and a list of half floats."""
+        path = embeddings_file(self._folder, point)
+        path.parent.mkdir(exist_ok=True)
+        columns = {key: [row[key] for row in rows] for key in ("prompt_id", "sample_id", "stream")}
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float16()), vectors.shape[1])
+        with replacing(path) as temporary:
+            pq.write_table(pa.table(columns | {"embedding": lists}), temporary)
 
     def preferences(self, rows: Sequence[PreferenceRow]) -> None:
         """Keep a judge's preferences as ``preferences.parquet``.

@@ -25,7 +25,18 @@ from runner.jobfile import JobFile
 from runner.trackers import Tracker
 
 STEP_METRIC = "budget/prompts_seen"
-PREFIXES = ("train", "ppo", "dpo", "flag", "evaluation", "gold", "ranking_data", "reward_model", "judge")
+PREFIXES = (
+    "train",
+    "ppo",
+    "dpo",
+    "flag",
+    "evaluation",
+    "gold",
+    "ranking_data",
+    "reward_model",
+    "judge",
+    "interpolation",
+)
 MAX_TAG_LENGTH = 64
 FINISH_TIMEOUT_SECONDS = 120.0  # a server that goes away during a run must not hold up the sweep
 

@@ -1,8 +1,6 @@
-"""The contract of every engine, on the local one: real processes, invented devices."""
+"""What only the local engine does (the rest is in engines/test_contract.py): real processes, invented devices."""
 
-import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,7 +10,9 @@ import pytest
 
 from experiments.spec import LocalEngine as Settings
 from runner.engines import Outcome, Task
-from runner.engines.local import LocalEngine, Slot, make_local_engine
+from runner.engines.devices import Device
+from runner.engines.local import LocalEngine, make_local_engine
+from runner.engines.slots import Slot
 
 SAY = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS'], flush=True)"
 NAP = "import time; time.sleep(60)"
@@ -71,7 +71,7 @@ def test_each_slot_has_its_own_device_and_threads(tmp_path: Path) -> None:
 
 
 def test_slots_limit_how_many_run_at_once_and_come_back(tmp_path: Path) -> None:
-    engine = make_local_engine(settings(slots_per_device=2), devices=["7"])
+    engine = make_local_engine(settings(slots_per_device=2), devices=[Device("7", "7")])
     tasks = [task(tmp_path, name, SAY) for name in ("one", "two", "three")]
     engine.start(tasks[0])
     engine.start(tasks[1])
@@ -102,40 +102,6 @@ def test_wide_task_takes_one_gpu(tmp_path: Path) -> None:
 
     assert engine.can_take(task(tmp_path, "wide", SAY, wide=True))
     engine.stop()
-
-
-def test_killed_task_leaves_its_siblings_alone(tmp_path: Path) -> None:
-    engine = LocalEngine([Slot("", 1)] * 3, num_cores=3)
-    engine.start(task(tmp_path, "victim", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"))
-    engine.start(task(tmp_path, "broken", "raise SystemExit(3)"))
-    engine.start(task(tmp_path, "fine", "import time; time.sleep(0.5); print('done')"))
-
-    assert drain(engine, 3) == {"victim": -signal.SIGKILL, "broken": 3, "fine": 0}
-    assert (tmp_path / "fine" / "log.txt").read_text() == "done\n"
-
-
-def test_log_is_appended_and_holds_errors(tmp_path: Path) -> None:
-    engine = LocalEngine([Slot("", 1)], num_cores=1)
-    for word in ("first", "second"):
-        engine.start(task(tmp_path, "job", f"import sys; print('{word}', file=sys.stderr)"))
-        drain(engine, 1)
-
-    assert (tmp_path / "job" / "log.txt").read_text() == "first\nsecond\n"
-
-
-def test_stop_ends_children_and_their_children(tmp_path: Path) -> None:
-    engine = LocalEngine([Slot("", 1)], num_cores=1)
-    code = (
-        "import subprocess, sys\n"
-        f"child = subprocess.Popen([sys.executable, '-c', {NAP!r}])\n"
-        "print(child.pid, flush=True)\n"
-        "child.wait()"
-    )
-    engine.start(task(tmp_path, "family", code))
-    grandchild = int(wait_for(tmp_path / "family" / "log.txt", "\n"))
-    engine.stop()
-
-    wait_until_dead(grandchild)
 
 
 def test_what_a_killed_task_leaves_behind_is_ended(tmp_path: Path) -> None:
@@ -169,7 +135,8 @@ def test_job_ends_when_its_driver_is_killed(tmp_path: Path) -> None:
     job = "import os, runner.job as j; j._watch_parent(); print(os.getpid(), flush=True); import time; time.sleep(60)"
     driver = (
         "import sys, time; from pathlib import Path\n"
-        "from runner.engines import Task; from runner.engines.local import LocalEngine, Slot\n"
+        "from runner.engines import Task; from runner.engines.local import LocalEngine\n"
+        "from runner.engines.slots import Slot\n"
         f"LocalEngine([Slot('', 1)], 1).start(Task('job', (sys.executable, '-c', {job!r}), Path(sys.argv[1])))\n"
         "time.sleep(60)"
     )
@@ -181,12 +148,3 @@ def test_job_ends_when_its_driver_is_killed(tmp_path: Path) -> None:
     process.wait()
 
     wait_until_dead(pid)
-
-
-def test_environment_of_the_driver_is_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOMETHING_OF_MINE", "kept")
-    engine = LocalEngine([Slot("", 1)], num_cores=1)
-    engine.start(task(tmp_path, "job", "import json, os; print(json.dumps(dict(os.environ)))"))
-    drain(engine, 1)
-
-    assert json.loads((tmp_path / "job" / "log.txt").read_text())["SOMETHING_OF_MINE"] == "kept"

@@ -204,6 +204,14 @@ def test_nothing_makes_the_page_wider_than_the_window(browser: Browser, width: i
     assert browser.value(NARROWEST) > 340
 
 
+@pytest.mark.parametrize(("width", "told"), [(390, True), (1280, False)])
+def test_what_scrolls_sideways_says_so_and_only_that(browser: Browser, width: int, told: bool):
+    resize(browser, width)
+    region = "document.querySelector('.drawing')"
+    assert browser.value(f"{region}.scrollWidth > {region}.clientWidth") is told
+    assert browser.value(f"{region}.querySelector('.more').checkVisibility()") is told
+
+
 def test_dark_is_dark(browser: Browser):
     figure = "document.querySelector('#frontier ~ figure svg')"
     ink = f"getComputedStyle(document.body).color + getComputedStyle({figure}).color"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -124,7 +125,8 @@ def test_every_run_folder_explains_itself(
     resumed: tuple[Path, dict[str, float], subprocess.CompletedProcess[str]],
 ) -> None:
     sweep = resumed[0] / "runs" / "smoke"
-    for job in ("ppo/seed0", "dpo/seed0", "ppo/seed0/evaluation", "dpo/seed0/evaluation"):
+    arms = ("ppo/seed0", "dpo/seed0", "ppo_then_dpo/seed0")
+    for job in (*arms, *(f"{arm}/evaluation" for arm in arms), "ppo_then_dpo/seed0/fresh_pairs"):
         assert all((sweep / job / name).stat().st_size > 0 for name in JOB_FILES), job
         rows = [json.loads(line) for line in (sweep / job / "metrics.jsonl").read_text().splitlines()]
         assert rows
@@ -142,12 +144,40 @@ def test_every_run_folder_explains_itself(
     assert list(samples.columns) == list(base.columns)
 
 
+def test_the_staged_arm_shares_the_first_stage_and_is_reported_as_one_more_arm(
+    resumed: tuple[Path, dict[str, float], subprocess.CompletedProcess[str]],
+) -> None:
+    sweep = resumed[0] / "runs" / "smoke"
+    staged, plain = sweep / "ppo_then_dpo/seed0", sweep / "ppo/seed0"
+    first, second = (json.loads(line) for line in (staged / "metrics.jsonl").read_text().splitlines())
+    weights = "adapters/point_{}/adapter_model.safetensors"
+    pairs = pd.read_parquet(staged / "fresh_pairs/samples/point_0.parquet")
+    base = pd.read_parquet(sweep / "shared/ranking_data/samples/point_0.parquet").head(len(pairs))
+    report = json.loads((sweep / "report/report.json").read_text())
+    (arm,) = (arm for arm in report["arms"] if arm["algorithm"] == "ppo_then_dpo")
+
+    assert (staged / weights.format(1)).read_bytes() == (plain / weights.format(1)).read_bytes()
+    assert (staged / weights.format(2)).read_bytes() != (plain / weights.format(2)).read_bytes()
+    assert first["train/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert first["dpo/reward_margin"] == pytest.approx(0, abs=1e-5)
+    assert (first["prompts_seen"], second["prompts_seen"]) == (48, 64)
+    assert pairs["prompt"].tolist() == base["prompt"].tolist()
+    assert pairs["logp_policy"].tolist() != base["logp_policy"].tolist()
+    assert [point["prompts_seen"] for point in arm["curve"]] == [0, 32, 64]
+    assert "ppo_then_dpo" in report["gates"]
+    assert [(pair["arm"], pair["opponent"]) for pair in report["staged"]] == [
+        ("ppo_then_dpo", "ppo"),
+        ("ppo_then_dpo", "dpo"),
+    ]
+    assert report["recovery"][0]["arm"] == "ppo_then_dpo"
+
+
 def test_the_adapters_load_with_peft_on_the_base(
     resumed: tuple[Path, dict[str, float], subprocess.CompletedProcess[str]],
 ) -> None:
     folder = resumed[0]
     base_folder = next(path for path in (folder / "cache" / "models").iterdir() if path.is_dir())
-    for arm in ("ppo", "dpo"):
+    for arm in ("ppo", "dpo", "ppo_then_dpo"):
         base = AutoModelForCausalLM.from_pretrained(base_folder)
         adapters = folder / "runs" / "smoke" / arm / "seed0" / "adapters"
         model = PeftModel.from_pretrained(base, adapters / "point_2")
@@ -170,7 +200,7 @@ def test_the_same_seed_gives_the_same_responses_again(
     outcome = run(folder, "name=again", "tracker=none")
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     assert len(re.findall("reused", outcome.stdout)) >= 3
-    for arm in ("ppo", "dpo"):
+    for arm in ("ppo", "dpo", "ppo_then_dpo"):
         first, again = (
             pd.read_parquet(folder / "runs" / name / arm / "seed0/evaluation/samples/point_2.parquet")
             for name in ("smoke", "again")

@@ -6,7 +6,7 @@ from typing import Any
 
 from analysis.report.cells import Cell, Report, Row, Table, cell
 
-REPLIES = {"yes": ("✓ Yes", "good"), "no": ("✗ No", "bad"), "inconclusive": ("● Inconclusive", "even")}
+REPLIES = {"yes": "Yes", "no": "No", "inconclusive": "Inconclusive"}
 
 
 def questions(report: Report) -> list[dict[str, Any]]:
@@ -14,8 +14,7 @@ def questions(report: Report) -> list[dict[str, Any]]:
     return [
         {
             "question": item["question"],
-            "reply": REPLIES[item["reply"]][0],
-            "tone": REPLIES[item["reply"]][1],
+            "reply": item.get("in_words") or REPLIES[item["reply"]],
             "sentence": item["sentence"],
             "evidence": _evidence(item),
             "would_change": item["would_change"],
@@ -37,7 +36,7 @@ def _evidence(item: Report) -> Table | None:
         )
         for found in item["evidence"]
     )
-    caption = f"Evidence: {item['question']}"
+    caption = f"Evidence, weightiest first: {item['question']}"
     return (
         Table(caption, "Evidence", ("value", "threshold, registered before training", "reading"), rows)
         if rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from analysis.load import ALGORITHMS
 from analysis.report.cells import Cell, Report, Row, Table, bare, cell, figure, heads
 
 TONES = {"yes": "good", "no": "bad", "inconclusive": "even"}
@@ -77,7 +78,7 @@ def sensitivity(report: Report) -> Table:
     """How far an algorithm's variants end apart."""
     rows = tuple(
         Row(
-            item["algorithm"].upper(),
+            ALGORITHMS.get(item["algorithm"], item["algorithm"]),
             ", ".join(item["knobs"]).replace("_", " ") or "no knob differs",
             (
                 cell(item["spread"], remark=item["reason"] or ""),

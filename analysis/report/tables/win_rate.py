@@ -123,6 +123,8 @@ def _all_comparisons(report: Report) -> Iterator[tuple[str, dict[str, Number]]]:
         yield f"{arm['arm']} against the base", arm["win_rate"]
     for pair in report["head_to_head"]:
         yield f"{pair['ppo']} against {pair['dpo']}", pair["win_rate"]
+    for pair in report.get("staged", []):
+        yield f"{pair['arm']} against {pair['opponent']}", pair["win_rate"]
 
 
 def _comparison(rate: Report) -> tuple[Cell, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -38,10 +39,13 @@ class Pair:
 
 
 def contests(runs: Sequence[JudgedRun]) -> list[Contest]:
-    """Every arm against the base, then every PPO arm against every DPO arm of the same seed."""
+    """Every arm against the base, each PPO against each DPO arm of the same seed, each staged arm against both."""
     against_base = [Contest(run, None) for run in runs]
-    ppo, dpo = ([run for run in runs if run.algorithm == algorithm] for algorithm in ("ppo", "dpo"))
-    return against_base + [Contest(one, other) for one in ppo for other in dpo if one.seed == other.seed]
+    ppo, dpo, staged = (
+        [run for run in runs if run.algorithm == algorithm] for algorithm in ("ppo", "dpo", "ppo_then_dpo")
+    )
+    pairs = [*product(ppo, dpo), *product(staged, [*ppo, *dpo])]
+    return against_base + [Contest(one, other) for one, other in pairs if one.seed == other.seed]
 
 
 def final_samples(folder: Path, max_samples_per_prompt: int) -> pd.DataFrame:

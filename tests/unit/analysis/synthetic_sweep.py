@@ -51,6 +51,7 @@ class Arm:
     bootstrapped: bool = False  # samples drawn anew at each point, prompt by prompt, from a third set of the base's
     kl: float = 4.0
     num_words: int = 24
+    start: tuple[str, float] | None = None  # another arm of the sweep, listed before, and the share spent there
     edit: Callable[[pd.DataFrame], pd.DataFrame] | None = field(default=None, compare=False)
 
 
@@ -110,7 +111,9 @@ class Sweep:
 
     def _planned(self, name: str, arm: Arm, seed: int) -> dict[str, Any]:
         folder = f"{name}/seed{seed}"
-        knobs = {"name": name, "algorithm": arm.algorithm, "learning_rate": 2e-4}
+        knobs: dict[str, Any] = {"name": name, "algorithm": arm.algorithm, "learning_rate": 2e-4}
+        if arm.start:
+            knobs["start"] = dict(zip(("arm", "share"), arm.start, strict=True))
         return {
             "arm": name,
             "algorithm": arm.algorithm,
@@ -179,17 +182,25 @@ class Sweep:
         ours, theirs = identity("arm", name, seed), identity("evaluation", name, seed)
         health = {
             "ppo": {"ppo/clip_fraction": 0.08, "ppo/explained_variance": 0.4},
-            "dpo": {"dpo/accuracy": 0.8},
-        }[arm.algorithm]
+            "interpolation": {"interpolation/weight": 0.5},
+        }.get(arm.algorithm, {"dpo/accuracy": 0.8})
         train = [{"phase": "train", "point": None, **self._axes(step / 8), **health} for step in range(1, 9)]
-        self.job(self.folder / label, "arm", label, spec, self._needs(*needs), ours, train)
+        trained_on = self._needs(*needs)
+        if arm.start:
+            trained_on = {"start": {"folder": "", "identity": identity("arm", arm.start[0], seed)}}
+        self.job(self.folder / label, "arm", label, spec, trained_on, ours, train)
         points = [
             {"phase": "evaluation", "point": point, **self._axes(point / (self.num_points - 1))}
             for point in range(1, self.num_points)
         ]
         needs_now = {**self._needs("gold", "reward_model"), "arm": {"folder": label, "identity": ours}}
         self.job(self.folder / evaluation, "evaluation", evaluation, self.evaluation_spec, needs_now, theirs, points)
+        shared = round(arm.start[1] * (self.num_points - 1)) if arm.start else 0
         for point in range(1, self.num_points):
+            if arm.start and point <= shared:
+                path = self.folder / f"{arm.start[0]}/seed{seed}/evaluation/samples/point_{point}.parquet"
+                self.samples(evaluation, point, pd.read_parquet(path))
+                continue
             rows = self._samples(arm, point, seed)
             self.samples(evaluation, point, arm.edit(rows) if arm.edit else rows)
         return [

@@ -114,6 +114,12 @@ def test_a_bound_that_claims_no_lead_needs_no_correction(rules, bound, low, high
     assert gates.assess(replace(GOOD, win_rate=rate(low, high, adjusted_p=0.9)), moved)[0].outcome == outcome
 
 
+def test_a_gate_on_its_threshold_promises_no_number_of_prompts(rules):
+    found = gates.assess(replace(GOOD, win_rate=rate(42.6, 57.6, n=64)), rules)[0]
+    assert found.outcome == "inconclusive"
+    assert found.note == "more prompts would hardly settle it"
+
+
 def test_a_rate_at_equal_style_that_is_no_measurement_says_why(rules):
     measured = replace(GOOD, controlled_win_rate=None, why_not_controlled="the two styles hardly overlap")
     gate = next(gate for gate in gates.assess(measured, rules) if gate.name == "Controlled win rate")

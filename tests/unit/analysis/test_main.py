@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -124,3 +126,11 @@ def test_analysis_loads_neither_torch_nor_transformers_nor_hydra():
     code = f"import sys, analysis.__main__; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_reader_that_leaves_early_is_no_error():
+    read, written = os.pipe()
+    os.close(read)  # nobody reads, as after `| head` has ended
+    ended = subprocess.run([sys.executable, "-m", "analysis", "--help"], stdout=written, stderr=subprocess.PIPE)
+    os.close(written)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGPIPE, b"")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.next_runs import next_seed_count, runner_command, scaled, seed_share, units_needed
+from analysis.next_runs import MANY_UNITS, next_seed_count, runner_command, scaled, seed_share, units_needed
 from analysis.statistics import Estimate
 
 
@@ -22,6 +22,12 @@ def test_several_comparisons_need_more_prompts():
 def test_units_by_hand():
     assert scaled(100, 0.2, 0.1) == pytest.approx(400)
     assert scaled(100, 0.2, 0) == np.inf
+
+
+def test_a_hopeless_number_of_prompts_is_not_promised():
+    found = Estimate(55, 45, 65, 5, "percent", 64)
+    assert units_needed(found, 55 - 10 * (64 / MANY_UNITS) ** 0.5 * 1.001) == 4991  # just within the bound
+    assert units_needed(found, 54.9) is None  # a hundredth of the half-width away: 640 000
 
 
 @pytest.mark.parametrize(("have", "following"), [(1, 3), (2, 3), (3, 5), (5, 8), (8, None)])

@@ -208,7 +208,7 @@ class TestAnswer:
             [self.finding("U1", "DPO"), self.finding("U2", "DPO"), self.finding("U3", "neutral")], 2
         )
         assert found.reply == "yes"
-        assert found.sentence.endswith("(U1, U2 for DPO; U3 is neutral).")
+        assert found.sentence.endswith("(for DPO: headroom (U1), coverage (U2); neutral: implicit ranking (U3)).")
         assert [item.reading for item in found.evidence] == ["votes DPO: reading"] * 2 + ["no vote: reading"]
 
     def test_no_is_ppos_case(self):
@@ -232,7 +232,7 @@ class TestAnswer:
     def test_disagreement_of_the_decisive_two_is_not_a_matter_of_data(self):
         found = readiness.answer([self.finding("U1", "PPO"), self.finding("U2", "DPO")], 1)
         assert found.reply == "inconclusive"
-        assert "U1 and U2 disagree, which no further sample settles" in found.would_change
+        assert "(U1, U2) disagree, which no further sample settles" in found.would_change
 
 
 class TestFromALedger:

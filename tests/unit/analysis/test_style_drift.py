@@ -171,6 +171,24 @@ def test_good_responses_alone_can_keep_their_variety(make_ledger, style_of, synt
     assert found["per_input_ead_good"].reading == WITHIN
 
 
+def test_variety_across_prompts_is_counted_among_good_responses_too(make_ledger, style_of, synthetic):
+    """The first response to each prompt reads the same everywhere and is bad; the good ones are the base's own."""
+
+    def junk(rows: pd.DataFrame) -> pd.DataFrame:
+        is_bad = rows["sample_id"] == 0
+        return rows.assign(
+            response=rows["response"].where(~is_bad, "bad bad bad bad bad bad bad bad"),
+            gold=rows["gold"].where(~is_bad, 0.0),
+        )
+
+    ledger = make_ledger({"ppo": synthetic.Arm("ppo", (0.0,), twin=True, edit=junk)}, num_prompts=60, num_samples=4)
+    found = named(style_of(ledger).assess("ppo"))
+    assert found["across_input_ead"].reading == DRIFTED
+    assert found["across_input_ead"].change.value < 0
+    assert found["across_input_ead_good"].reading == WITHIN
+    assert found["across_input_ead_good"].change is not None
+
+
 # --------------------------------------------------------------------------------------------------------- false alarms
 def corpus(texts: list[str], prompts: np.ndarray, vocabulary: Vocabulary) -> Corpus:
     return read_corpus(np.array([texts], dtype=object), prompts, {}, vocabulary)

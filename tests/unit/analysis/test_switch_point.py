@@ -111,6 +111,10 @@ def test_rising_arm_has_not_stopped_paying(found, synthetic):
     assert answer.reply == "no"
     assert "had not stopped paying by evaluation point 6" in answer.sentence
     assert "run longer" in answer.sentence
+    assert answer.in_words == "No switch inside the observed range"
+    assert (
+        "80 % interval of the switch point: beyond the run; probability of no switch within the run" in answer.sentence
+    )
 
 
 def test_hacking_gates_the_run_before_it(found, synthetic):

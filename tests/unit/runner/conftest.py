@@ -1,12 +1,23 @@
+import io
+import json
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
-from experiments.spec import RunSpec
+from experiments.spec import RunSpec, start_of
 from runner.__main__ import compose
+from runner.display import Display
+from runner.engines.local import LocalEngine
+from runner.engines.slots import Slot
+from runner.execute import execute
 from runner.plan import Plan, make_plan
+
+FAKE_JOB = Path(__file__).parent / "fake_job.py"
 
 
 @cache
@@ -17,18 +28,51 @@ def smoke(*overrides: str) -> tuple[RunSpec, ...]:
 
 @pytest.fixture
 def composed(tmp_path: Path) -> Callable[..., list[RunSpec]]:
-    """The smoke sweep with overrides, in a folder of its own."""
+    """The smoke sweep with overrides, in a folder of its own; with its staged arm where that is asked for."""
     folders = {"runs_dir": f"{tmp_path}/runs", "cache_dir": f"{tmp_path}/cache"}
 
-    def make(*overrides: str) -> list[RunSpec]:
-        return [run.model_copy(update=folders) for run in smoke(*overrides)]
+    def make(*overrides: str, staged: bool = False) -> list[RunSpec]:
+        runs = [run for run in smoke(*overrides) if staged or start_of(run.arm) is None]
+        return [run.model_copy(update=folders) for run in runs]
 
     return make
 
 
 @pytest.fixture
 def planned(composed: Callable[..., list[RunSpec]]) -> Callable[..., Plan]:
-    def make(*overrides: str) -> Plan:
-        return make_plan(composed(*overrides))
+    def make(*overrides: str, staged: bool = False) -> Plan:
+        return make_plan(composed(*overrides, staged=staged))
 
     return make
+
+
+class Sweep:
+    """Runs plans with the fake job and remembers what was seen."""
+
+    def __init__(self, plan: Plan, devices: tuple[str, ...] = ("", "")) -> None:
+        self.plan = plan
+        self.devices = devices
+        self.text = ""
+
+    def run(self, **behaviour: str) -> int:
+        self.plan.folder.mkdir(parents=True, exist_ok=True)
+        (self.plan.folder / "behaviour.json").write_text(json.dumps(behaviour))
+        (self.plan.folder / "trace.jsonl").unlink(missing_ok=True)
+        output = io.StringIO()
+        engine = LocalEngine([Slot(device, 1) for device in self.devices], num_cores=2)
+        display = Display(Console(file=output, width=200, highlight=False, markup=False))
+        code = execute(self.plan, engine, display, (sys.executable, str(FAKE_JOB), str(self.plan.folder)))
+        self.text = output.getvalue()
+        return code
+
+    def trace(self) -> list[dict[str, Any]]:
+        path = self.plan.folder / "trace.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def started(self) -> list[str]:
+        return [entry["label"] for entry in self.trace() if entry["event"] == "start"]
+
+
+@pytest.fixture
+def sweep_of() -> type[Sweep]:
+    return Sweep

@@ -1,12 +1,14 @@
 """Stands in for `runner.job`: real processes, real status files, no torch. Told what to do by a file beside the sweep.
 
-`behaviour.json` in RUNS_DIR maps a job's label to "fail", "kill", "sleep" or "quiet" (ends well but finishes nothing).
+`behaviour.json` in RUNS_DIR maps a job's label to "fail", "kill", "sleep", "quiet" (ends well but finishes nothing) or
+"wait" (for a file `go` in RUNS_DIR, and, like `runner.job`, no longer than its parent lives).
 Every job appends a line with its label, device, threads and the time to `trace.jsonl`.
 """
 
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -20,7 +22,16 @@ def trace(runs_dir: Path, **entry: object) -> None:
 def status(folder: Path, job: dict, state: str, error: str | None = None) -> None:
     now = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
     content = {"state": state, "identity": job["identity"], "stage": "working", "done": 1, "total": 2, "unit": "steps"}
-    content |= {"latest": {}, "started": now, "updated": now, "seconds": 0.1, "pid": os.getpid(), "error": error}
+    content |= {
+        "latest": {},
+        "attempt": str(os.getpid()),
+        "host": socket.gethostname(),
+        "started": now,
+        "updated": now,
+        "seconds": 0.1,
+        "pid": os.getpid(),
+        "error": error,
+    }
     temporary = folder / "status.tmp"
     temporary.write_text(json.dumps(content))
     temporary.replace(folder / "status.json")
@@ -40,6 +51,10 @@ def run(folder: Path, runs_dir: Path) -> None:
         sys.exit(1)
     if behaviour == "quiet":
         sys.exit(0)
+    while behaviour == "wait" and not (runs_dir / "go").exists():
+        if os.getppid() != int(os.environ["RUNNER_PARENT_PID"]):
+            sys.exit(130)
+        time.sleep(0.05)
     time.sleep(60 if behaviour == "sleep" else 0.1)
     if job["kind"] == "report":
         (folder / "report.json").write_text(json.dumps({"headline": "DPO won."}))

@@ -13,11 +13,14 @@ SMOKE = "+sweep=smoke"
 
 CASES = {
     "no sweep": ([], ["Choose a sweep", "+sweep=ppo_vs_dpo", "+sweep=smoke"]),
-    "unknown sweep": (["+sweep=smok"], ["sweep=smok: there is no such sweep; valid are ppo_vs_dpo, smoke"]),
+    "unknown sweep": (["+sweep=smok"], ["sweep=smok: there is no such sweep; valid are ppo_vs_dpo, recovery, smoke"]),
     "sweep without plus": (["sweep=smoke"], ["plus sign", "+sweep=smoke"]),
     "misspelt sweep": (["+swep=smoke"], ["swep: there is no such key; did you mean sweep?"]),
     "unknown arm": ([SMOKE, "+arm=pppo"], ["arm=pppo: there is no such arm", "dpo, dpo_high_beta, ppo, ppo_high_kl"]),
-    "unknown option": ([SMOKE, "budget=huge"], ["budget=huge: there is no such budget", "full, laptop, smoke"]),
+    "unknown option": (
+        [SMOKE, "budget=huge"],
+        ["budget=huge: there is no such budget", "full, laptop, recovery, smoke"],
+    ),
     "unknown group": ([SMOKE, "bugdet=full"], ["bugdet: there is no such key; did you mean budget?"]),
     "misspelt key": ([SMOKE, "budget.num_promts=3"], ["budget.num_promts", "did you mean budget.num_prompts?"]),
     "misspelt added key": ([SMOKE, "+arm=dpo", "++arm.betta=1"], ["dpo/seed0: arm.betta", "did you mean arm.beta?"]),
@@ -90,7 +93,7 @@ def test_errors_of_all_arms_are_listed_at_once(capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().err
     assert "ppo/seed0: arm.beta: there is no such key" in said
     assert "dpo/seed0: arm.beta=-1" in said
-    assert "ppo/seed0, dpo/seed0: data.temperature=0" in said  # said once for both
+    assert "ppo/seed0, dpo/seed0, ppo_then_dpo/seed0: data.temperature=0" in said  # said once for all
     assert "budget.num_evaluation_prompts=1" in said
     assert said.startswith("4 problems")
 
@@ -149,5 +152,5 @@ def test_the_process_ends_with_code_2_and_one_message() -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     assert done.returncode == 2
-    assert done.stderr == "sweep=nope: there is no such sweep; valid are ppo_vs_dpo, smoke\n"
+    assert done.stderr == "sweep=nope: there is no such sweep; valid are ppo_vs_dpo, recovery, smoke\n"
     assert done.stdout == ""

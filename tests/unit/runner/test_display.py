@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from runner.display import Display, Result, clean, duration, log_tail, progress_text
+from runner.display import (
+    Display,
+    Result,
+    Row,
+    clean,
+    duration,
+    live_table,
+    log_tail,
+    progress_text,
+    summary_line,
+)
+from runner.estimate import Left
 from runner.plan import Plan
 
 AGAIN = "python -m runner +sweep=smoke"
@@ -15,6 +26,9 @@ STATUS = {
     "done": 5,
     "total": 16,
     "unit": "updates",
+    "counted_from": {"done": 1, "seconds": 10.0},
+    "counted_to": 70.0,
+    "seconds": 70.0,
     "latest": {"ppo/kl": 1.2345, "ppo/score_mean": None, "ppo/gold_mean": 0.61},
 }
 
@@ -24,20 +38,21 @@ def display() -> tuple[Display, io.StringIO]:
     return Display(Console(file=output, width=200, highlight=False, markup=False)), output
 
 
-def test_progress_says_stage_speed_numbers_and_time_left() -> None:
-    text = progress_text(STATUS, done=4, seconds=60)
+def test_progress_says_stage_speed_and_numbers() -> None:
+    text = progress_text(STATUS)
 
-    assert text == "updates 5/16 updates, 4.0 updates/min, ppo/kl 1.23, ppo/gold_mean 0.61, 2 min 45 s left"
+    assert text == "updates 5/16 updates, 4.0 updates/min, ppo/kl 1.23, ppo/gold_mean 0.61"
 
 
 def test_progress_shows_the_flags_that_are_up() -> None:
-    text = progress_text(STATUS | {"flags": {"entropy_collapse": 3, "kl_jump": 1}}, done=4, seconds=60)
+    text = progress_text(STATUS | {"flags": {"entropy_collapse": 3, "kl_jump": 1}})
 
     assert "FLAG entropy collapse (3x), FLAG kl jump (1x)" in text
 
 
 def test_progress_makes_no_guess_before_it_has_seen_anything_happen() -> None:
-    assert "left" not in progress_text(STATUS, done=0, seconds=0.0)
+    assert "/min" not in progress_text(STATUS | {"done": 1})
+    assert progress_text({}) == "starting"
 
 
 def test_a_stage_is_announced_and_then_reported_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +99,9 @@ def test_log_tail_is_short_and_survives_bytes(tmp_path: Path) -> None:
     assert log_tail(tmp_path / "none") == []
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(None, ""), (0.4, "0 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s")])
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(None, ""), (0.4, "0 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"), (7384, "2 h 03 min")]
+)
 def test_duration(seconds: float | None, expected: str) -> None:
     assert duration(seconds) == expected
 
@@ -139,3 +156,94 @@ def test_offline_runs_are_pointed_out_until_they_are_uploaded(planned: Callable[
     shown, output = display()
     shown.summary(plan, results, AGAIN)
     assert "wandb sync" not in output.getvalue()
+
+
+# ------------------------------------------------------------------------------------------------------- the live table
+ROWS = [
+    Row("gold", "finished", seconds=10),
+    *(Row(f"a_long_arm_name_{number}/seed0", "running", "PPO 3/16 updates \x1b[2J", 65, 3700.0) for number in range(9)),
+    Row("dpo/seed0", "failed", "ValueError: no luck"),
+    *(Row(f"waiting/seed{number}", "waiting") for number in range(40)),
+]
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 10), (20, 3), (80, 24), (300, 100)])
+def test_the_live_table_fits_its_terminal(width: int, height: int) -> None:
+    console = Console(width=width, height=height, file=io.StringIO(), highlight=False)
+    table = live_table(ROWS, summary_line(ROWS, Left(90.0, at_least=False)), width, height)
+    with console.capture() as captured:
+        console.print(table)
+    lines = captured.get().splitlines()
+
+    assert max(len(line) for line in lines) <= width
+    assert len(lines) <= max(4, height)
+    assert "\x1b" not in captured.get()
+
+
+def test_the_live_table_shows_what_has_something_to_say() -> None:
+    console = Console(width=120, height=50, file=io.StringIO(), highlight=False)
+    with console.capture() as captured:
+        console.print(live_table(ROWS, summary_line(ROWS, Left(90.0, at_least=True)), 120, 50))
+    text = captured.get()
+
+    assert "1 min 05 s  PPO 3/16 updates" in text
+    assert "1 h 01 min" in text
+    assert "no luck" in text
+    assert "waiting/seed" not in text
+    assert text.splitlines()[-1].rstrip() == (
+        "at least 1 min 30 s left; 1 of 51 finished, 9 running, 1 failed, 40 waiting"
+    )
+
+
+def test_without_a_terminal_there_are_plain_lines_and_no_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = 0.0
+    monkeypatch.setattr("runner.display.time.monotonic", lambda: moment)
+    shown, output = display()
+    with shown.watching():
+        for moment in (0.0, 5.0, 61.0):
+            shown.show([Row.of_status("ppo/seed0", {**STATUS, "done": 5 + int(moment)})], "0 of 1 finished")
+    lines = [line.split(None, 1)[1] for line in output.getvalue().splitlines()]
+
+    assert [line.split()[0] for line in lines] == ["ppo/seed0", "ppo/seed0", "sweep"]
+    assert "2 min 45 s left" in lines[0]
+    assert "\x1b" not in output.getvalue()
+
+
+def test_in_a_terminal_the_table_is_redrawn_and_taken_away() -> None:
+    output = io.StringIO()
+    console = Console(
+        file=output, force_terminal=True, width=40, height=12, highlight=False, _environ={"TERM": "xterm"}
+    )
+    shown = Display(console)
+    with shown.watching():
+        shown.show(ROWS, "first look")
+        shown.event("gold", "finished")
+        shown.show(ROWS, "second look")
+    shown.say("the end")
+
+    text = output.getvalue()
+    assert "first look" in text
+    assert "second look" in text
+    assert "\x1b[2K" in text  # lines are erased, …
+    assert "\x1b[2J" not in text  # … and nothing else that a job may have asked for
+    assert text.rstrip().endswith("the end")
+
+
+def test_a_dumb_terminal_gets_plain_lines() -> None:
+    output = io.StringIO()
+    shown = Display(Console(file=output, force_terminal=True, width=80, _environ={"TERM": "dumb"}))
+    with shown.watching():
+        shown.show([Row.of_status("ppo/seed0", STATUS)], "")
+
+    assert "\x1b" not in output.getvalue()
+
+
+def test_the_end_fits_a_narrow_terminal(planned: Callable[..., Plan]) -> None:
+    plan = planned()
+    output = io.StringIO()
+    results = {job.label: Result("skipped", "reward_model did not finish") for job in plan.jobs}
+    Display(Console(file=output, width=40, highlight=False)).summary(plan, results, AGAIN)
+    table = output.getvalue().partition("all that is missing")[0]
+
+    assert max(len(line) for line in table.splitlines()) <= 40
+    assert "…" not in table  # folded, not cut

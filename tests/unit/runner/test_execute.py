@@ -17,45 +17,22 @@ from rich.console import Console
 
 from experiments.errors import InputError
 from runner.display import Display
-from runner.engines.local import LocalEngine, Slot
-from runner.execute import Walk, execute
+from runner.engines.local import LocalEngine
+from runner.engines.slots import Slot
+from runner.execute import Walk
+from runner.ledger.driver import DriverFile
+from runner.ledger.integrity import fingerprints
 from runner.ledger.reader import read_json
 from runner.plan import Plan
 
 FAKE_JOB = Path(__file__).parent / "fake_job.py"
 ONE_EACH = "engine.artifacts_in_one_process=false"
 Planned = Callable[..., Plan]
+SweepOf = Callable[..., Any]
 
 
-class Sweep:
-    """Runs plans with the fake job and remembers what was seen."""
-
-    def __init__(self, plan: Plan, devices: tuple[str, ...] = ("", "")) -> None:
-        self.plan = plan
-        self.devices = devices
-        self.text = ""
-
-    def run(self, **behaviour: str) -> int:
-        self.plan.folder.mkdir(parents=True, exist_ok=True)
-        (self.plan.folder / "behaviour.json").write_text(json.dumps(behaviour))
-        (self.plan.folder / "trace.jsonl").unlink(missing_ok=True)
-        output = io.StringIO()
-        engine = LocalEngine([Slot(device, 1) for device in self.devices], num_cores=2)
-        display = Display(Console(file=output, width=200, highlight=False, markup=False))
-        code = execute(self.plan, engine, display, (sys.executable, str(FAKE_JOB), str(self.plan.folder)))
-        self.text = output.getvalue()
-        return code
-
-    def trace(self) -> list[dict[str, Any]]:
-        path = self.plan.folder / "trace.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def started(self) -> list[str]:
-        return [entry["label"] for entry in self.trace() if entry["event"] == "start"]
-
-
-def test_jobs_start_in_the_plans_order_and_after_their_needs(planned: Planned) -> None:
-    sweep = Sweep(planned(ONE_EACH))
+def test_jobs_start_in_the_plans_order_and_after_their_needs(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned(ONE_EACH))
 
     assert sweep.run() == 0
     began = {entry["label"]: entry["time"] for entry in sweep.trace() if entry["event"] == "start"}
@@ -66,8 +43,8 @@ def test_jobs_start_in_the_plans_order_and_after_their_needs(planned: Planned) -
     assert sweep.text.rstrip().endswith("DPO won.")
 
 
-def test_what_goes_on_from_a_job_follows_in_its_process(planned: Planned) -> None:
-    sweep = Sweep(planned(ONE_EACH))
+def test_what_goes_on_from_a_job_follows_in_its_process(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned(ONE_EACH))
     sweep.run()
 
     process = {entry["label"]: entry["pid"] for entry in sweep.trace() if entry["event"] == "start"}
@@ -77,9 +54,13 @@ def test_what_goes_on_from_a_job_follows_in_its_process(planned: Planned) -> Non
     assert "followed in one process by ppo/seed0/evaluation" in sweep.text
 
 
-def test_what_needs_a_finished_job_does_not_wait_for_the_one_that_follows_in_its_process(planned: Planned) -> None:
-    sweep = Sweep(planned(ONE_EACH))
-    walk = Walk(sweep.plan, LocalEngine([Slot("", 1)], num_cores=1), Display(Console(file=io.StringIO())), ("true",))
+def test_what_needs_a_finished_job_does_not_wait_for_the_one_that_follows_in_its_process(
+    planned: Planned, sweep_of: SweepOf
+) -> None:
+    sweep = sweep_of(planned(ONE_EACH))
+    sweep.plan.write()
+    engine, display = LocalEngine([Slot("", 1)], num_cores=1), Display(Console(file=io.StringIO()))
+    walk = Walk(sweep.plan, engine, display, DriverFile(sweep.plan.folder, "", ""), ("true",))
     arm, evaluation = (next(j for j in sweep.plan.jobs if j.label == f"ppo/seed0{end}") for end in ("", "/evaluation"))
     walk._running[arm.label] = (arm, evaluation)
     arm.folder.mkdir(parents=True)
@@ -89,17 +70,17 @@ def test_what_needs_a_finished_job_does_not_wait_for_the_one_that_follows_in_its
     assert {label: result.state for label, result in walk.results.items()} == {"ppo/seed0": "finished"}
 
 
-def test_jobs_that_run_together_have_different_devices(planned: Planned) -> None:
-    sweep = Sweep(planned(ONE_EACH), devices=("GPU-a", "GPU-b"))
+def test_jobs_that_run_together_have_different_devices(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned(ONE_EACH), devices=("GPU-a", "GPU-b"))
     sweep.run()
 
     by_label = {entry["label"]: entry for entry in sweep.trace() if entry["event"] == "start"}
     assert {by_label[label]["CUDA_VISIBLE_DEVICES"] for label in ("reward_model", "dpo/seed0")} == {"GPU-a", "GPU-b"}
 
 
-def test_thread_counts_do_not_depend_on_what_was_finished_before(planned: Planned) -> None:
+def test_thread_counts_do_not_depend_on_what_was_finished_before(planned: Planned, sweep_of: SweepOf) -> None:
     """Sums are rounded differently with other thread counts, so a resumed sweep must get the same ones."""
-    sweep = Sweep(planned())
+    sweep = sweep_of(planned())
     sweep.run(base_evaluation="fail")
     first = {entry["label"]: entry["OMP_NUM_THREADS"] for entry in sweep.trace() if entry["event"] == "start"}
     sweep.run()
@@ -109,8 +90,8 @@ def test_thread_counts_do_not_depend_on_what_was_finished_before(planned: Planne
     assert first["ppo/seed0"] == "1"
 
 
-def test_same_command_again_starts_nothing(planned: Planned) -> None:
-    sweep = Sweep(planned())
+def test_same_command_again_starts_nothing(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned())
     assert sweep.run() == 0
     assert sweep.run() == 0
 
@@ -119,17 +100,17 @@ def test_same_command_again_starts_nothing(planned: Planned) -> None:
     assert sweep.text.rstrip().endswith("DPO won.")
 
 
-def test_shared_artifacts_are_reused_by_another_sweep_and_their_record_is_copied(planned: Planned) -> None:
-    Sweep(planned()).run()
-    other = Sweep(planned("name=other"))
+def test_shared_artifacts_are_reused_by_another_sweep_with_their_record(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep_of(planned()).run()
+    other = sweep_of(planned("name=other"))
     other.run()
 
     assert {"gold", "ranking_data", "reward_model", "base_evaluation"}.isdisjoint(other.started())
     assert read_json(other.plan.folder / "shared" / "gold" / "status.json")["state"] == "finished"
 
 
-def test_a_killed_arm_leaves_the_others_and_is_repeated_alone(planned: Planned) -> None:
-    sweep = Sweep(planned())
+def test_a_killed_arm_leaves_the_others_and_is_repeated_alone(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned())
 
     assert sweep.run(**{"ppo/seed0": "kill"}) == 1
     assert "dpo/seed0/evaluation" in sweep.started()
@@ -144,8 +125,8 @@ def test_a_killed_arm_leaves_the_others_and_is_repeated_alone(planned: Planned) 
     assert sweep.started() == ["ppo/seed0", "ppo/seed0/evaluation", "report"]
 
 
-def test_dependents_of_a_failed_job_are_skipped_with_the_reason(planned: Planned) -> None:
-    sweep = Sweep(planned())
+def test_dependents_of_a_failed_job_are_skipped_with_the_reason(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned())
 
     assert sweep.run(reward_model="fail") == 1
     assert "reward_model failed: ValueError: no luck" in sweep.text
@@ -156,23 +137,23 @@ def test_dependents_of_a_failed_job_are_skipped_with_the_reason(planned: Planned
     assert "report" not in sweep.started()
 
 
-def test_no_report_without_a_base_to_compare_with(planned: Planned) -> None:
-    sweep = Sweep(planned())
+def test_no_report_without_a_base_to_compare_with(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned())
 
     assert sweep.run(base_evaluation="fail") == 1
     assert "dpo/seed0/evaluation" in sweep.started()
     assert "skipped: nothing to compare" in sweep.text
 
 
-def test_a_job_that_ends_well_without_finishing_has_failed(planned: Planned) -> None:
-    sweep = Sweep(planned())
+def test_a_job_that_ends_well_without_finishing_has_failed(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned())
 
     assert sweep.run(**{"dpo/seed0": "quiet"}) == 1
     assert "dpo/seed0 failed: exit code 0" in sweep.text
 
 
-def test_control_characters_of_a_job_do_not_reach_the_terminal(planned: Planned) -> None:
-    sweep = Sweep(planned())
+def test_control_characters_of_a_job_do_not_reach_the_terminal(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned())
     job = next(job for job in sweep.plan.jobs if job.label == "ppo/seed0")
     job.folder.mkdir(parents=True)
     (job.folder / "log.txt").write_text("\x1b[2J\x07evil\n")
@@ -183,8 +164,8 @@ def test_control_characters_of_a_job_do_not_reach_the_terminal(planned: Planned)
     assert "\x07" not in sweep.text
 
 
-def test_two_drivers_do_not_work_in_one_folder(planned: Planned) -> None:
-    sweep = Sweep(planned())
+def test_two_drivers_do_not_work_in_one_folder(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned())
     sweep.plan.folder.mkdir(parents=True)
 
     with FileLock(sweep.plan.folder / "sweep.lock"), pytest.raises(InputError, match="another `python -m runner`"):
@@ -204,7 +185,8 @@ def test_ctrl_c_ends_the_children(planned: Planned, tmp_path: Path, request_to_e
     (plan.folder / "behaviour.json").write_text(json.dumps({"gold": "sleep"}))
     driver = (
         "import sys\nfrom runner.__main__ import compose\nfrom runner.plan import make_plan\n"
-        "from runner.display import Display\nfrom runner.engines.local import LocalEngine, Slot\n"
+        "from runner.display import Display\nfrom runner.engines.local import LocalEngine\n"
+        "from runner.engines.slots import Slot\n"
         "from runner.execute import Walk, execute\n"
         f"plan = make_plan(compose(['+sweep=smoke', 'runs_dir={tmp_path}/runs', 'cache_dir={tmp_path}/cache',"
         f" 'tracker=none', '{ONE_EACH}']))\n"
@@ -243,8 +225,8 @@ JUDGE = (
 )
 
 
-def test_a_failed_judge_leaves_the_report_to_do_without_and_is_repeated_alone(planned: Planned) -> None:
-    sweep = Sweep(planned(*JUDGE))
+def test_the_report_does_without_a_failed_judge_which_is_repeated_alone(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned(*JUDGE))
 
     assert sweep.run(**{"judges/endpoint": "fail"}) == 1
     assert sweep.started()[-2:] == ["judges/endpoint", "report"]
@@ -256,8 +238,8 @@ def test_a_failed_judge_leaves_the_report_to_do_without_and_is_repeated_alone(pl
     assert sweep.started() == []
 
 
-def test_judges_judge_what_finished(planned: Planned) -> None:
-    sweep = Sweep(planned(*JUDGE))
+def test_judges_judge_what_finished(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned(*JUDGE))
 
     assert sweep.run(**{"ppo/seed0": "fail"}) == 1
     judge, report = (read_json(sweep.plan.folder / name / "spec.json") for name in ("judges/endpoint", "report"))
@@ -267,17 +249,72 @@ def test_judges_judge_what_finished(planned: Planned) -> None:
     assert sweep.started() == ["ppo/seed0", "ppo/seed0/evaluation", "judges/endpoint", "report"]
 
 
-def test_without_an_arm_there_is_nothing_to_judge(planned: Planned) -> None:
-    sweep = Sweep(planned(*JUDGE))
+def test_without_an_arm_there_is_nothing_to_judge(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned(*JUDGE))
 
     assert sweep.run(**{"ppo/seed0": "fail", "dpo/seed0": "fail"}) == 1
     assert "judges/endpoint" not in sweep.started()
     assert "nothing to compare" in sweep.text
 
 
-def test_a_judge_joins_a_finished_sweep_and_nothing_else_is_repeated(planned: Planned) -> None:
-    Sweep(planned()).run()
-    sweep = Sweep(planned(*JUDGE))
+def test_a_judge_joins_a_finished_sweep_and_nothing_else_is_repeated(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep_of(planned()).run()
+    sweep = sweep_of(planned(*JUDGE))
 
     assert sweep.run() == 0
     assert sweep.started() == ["judges/endpoint", "report"]
+
+
+# ------------------------------------------------------------------------------------------------- what was torn since
+def test_a_finished_arm_with_a_torn_file_is_named_and_done_again(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned())
+    sweep.run()
+    arm = sweep.plan.folder / "ppo" / "seed0"
+    (arm / "metrics.jsonl").write_text('{"loss": 1}\n')
+    status = read_json(arm / "status.json") | {"files": fingerprints(arm)}
+    (arm / "status.json").write_text(json.dumps(status))
+    assert sweep.run() == 0
+    assert sweep.started() == []
+
+    (arm / "metrics.jsonl").write_text('{"lo')
+    assert sweep.run() == 0
+    assert sweep.started() == ["ppo/seed0"]
+    assert "had finished, but is damaged and done again: metrics.jsonl has 4 bytes, not 12" in sweep.text
+
+
+@pytest.mark.parametrize("content", ["", "{", "\x00" * 400])
+def test_a_torn_specification_of_a_finished_job_is_written_again(
+    planned: Planned, sweep_of: SweepOf, content: str
+) -> None:
+    sweep = sweep_of(planned())
+    sweep.run()
+    path = sweep.plan.folder / "ppo" / "seed0" / "spec.json"
+    whole = path.read_text()
+    path.write_text(content)
+
+    assert sweep.run() == 0
+    assert sweep.started() == []
+    assert path.read_text() == whole
+
+
+def test_a_torn_copy_of_a_shared_record_is_made_again(planned: Planned, sweep_of: SweepOf) -> None:
+    sweep = sweep_of(planned())
+    sweep.run()
+    path = sweep.plan.folder / "shared" / "gold" / "status.json"
+    whole = path.read_text()
+    path.write_text("{")
+
+    assert sweep.run() == 0
+    assert path.read_text() == whole
+
+
+@pytest.mark.parametrize("content", [None, "", '{"headline"'])
+def test_a_torn_report_is_made_again(planned: Planned, sweep_of: SweepOf, content: str | None) -> None:
+    sweep = sweep_of(planned())
+    sweep.run()
+    path = sweep.plan.folder / "report" / "report.json"
+    path.unlink() if content is None else path.write_text(content)
+
+    assert sweep.run() == 0
+    assert sweep.started() == ["report"]
+    assert sweep.text.rstrip().endswith("DPO won.")

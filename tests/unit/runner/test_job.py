@@ -13,7 +13,7 @@ import pytest
 
 from runner.job import _make_report
 from runner.ledger.files import write_json
-from runner.ledger.reader import read_json, read_metrics, read_status
+from runner.ledger.reader import is_finished, read_json, read_metrics, read_status
 from runner.plan import Job, Plan
 from runner.trackers import Tracker
 
@@ -81,6 +81,46 @@ def test_an_attempt_starts_over_unless_there_is_a_checkpoint(gold: Job) -> None:
     assert len(read_metrics(gold.folder)) == 1
     work(gold.folder, stage=RECORD)
     assert len(read_metrics(gold.folder)) == 2
+
+
+TORN = {
+    "the last row": lambda folder: (folder / "metrics.jsonl").write_text('{"phase": "tra'),
+    "a file": lambda folder: (folder / "gold.safetensors").write_bytes(b"wei"),
+    "a file lost": lambda folder: (folder / "gold.safetensors").unlink(),
+    "the status": lambda folder: (folder / "status.json").write_text('{"state": "finis'),
+}
+
+
+@pytest.mark.parametrize("fault", TORN)
+def test_a_finished_job_with_a_torn_file_is_done_again(gold: Job, fault: str) -> None:
+    stage = f"{RECORD}; (folder / 'gold.safetensors').write_bytes(b'weights')"
+    work(gold.folder, stage=stage)
+    TORN[fault](gold.folder)
+    assert not is_finished(gold.folder, gold.identity)
+
+    assert work(gold.folder, stage=stage)[0] == 0
+    assert is_finished(gold.folder, gold.identity)
+    assert len(read_metrics(gold.folder)) == 1
+
+
+def test_an_attempt_whose_ledger_is_torn_in_the_middle_starts_over_in_spite_of_its_checkpoint(gold: Job) -> None:
+    work(gold.folder, stage=f"{RECORD}; {RECORD}; (folder / 'resume').mkdir(); raise RuntimeError")
+    first, second, _ = (gold.folder / "metrics.jsonl").read_text().split("\n")
+    (gold.folder / "metrics.jsonl").write_text(f"{first[:20]}\n{second}\n")
+
+    assert work(gold.folder, stage=RECORD)[0] == 0
+    assert "line 1 is not JSON; it starts over" in log(gold)
+    assert len(read_metrics(gold.folder)) == 1
+    assert not (gold.folder / "resume").exists()
+
+
+def test_an_attempt_whose_ledger_is_shorter_than_its_checkpoint_starts_over(gold: Job) -> None:
+    work(gold.folder, stage=f"{RECORD}; (folder / 'resume').mkdir(); raise RuntimeError")
+    stage = f"recorder.rewind(2 if (folder / 'resume').exists() else 0); {RECORD}"
+
+    assert work(gold.folder, stage=stage)[0] == 0
+    assert "the ledger has 1 rows, but its checkpoint was written after 2; it starts over" in log(gold)
+    assert len(read_metrics(gold.folder)) == 1
 
 
 def test_a_finished_job_is_left_alone(gold: Job) -> None:

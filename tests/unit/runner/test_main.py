@@ -35,8 +35,8 @@ def test_every_shipped_sweep_and_budget_can_be_planned(capsys: pytest.CaptureFix
 def test_seeds_on_the_command_line_multiply_the_arms() -> None:
     runs = compose(["+sweep=ppo_vs_dpo", "seed=0,1,2"])
 
-    assert len(runs) == 12
-    assert {run.arm.name for run in runs} == {"ppo", "ppo_high_kl", "dpo", "dpo_high_beta"}
+    assert len(runs) == 15
+    assert {run.arm.name for run in runs} == {"ppo", "ppo_high_kl", "dpo", "dpo_high_beta", "ppo_then_dpo"}
 
 
 def test_the_command_line_wins_over_the_sweep() -> None:
@@ -50,7 +50,7 @@ def test_help_names_the_sweeps(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
 
     assert not ended.value.code
-    assert "sweep: ppo_vs_dpo, smoke" in capsys.readouterr().out
+    assert "sweep: ppo_vs_dpo, recovery, smoke" in capsys.readouterr().out
 
 
 def test_planning_loads_no_torch(tmp_path: Path) -> None:

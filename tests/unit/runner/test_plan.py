@@ -409,3 +409,20 @@ def test_the_training_reward_in_the_cache_cannot_be_the_judge_that_decides(plann
     assert job(decides("other"), "judges/reward_model")
     with pytest.raises(InputError, match="holds the training reward's weights, which must not decide"):
         decides("same")
+
+
+def test_an_embedder_is_an_input_of_the_evaluations_alone(planned: Planned, tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (tmp_path / name).write_text("{}")
+    plain, plan = planned(), planned(f"evaluation.embedder={tmp_path}")
+
+    for label in ("ppo/seed0/evaluation", "base_evaluation"):
+        assert job(plan, label).file.inputs["embedder"].startswith("sha256:")
+        assert job(plan, label).identity != job(plain, label).identity
+    for label in ("ppo/seed0", "dpo/seed0", "ranking_data", "gold", "reward_model"):
+        assert job(plan, label).identity == job(plain, label).identity
+
+
+def test_an_embedder_that_is_not_there_is_refused_before_anything_runs(planned: Planned) -> None:
+    with pytest.raises(InputError, match=r"evaluation\.embedder=/nowhere/mini: there is no such folder"):
+        planned("evaluation.embedder=/nowhere/mini")

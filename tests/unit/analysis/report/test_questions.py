@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from analysis.load import load_ledger
+from analysis.report import wording
 from analysis.report.build import build_report
 from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html
@@ -48,6 +49,28 @@ def test_the_first_question_comes_with_its_numbers(report):
     assert len(first["evidence"].rows) == 9
     assert len(second["evidence"].rows) >= 1  # one variant of PPO
     assert third["evidence"] is None
+
+
+def test_a_where_question_is_not_answered_by_no(report):
+    report["questions"][2] |= {"reply": "no", "in_words": "No switch inside the observed range"}
+    assert [item["reply"] for item in questions.questions(report)][2] == "No switch inside the observed range"
+    assert "<strong>No switch inside the observed range.</strong>" in render_html(report)
+
+
+def test_answers_are_seen_and_their_evidence_is_folded(report):
+    for text in (render_html(report), render_markdown(report)):
+        answers = text.partition("The three questions")[2]
+        head, evidence = answers.split("<details><summary>Evidence", 1)
+        assert "What would change this" in head
+        assert "9 measurements against thresholds" in evidence
+        assert "U1 Headroom" not in head
+
+
+def test_words_of_the_first_page_are_explained_on_it(report):
+    for text in (render_html(report), render_markdown(report)):
+        before_the_gates = text.partition("Gates of the final models")[0]
+        for word, _ in wording.WORDS:
+            assert word in before_the_gates
 
 
 def test_sweep_of_before_the_gates_still_reports(make_sweep, synthetic):

@@ -69,3 +69,13 @@ def test_good_responses_are_matched_in_number():
     mine, theirs = diversity.matched_good_rows(ours, base, prompts)
     assert mine.tolist() == [0, 1, 3, 5]  # two good ones of prompts 0 and 1; prompt 2 has one only
     assert theirs.tolist() == [1, 2, 3, 4]
+
+
+def test_the_first_good_responses_are_matched_by_prompt():
+    prompts = np.repeat([0, 1, 2, 3], 2)
+    ours = np.array([0, 1, 1, 1, 0, 0, 1, 0])
+    base = np.array([1, 0, 0, 1, 1, 1, 0, 0])
+    mine, theirs, matched = diversity.matched_good_first(ours, base, prompts)
+    assert matched.tolist() == [0, 1]  # ours has none of prompt 2, the base none of prompt 3
+    assert mine.tolist() == [1, 2]
+    assert theirs.tolist() == [0, 3]

@@ -1,7 +1,9 @@
+import json
 from pathlib import Path
 
 import pytest
 
+from runner.ledger.integrity import fingerprints
 from runner.ledger.reader import is_finished, newest_report, read_json, read_metrics, read_status, sample_files
 
 
@@ -65,3 +67,20 @@ def test_the_newest_report_has_the_highest_number(tmp_path: Path) -> None:
         (tmp_path / name / "report.json").write_text("{}")
 
     assert newest_report(tmp_path) == tmp_path / "report-10"
+
+
+@pytest.mark.parametrize("content", ['{"state": 3}', '{"done": "many"}', '{"counted_from": [1]}', '{"files": 1}', "[]"])
+def test_a_status_with_odd_types_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "status.json").write_text(content)
+
+    assert read_status(tmp_path) is None
+
+
+def test_a_finished_job_whose_files_are_damaged_has_not_finished(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"loss": 1}\n')
+    status = {"state": "finished", "identity": "abc", "files": fingerprints(tmp_path)}
+    (tmp_path / "status.json").write_text(json.dumps(status))
+    assert is_finished(tmp_path, "abc")
+
+    (tmp_path / "metrics.jsonl").write_text('{"loss"')
+    assert not is_finished(tmp_path, "abc")

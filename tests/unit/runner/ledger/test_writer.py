@@ -3,12 +3,14 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from experiments.records import Axes, PreferenceRow, SampleRow
-from runner.ledger.reader import PREFERENCES, read_metrics, read_status, sample_files
-from runner.ledger.writer import LedgerRecorder, StatusFile, record_end
+from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status, sample_files
+from runner.ledger.writer import LedgerRecorder, StatusFile, TornLedgerError, record_end
 from runner.trackers import Guarded, Tracker
 
 
@@ -83,11 +85,9 @@ def test_rewinding_forgets_later_rows_and_tells_a_new_tracker_the_earlier_ones(t
     assert math.isnan(tracker.rows[1][0]["train/loss"])
 
 
-def test_a_ledger_shorter_than_its_checkpoint_is_refused_with_the_remedy(
-    recorder: LedgerRecorder, tmp_path: Path
-) -> None:
+def test_a_ledger_shorter_than_its_checkpoint_is_refused(recorder: LedgerRecorder, tmp_path: Path) -> None:
     recorder.metrics("train", {"train/loss": 0.5}, Axes())
-    with pytest.raises(ValueError, match=r"has 1 rows, but its checkpoint was written after 2; remove .*resume"):
+    with pytest.raises(TornLedgerError, match="has 1 rows, but its checkpoint was written after 2"):
         recorder.rewind(2)
     assert len(read_metrics(tmp_path)) == 1
 
@@ -180,12 +180,24 @@ def test_preferences_are_kept_with_what_is_missing(recorder: LedgerRecorder, tmp
         recorder.preferences([{key: value for key, value in rows[0].items() if key != "note"}])  # type: ignore[list-item]
 
 
+def test_embeddings_come_back_as_half_floats_with_their_sample(recorder: LedgerRecorder, tmp_path: Path) -> None:
+    vectors = np.array([[0.5, -0.25, 1.0], [0.0, 0.125, 3.0]], np.float16)
+    recorder.embeddings(4, [sample(), sample(prompt_id="q", sample_id=1)], vectors)
+    table = pq.read_table(embeddings_file(tmp_path, 4))
+
+    assert table.schema.field("embedding").type.value_type == pa.float16()
+    assert table.to_pylist() == [
+        {"prompt_id": "p", "sample_id": 0, "stream": 1, "embedding": [0.5, -0.25, 1.0]},
+        {"prompt_id": "q", "sample_id": 1, "stream": 1, "embedding": [0.0, 0.125, 3.0]},
+    ]
+
+
 def test_durations_do_not_depend_on_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runner.ledger.writer.time.monotonic", lambda: 1000.0)
     status = StatusFile(tmp_path, "abc")
     monkeypatch.setattr("runner.ledger.writer.time.monotonic", lambda: 1012.5)
     monkeypatch.setattr("runner.ledger.writer.timestamp", lambda: "1970-01-01T00:00:00.000+00:00")
-    status.end("finished")
+    status.finish({})
 
     assert (read_status(tmp_path) or {})["seconds"] == 12.5
 
@@ -201,8 +213,47 @@ def test_the_end_of_a_killed_job_keeps_what_it_said_of_itself(tmp_path: Path) ->
 
 
 def test_the_end_of_a_job_that_never_began_replaces_another_specifications(tmp_path: Path) -> None:
-    StatusFile(tmp_path, "abc").end("finished")
+    StatusFile(tmp_path, "abc").finish({})
     record_end(tmp_path, "new", "skipped", "gold did not finish")
     status = read_status(tmp_path) or {}
 
     assert (status["state"], status["identity"], status["error"]) == ("skipped", "new", "gold did not finish")
+
+
+def test_what_goes_on_is_counted_from_its_beginning_and_what_begins_anew_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment = 100.0
+    monkeypatch.setattr("runner.ledger.writer.time.monotonic", lambda: moment)
+    status = StatusFile(tmp_path, "abc")
+
+    def after(seconds: float, stage: str, done: int, total: int) -> tuple[object, object]:
+        nonlocal moment
+        moment = 100.0 + seconds
+        status.progress(stage, done, total, "responses")
+        status.heartbeat()
+        written = read_status(tmp_path) or {}
+        return written["counted_from"], written["counted_to"]
+
+    assert after(10, "point 1", 0, 8) == ({"done": 0, "seconds": 10.0}, 10.0)
+    assert after(20, "point 1", 4, 8) == ({"done": 0, "seconds": 10.0}, 20.0)
+    assert after(30, "point 2", 4, 8) == ({"done": 0, "seconds": 10.0}, 20.0)  # the count goes on, and has not moved
+    assert after(40, "point 2", 8, 8) == ({"done": 0, "seconds": 10.0}, 40.0)
+    assert after(50, "scores", 0, 3) == ({"done": 0, "seconds": 50.0}, 50.0)
+
+
+def test_heartbeats_move_a_status_that_says_nothing_and_end_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment = 0.0
+    monkeypatch.setattr("runner.ledger.writer.time.monotonic", lambda: moment)
+    status = StatusFile(tmp_path, "abc")
+    moment = 60.0
+    status.heartbeat()
+    assert (read_status(tmp_path) or {})["seconds"] == 60.0
+
+    status.end("failed", "no luck")
+    moment = 120.0
+    status.heartbeat()
+    written = read_status(tmp_path) or {}
+    assert (written["state"], written["seconds"]) == ("failed", 60.0)

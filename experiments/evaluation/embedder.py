@@ -1,0 +1,64 @@
+"""A sentence encoder: texts to vectors whose cosine says how alike they are in meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModel, AutoTokenizer
+
+from experiments.errors import InputError
+from experiments.inputs.models import device
+
+MAX_TOKENS = 512  # of a text, where neither tokenizer nor model sets a lower limit; the rest is cut off
+
+
+@dataclass(frozen=True)
+class SentenceEncoder:
+    """Mean-pooled last hidden states (Reimers & Gurevych 2019, arXiv:1908.10084), scaled to length 1."""
+
+    model: Any
+    tokenizer: Any
+
+    @classmethod
+    def load(cls, path: str) -> SentenceEncoder:
+        """From a folder or the hub, weights from safetensors only and no code of the model's own.
+
+        Raises:
+            InputError: it cannot be loaded so.
+        """
+        source = str(folder) if (folder := Path(path).expanduser()).exists() else path
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            model = AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"evaluation.embedder={path}: it cannot be loaded: {error}") from error
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return cls(model.eval().to(device()), tokenizer)
+
+    @torch.no_grad()
+    def embed(self, texts: Sequence[str], rows_per_batch: int) -> NDArray[np.float16]:
+        """One row of length 1 for each text, `[N, D]`; zeros where a text has no token."""
+        batches = [texts[start : start + rows_per_batch] for start in range(0, len(texts), rows_per_batch)]
+        return np.concatenate([self._embed(list(batch)) for batch in batches])
+
+    def _embed(self, texts: list[str]) -> NDArray[np.float16]:
+        limit = min(MAX_TOKENS, self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
+        padded = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=limit, padding_side="right", return_tensors="pt"
+        ).to(self.model.device)
+        if padded["input_ids"].shape[1] == 0:
+            return np.zeros((len(texts), self.model.config.hidden_size), np.float16)
+        mask_BT1 = padded["attention_mask"].unsqueeze(-1)
+        hidden_BTD = self.model(
+            input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]
+        ).last_hidden_state
+        mean_BD = (hidden_BTD * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1).clamp(min=1)
+        unit: NDArray[np.float16] = torch.nn.functional.normalize(mean_BD, dim=1).cpu().numpy().astype(np.float16)
+        return unit

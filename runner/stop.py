@@ -1,0 +1,72 @@
+"""``python -m runner.stop RUNS_DIR [ARM]``: end a sweep, or an arm or one seed of it, from any terminal or machine.
+
+It leaves request files, which the sweep's driver and its jobs honour within seconds: jobs end as after Ctrl-C, with
+their ledger whole and arms with their last checkpoint, so the same sweep command goes on later. Exit codes: 0 asked, or
+nothing to end; 2 bad input.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import InputError
+from runner.execute import belongs
+from runner.ledger.driver import read_driver
+from runner.ledger.reader import read_status
+from runner.ledger.requests import ask_driver, ask_job
+from runner.status import driver_sign, job_signs, read_plan, running_jobs, working_folders
+
+USAGE = "usage: python -m runner.stop RUNS_DIR [ARM]"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Ask for an end. Returns the exit code."""
+    try:
+        if len(arguments) not in {1, 2} or any(argument.startswith("-") for argument in arguments):
+            raise InputError(USAGE)
+        runs_dir = Path(arguments[0])
+        plan = read_plan(runs_dir)
+        arm = known_arm(plan, arguments[1]) if len(arguments) == 2 else None
+        asked = list(ask(runs_dir, plan, arm))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print("\n".join(asked) if asked else f"nothing runs in {runs_dir}" + (f" of {arm}" if arm else ""))
+    if asked:
+        print(f"they end within seconds: python -m runner.status {runs_dir}")
+    return 0
+
+
+def known_arm(plan: Mapping[str, Any], arm: str) -> str:
+    """An arm of the plan, or one seed of it.
+
+    Raises:
+        InputError: there is none of this name; the message lists those that there are.
+    """
+    arm = arm.rstrip("/")
+    names = dict.fromkeys([str(one["arm"]) for one in plan["arms"]] + [str(one["folder"]) for one in plan["arms"]])
+    if arm not in names:
+        raise InputError(f"{arm}: there is no such arm in this sweep; valid are {', '.join(names)}")
+    return arm
+
+
+def ask(runs_dir: Path, plan: Mapping[str, Any], arm: str | None) -> Iterator[str]:
+    """Leave the requests; yields whom they reach. The driver is asked first, so that it starts nothing in between."""
+    driver = read_driver(runs_dir)
+    sign = driver_sign(runs_dir, driver)
+    if driver is not None and sign is not None and sign.alive:
+        ask_driver(runs_dir, str(driver.get("attempt")), arm)
+        yield f"asked the driver to stop {arm or 'the sweep'} ({sign.how})"
+        return
+    running = running_jobs(working_folders(runs_dir, plan, driver))
+    for label, job_sign in job_signs(running).items():
+        if job_sign.alive and (arm is None or belongs(label, arm)):
+            ask_job(running[label], str((read_status(running[label]) or {}).get("attempt")))
+            yield f"asked {label} to end, which runs without a driver ({job_sign.how})"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
