@@ -242,7 +242,9 @@ def _final_words(final: Final) -> str:
     rate, by = final.rate, f"of pairs by {final.judge}"
     if final.ahead is None:
         neither = f"Neither PPO ({final.ppo}) nor DPO ({final.dpo}) is shown to be better"
-        return f"{neither}: PPO wins {_percent(rate)} {by}" + (f" ({final.why_not})" if final.why_not else "")
+        return f"{neither}: PPO wins {_percent(rate)} {by}, where 50 is even" + (
+            f" ({final.why_not})" if final.why_not else ""
+        )
     if final.ahead == final.ppo:
         return f"PPO ({final.ppo}) beats DPO ({final.dpo}): it wins {_percent(rate)} {by}"
     seen_from_dpo = replace(rate, value=100 - rate.value, low=100 - rate.high, high=100 - rate.low)

@@ -154,7 +154,11 @@ def _settled_by(number: Estimate, bound: float, outcome: Outcome) -> str:
 
 def _stability(answer: Answer | None) -> Gate:
     """A yes passes; the answer's first measured evidence stands for it."""
-    name, meaning, rule = "Stability", "drops from the peak along training", "its oscillation can be tolerated"
+    name, meaning, rule = (
+        "Stability",
+        "drops from the peak along training",
+        "its drops and steps stay within the registered tolerance",
+    )
     if answer is None:
         return Gate(name, meaning, rule, "not assessable", note=NOT_MEASURED)
     outcomes: dict[str, Outcome] = {"yes": "pass", "no": "fail", "inconclusive": "inconclusive"}

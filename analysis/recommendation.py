@@ -33,7 +33,7 @@ WOULD_CHANGE: dict[Choice, str] = {
     "PPO then DPO": "The staged run itself: PPO to that point, pairs sampled anew from it (not the base's), then DPO, "
     "at the cost of PPO to its end. It has to keep PPO's gold within the noise and be better in risk or cost.",
     "base": "An arm that passes every gate, or other thresholds, which would have to be registered before training.",
-    "inconclusive": "The runs listed here, and what the open gates and questions ask for.",
+    "inconclusive": "These runs, and what stands under each of the three questions below.",
 }
 STAGED_IS_THERE = (
     "This sweep's own staged arm: its gates, and its win rates against the plain arms, if it loses PPO's gold or is no "
@@ -164,7 +164,7 @@ class Recommendation:
     Attributes:
         choice, sentence, confidence: what to do, in words, and how sure that is.
         row: of `RULES`, from 0, that applied.
-        because: how the two arms of the head-to-head stand at their gates.
+        because: how the two arms of the head-to-head, and those that clear every gate, stand at their gates.
         would_change: what would overturn or settle it.
         next_runs: what to run next, the most useful first.
     """
@@ -211,7 +211,7 @@ def recommend(
         _sentence(rule.then, final, gates, questions.switch_at),
         sure[rule.rests_on],
         row,
-        tuple(f"{arm}: {_stand(gates[arm])}" for arm in ((final.ppo, final.dpo) if final else gates)),
+        tuple(f"{arm}: {_stand(gates[arm])}" for arm in _worth_naming(final, gates)),
         _would_change(rule.then, sweep),
         tuple(_next_runs(sweep, final, rules, rule.then)),
     )
@@ -275,6 +275,13 @@ def _why_not(final: Final | None, gates: Mapping[str, Sequence[Gate]]) -> str:
     return f"{final.ahead} leads, but {_stand(gates[final.ahead])}"
 
 
+def _worth_naming(final: Final | None, gates: Mapping[str, Sequence[Gate]]) -> list[str]:
+    """The arms of the head-to-head, and whichever else clears every gate."""
+    if final is None:
+        return list(gates)
+    return [arm for arm in gates if arm in (final.ppo, final.dpo) or standing(gates[arm]) == "clears"]
+
+
 def _stand(gates: Sequence[Gate]) -> str:
     """Which gates it fails, which are open."""
     words = {"fail": "fails", "inconclusive": "is inconclusive in", "not assessable": "was not assessed for"}
@@ -306,7 +313,8 @@ def _more_seeds(sweep: Sweep) -> Iterator[NextRun]:
     unused = (seed for seed in range(wanted) if seed not in sweep.planned_seeds)
     seeds = sorted([*sweep.planned_seeds, *(next(unused) for _ in range(wanted - len(sweep.planned_seeds)))])
     have = "one" if len(sweep.planned_seeds) == 1 else str(len(sweep.planned_seeds))
-    few = ", which speak of these checkpoints only" if len(sweep.planned_seeds) < MIN_SEEDS_FOR_METHOD else ""
+    speaks = "speaks" if have == "one" else "speak"
+    few = f": {have} {speaks} of these checkpoints only" if len(sweep.planned_seeds) < MIN_SEEDS_FOR_METHOD else ""
     why = f"{wanted} seeds in place of {have}{few}; finished seeds are kept"
     yield NextRun(why, runner_command(sweep.name, f"seed={','.join(map(str, seeds))}"))
 
@@ -316,7 +324,8 @@ def _more_prompts(sweep: Sweep, final: Final | None, rules: DecisionRules) -> It
     if final is None or final.ahead:
         return
     needed = units_needed(final.rate, EVEN, final.num_primary)
-    lead = f"the lead seen, {abs(final.rate.value - EVEN):.1f} points"
+    leader = final.ppo if final.rate.value > EVEN else final.dpo
+    lead = f"the lead seen, {abs(final.rate.value - EVEN):.1f} points for {leader}"
     num_prompts = math.inf if needed is None else math.ceil(needed * sweep.num_prompts / final.rate.n / 10) * 10
     if num_prompts > rules.max_num_evaluation_prompts:
         why = f"{lead}, is too small to be shown with {rules.max_num_evaluation_prompts} evaluation prompts"
