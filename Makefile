@@ -27,7 +27,7 @@ run: $(STAMP)
 	$(BIN)/python -m runner +sweep=ppo_vs_dpo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -9,22 +9,46 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.load import Ledger
+from analysis.judges import TRAINING_REWARD
+from analysis.load import BASE, Ledger
 from analysis.next_runs import seed_share
-from analysis.statistics import MIN_SEEDS_FOR_METHOD, Estimate, FloatArray, Resamples, split_halves
-from analysis.win_rate import EVEN, Judge, common_seeds, gold_difference, pair_scores, win_rate
+from analysis.statistics import (
+    MIN_SEEDS_FOR_METHOD,
+    Estimate,
+    FloatArray,
+    Resamples,
+    judged_mean,
+    split_halves,
+)
+from analysis.win_rate import (
+    EVEN,
+    SCORERS,
+    Comparisons,
+    Judge,
+    WinRate,
+    ahead,
+    preferences,
+    rules_of,
+    why_not_ahead,
+)
 
 Confidence = Literal["inconclusive", "low", "moderate", "high"]
+Verdict = Literal["beats the base", "is not shown to differ from the base", "is worse than the base"]
 
 SELECTION_RULE = (
     "Where an algorithm has several arms, the one with the highest mean gold on one half of the prompts (in the order "
     "of their SHA-256) stands for it, and the result is reported on the other half, so that the choice cannot flatter "
     "the chosen."
 )
+AHEAD_RULE = (
+    "An arm is said to beat another where the primary judge's interval excludes 50 % and the p-value, corrected by "
+    "Holm's method for all primary comparisons, is at most rules.win_rate.significance_level; between the two chosen "
+    "arms also on the prompts that had no part in choosing them."
+)
 CONFIDENCE_RULE = (
-    "Inconclusive: the interval of the head-to-head win rate contains 50 %. Low: it does not, but there are fewer "
-    "than three seeds, or the second judge clearly prefers the other side. Moderate: from three seeds on. High: from "
-    "as many as rules.confidence.min_seeds_for_high asks for."
+    "Inconclusive: neither arm of the head-to-head is ahead by that rule. Low: one is, but there are fewer than three "
+    "seeds, or the second judge clearly prefers the other side. Moderate: from three seeds on. High: from as many as "
+    "rules.confidence.min_seeds_for_high asks for."
 )
 
 
@@ -36,30 +60,31 @@ class ConfidenceRules:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One arm against the base, by the interval of its paired gold difference."""
-
-    word: Literal["beats the base", "does not differ from the base", "is worse than the base"]
-    gold_difference: Estimate
-
-
-@dataclass(frozen=True)
 class Final:
     """The best PPO arm against the best DPO arm, on prompts that had no part in choosing them.
 
     Attributes:
-        gold, vader: percent of pairs in which the judge prefers PPO.
+        judge, rate: the primary judge, and the percent of pairs in which it prefers PPO.
+        ahead: the arm that is better by `AHEAD_RULE`, or None.
+        why_not: why none is, where the interval alone would say so.
+        second_judge, second: the same by another judge; None where it has no preferences.
         selected: whether there was a choice, and so only half of the prompts is reported on.
         seeds: that both have.
+        num_primary: comparisons that were corrected together; at least 1.
         seed_share: share of the uncertainty that lies between seeds, 0 to 1; None below two seeds.
     """
 
     ppo: str
     dpo: str
-    gold: Estimate
-    vader: Estimate
+    judge: Judge
+    rate: Estimate
+    ahead: str | None
+    why_not: str
+    second_judge: Judge
+    second: Estimate | None
     selected: bool
     seeds: tuple[int, ...]
+    num_primary: int = 1
     seed_share: float | None = None
 
 
@@ -73,11 +98,10 @@ class Decision:
     final: Final | None
 
 
-def verdict(difference: Estimate) -> Verdict:
-    """Beats, is worse, or does not differ: whether the interval excludes zero."""
-    if not difference.excludes(0):
-        return Verdict("does not differ from the base", difference)
-    return Verdict("beats the base" if difference.value > 0 else "is worse than the base", difference)
+def verdict(rate: WinRate | None) -> Verdict:
+    """One arm against the base by the primary judge, see `AHEAD_RULE`."""
+    words: dict[str | None, Verdict] = {None: "is not shown to differ from the base", BASE: "is worse than the base"}
+    return words.get(ahead(rate), "beats the base")
 
 
 def choose(ledger: Ledger, arms: Sequence[str], prompts: Sequence[int]) -> str:
@@ -85,7 +109,9 @@ def choose(ledger: Ledger, arms: Sequence[str], prompts: Sequence[int]) -> str:
     return max(arms, key=lambda arm: float(np.mean(ledger.numbers(arm, "gold")[:, list(prompts)])))
 
 
-def final_comparison(ledger: Ledger, resamples: Resamples, rng: np.random.Generator) -> Final | None:
+def final_comparison(
+    ledger: Ledger, compared: Comparisons, resamples: Resamples, rng: np.random.Generator
+) -> Final | None:
     """Choose on one half of the prompts, report on the other; on all of them where there is nothing to choose."""
     sides = [[arm for arm in ledger.arms if ledger.algorithm(arm) == name] for name in ("ppo", "dpo")]
     if not all(sides):
@@ -97,24 +123,66 @@ def final_comparison(ledger: Ledger, resamples: Resamples, rng: np.random.Genera
         chosen_on, reported_on = split_halves([hashlib.sha256(name.encode()).hexdigest() for name in prompt_ids])
         resamples = Resamples.draw(rng, len(reported_on), max(resamples.seeds))
     ppo, dpo = (choose(ledger, side, chosen_on) for side in sides)
-    seeds = common_seeds(ledger, ppo, dpo)
-    if not seeds:
+
+    def scores(judge: Judge) -> FloatArray | None:
+        score_SPM = preferences(ledger, ppo, dpo, judge)
+        return None if score_SPM is None else score_SPM[:, reported_on]
+
+    judge = rules_of(ledger).primary_judge
+    score_SPM, rate = scores(judge), rate_of(scores(judge), resamples)
+    if score_SPM is None or rate is None:
         return None
+    leader, why_not = leads(ppo, dpo, rate, compared.get((ppo, dpo, judge)))
+    second = second_judge(judge)
+    return Final(
+        ppo=ppo,
+        dpo=dpo,
+        judge=judge,
+        rate=rate,
+        ahead=leader,
+        why_not=why_not,
+        second_judge=second,
+        second=rate_of(scores(second), resamples),
+        selected=selected,
+        seeds=tuple(ledger.common_seeds(ppo, dpo)),
+        num_primary=max(1, sum(item.adjusted_p is not None for item in compared.values())),
+        seed_share=_seed_share(score_SPM),
+    )
 
-    def scores(judge: Judge) -> tuple[FloatArray, FloatArray]:
-        ours, theirs = (ledger.numbers(arm, judge, seeds=seeds)[:, reported_on] for arm in (ppo, dpo))
-        return ours, theirs
 
-    share = seed_share(pair_scores(*scores("gold")).mean(axis=2))
-    gold, vader = win_rate(*scores("gold"), resamples), win_rate(*scores("vader"), resamples)
-    return Final(ppo, dpo, gold, vader, selected, tuple(seeds), share)
+def rate_of(score_SPM: FloatArray | None, resamples: Resamples) -> Estimate | None:
+    """Percent of pairs won, or None where fewer than two prompts have a preference."""
+    found = None if score_SPM is None else judged_mean(100 * score_SPM, resamples)
+    return found[0] if found else None
+
+
+def leads(ppo: str, dpo: str, rate: Estimate, on_all_prompts: WinRate | None) -> tuple[str | None, str]:
+    """Who is ahead by `AHEAD_RULE`, or nobody and why, see `Final`."""
+    if not rate.excludes(EVEN):
+        return None, ""
+    side = ppo if rate.value > EVEN else dpo
+    if ahead(on_all_prompts) == side:
+        return side, ""
+    return None, why_not_ahead(on_all_prompts) or "not shown on all prompts together"
+
+
+def second_judge(primary: Judge) -> Judge:
+    """The first scorer that is neither the primary judge nor the training reward."""
+    return next(name for name, card in SCORERS.items() if name != primary and card.independence != TRAINING_REWARD)
+
+
+def _seed_share(score_SPM: FloatArray) -> float | None:
+    """Over the prompts that every seed has a preference on."""
+    judged_P = ~np.isnan(score_SPM).all(axis=2).any(axis=0)
+    return seed_share(np.nanmean(score_SPM[:, judged_P], axis=2))
 
 
 def confidence(final: Final, rules: ConfidenceRules) -> Confidence:
     """See `CONFIDENCE_RULE`."""
-    if not final.gold.excludes(EVEN):
+    if final.ahead is None:
         return "inconclusive"
-    contradicted = final.vader.excludes(EVEN) and (final.vader.value > EVEN) != (final.gold.value > EVEN)
+    second = final.second
+    contradicted = second is not None and second.excludes(EVEN) and (second.value > EVEN) != (final.rate.value > EVEN)
     return "low" if contradicted else confidence_by_seeds(len(final.seeds), rules)
 
 
@@ -133,14 +201,22 @@ def scope(num_seeds: int) -> str:
     return f"{num_seeds} seeds an arm, so this speaks of the methods under these settings"
 
 
-def decide(ledger: Ledger, resamples: Resamples, rng: np.random.Generator) -> Decision:
-    """The headline and its confidence."""
-    verdicts = {arm: verdict(gold_difference(ledger, arm, resamples)) for arm in ledger.arms}
-    final = final_comparison(ledger, resamples, rng)
+def decide(ledger: Ledger, compared: Comparisons, resamples: Resamples, rng: np.random.Generator) -> Decision:
+    """The headline and its confidence.
+
+    Args:
+        ledger: of one sweep.
+        compared: of `win_rate.compare_all`.
+        resamples: of the report.
+        rng: for resamples of the half that is reported on.
+    """
+    judge = rules_of(ledger).primary_judge
+    verdicts = {arm: verdict(compared.get((arm, BASE, judge))) for arm in ledger.arms}
+    final = final_comparison(ledger, compared, resamples, rng)
     num_seeds = len(final.seeds) if final else min(len(ledger.seeds(arm)) for arm in ledger.arms)
     rules = ledger.rules("confidence", ConfidenceRules)
     sure: Confidence = confidence(final, rules) if final else "inconclusive"
-    parts = [_final_words(ledger, final), _base_words(verdicts)]
+    parts = [_final_words(final) if final else _no_final_words(ledger, judge), _base_words(verdicts)]
     if ledger.missing:
         parts.append(f"{len(ledger.missing)} planned run{'s are' if len(ledger.missing) > 1 else ' is'} missing")
     headline = (
@@ -150,23 +226,27 @@ def decide(ledger: Ledger, resamples: Resamples, rng: np.random.Generator) -> De
     return Decision(headline, sure, scope(num_seeds), final)
 
 
-def _final_words(ledger: Ledger, final: Final | None) -> str:
-    if final is None:
-        absent = [name for name in ("ppo", "dpo") if not any(ledger.algorithm(arm) == name for arm in ledger.arms)]
+def _no_final_words(ledger: Ledger, judge: Judge) -> str:
+    absent = [name for name in ("ppo", "dpo") if not any(ledger.algorithm(arm) == name for arm in ledger.arms)]
+    if absent:
         planned = {arm["algorithm"] for arm in ledger.plan["arms"]}
-        why = "their best arms share no finished seed"
-        if absent:
-            name = absent[0]
-            why = f"no {name.upper()} arm has finished" if name in planned else f"no {name.upper()} arm was planned"
-        return f"PPO and DPO cannot be compared, because {why}"
-    rate = final.gold
-    if not rate.excludes(EVEN):
+        why = f"no {absent[0].upper()} arm {'has finished' if absent[0] in planned else 'was planned'}"
+    elif judge not in SCORERS and judge not in ledger.judges:
+        why = f"the judge that decides, {judge}, has given no result"
+    else:
+        why = f"their best arms share no finished seed that {judge} has judged"
+    return f"PPO and DPO cannot be compared, because {why}"
+
+
+def _final_words(final: Final) -> str:
+    rate, by = final.rate, f"of pairs by {final.judge}"
+    if final.ahead is None:
         neither = f"Neither PPO ({final.ppo}) nor DPO ({final.dpo}) is shown to be better"
-        return f"{neither}: PPO wins {_percent(rate)} of pairs by gold"
-    if rate.value > EVEN:
-        return f"PPO ({final.ppo}) beats DPO ({final.dpo}): it wins {_percent(rate)} of pairs by gold"
+        return f"{neither}: PPO wins {_percent(rate)} {by}" + (f" ({final.why_not})" if final.why_not else "")
+    if final.ahead == final.ppo:
+        return f"PPO ({final.ppo}) beats DPO ({final.dpo}): it wins {_percent(rate)} {by}"
     seen_from_dpo = replace(rate, value=100 - rate.value, low=100 - rate.high, high=100 - rate.low)
-    return f"DPO ({final.dpo}) beats PPO ({final.ppo}): it wins {_percent(seen_from_dpo)} of pairs by gold"
+    return f"DPO ({final.dpo}) beats PPO ({final.ppo}): it wins {_percent(seen_from_dpo)} {by}"
 
 
 def _percent(rate: Estimate) -> str:
@@ -175,8 +255,8 @@ def _percent(rate: Estimate) -> str:
 
 def _base_words(verdicts: dict[str, Verdict]) -> str:
     if len(verdicts) == 1:
-        return " ".join((*verdicts, *(item.word for item in verdicts.values())))
-    better = [arm for arm, item in verdicts.items() if item.word == "beats the base"]
-    worse = [arm for arm, item in verdicts.items() if item.word == "is worse than the base"]
+        return " ".join((*verdicts, *verdicts.values()))
+    better = [arm for arm, word in verdicts.items() if word == "beats the base"]
+    worse = [arm for arm, word in verdicts.items() if word == "is worse than the base"]
     words = f"{len(better) or 'none'} of {len(verdicts)} arms beat{'s' if len(better) == 1 else ''} the base"
     return f"{words}, and {', '.join(worse)} fell below it" if worse else words

@@ -7,12 +7,13 @@ argument; what is missing reads "not assessable" and never "pass".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from analysis.answers import Answer
 from analysis.next_runs import units_needed
 from analysis.statistics import Estimate
+from analysis.win_rate import EVEN, WinRate, ahead, why_not_ahead
 
 Outcome = Literal["pass", "fail", "inconclusive", "not assessable"]
 Standing = Literal["clears", "fails", "open"]
@@ -36,7 +37,8 @@ class Measurements:
     """What is known of one arm's final model; None where it could not be assessed.
 
     Attributes:
-        win_rate, controlled_win_rate: against the base by gold, percent; the second at equal length and style.
+        win_rate: against the base by the primary judge.
+        controlled_win_rate: the same at equal length and style, percent.
         gold_gain: paired, over the base, base SD.
         stability: the answer to "can we tolerate its oscillation?".
         style_auc: how well a classifier tells its texts from the base's (0.5 is not at all).
@@ -45,7 +47,7 @@ class Measurements:
         why_not_controlled: why there is no `controlled_win_rate`.
     """
 
-    win_rate: Estimate | None
+    win_rate: WinRate | None
     controlled_win_rate: Estimate | None
     gold_gain: Estimate | None
     stability: Answer | None
@@ -79,7 +81,7 @@ def assess(measured: Measurements, rules: DecisionRules) -> tuple[Gate, ...]:
     """All gates of one arm, in the order in which the report shows them."""
     rate, gain = f"above {rules.min_win_rate_percent:g} %", f"above {rules.min_gold_gain_base_sd:g} SD"
     return (
-        _above("Win rate", "against the base, by gold", rate, measured.win_rate, rules.min_win_rate_percent),
+        _win_rate(rate, measured.win_rate, rules.min_win_rate_percent),
         _above(
             "Controlled win rate",
             "the same at equal length and style",
@@ -108,6 +110,21 @@ def standing(gates: Sequence[Gate]) -> Standing:
     if "fail" in outcomes:
         return "fails"
     return "clears" if outcomes == {"pass"} else "open"
+
+
+def _win_rate(rule: str, rate: WinRate | None, bound: float) -> Gate:
+    """By its interval; besides, whoever passes as better or fails as worse than the base is so after correction."""
+    name, meaning = "Win rate", "against the base, by the primary judge"
+    if rate is None:
+        return Gate(name, meaning, rule, "not assessable", note=NOT_MEASURED)
+    meaning = f"against the base, by {rate.judge}"
+    if rate.blocked:
+        return Gate(name, meaning, rule, "not assessable", rate.estimate, note=rate.blocked)
+    gate = _above(name, meaning, rule, rate.estimate, bound)
+    unproven = (gate.outcome == "pass" and bound >= EVEN and ahead(rate) != rate.arm) or (
+        gate.outcome == "fail" and bound <= EVEN and ahead(rate) != rate.opponent
+    )
+    return replace(gate, outcome="inconclusive", note=why_not_ahead(rate)) if unproven else gate
 
 
 def _above(

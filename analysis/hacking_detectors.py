@@ -11,7 +11,6 @@ F surface features.
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,8 +18,7 @@ import numpy as np
 from sklearn.covariance import ledoit_wolf
 
 from analysis.statistics import Estimate, FloatArray, Resamples, mean_draws, mean_estimate, recentred_estimate
-
-NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+from analysis.style.surface import proportions
 
 
 # ----------------------------------------------------------------------------------------------------- slopes and drops
@@ -172,15 +170,11 @@ class Cloud:
 
 
 def surface_features(text: str, num_tokens: float, sentiment: float) -> tuple[float, ...]:
-    """Length, word length, variety, punctuation, capitals, digits, line breaks and sentiment of one response."""
-    words, size = text.split(), max(1, len(text))
-    num_words = max(1, len(words))
+    """Length, `proportions`, digits, line breaks and sentiment of one response."""
+    size = max(1, len(text))
     return (
         float(np.log1p(num_tokens)),
-        len(text) / num_words,
-        len(set(words)) / num_words,
-        (len(text) - len(text.translate(NO_PUNCTUATION))) / size,
-        sum(map(str.isupper, text)) / size,
+        *proportions(text),
         sum(map(str.isdigit, text)) / size,
         text.count("\n") / size,
         sentiment,

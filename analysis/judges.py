@@ -1,22 +1,20 @@
 """Judges that were asked beyond the scorers: what they prefer, whether their word holds, and whether it may count.
 
+`rules.win_rate.primary_judge` may name one of them; where its word counts, its win rates then decide (win_rate.py).
 A judge's word counts in a contest if it does not depend on the order of showing, if few verdicts are missing, and if
 the judge is not itself the reward that was trained on (MT-bench, arXiv:2306.05685, section 3.4, on order).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from analysis.load import Judge, Ledger
-from analysis.statistics import Estimate, FloatArray, Resamples, mean_estimate
+from analysis.statistics import Estimate, Resamples, judged_mean
 
-TRAINING_REWARD = "IS THE TRAINING REWARD"
+INDEPENDENT, SAME_FAMILY, TRAINING_REWARD = "INDEPENDENT", "SAME FAMILY", "IS THE TRAINING REWARD"
+MAY_DECIDE = {INDEPENDENT, SAME_FAMILY}
 NOTES_THAT_ASK_NOBODY = {"identical responses"}
-MIN_PROMPTS = 2  # below which there is nothing to resample
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class Assessment:
     contests: tuple[Contest, ...]
 
 
-def assess(ledger: Ledger, resamples: Resamples, rng: np.random.Generator) -> list[Assessment]:
+def assess(ledger: Ledger, resamples: Resamples) -> list[Assessment]:
     """Every judge with all its contests; none in a sweep for which none was configured."""
     return [
         Assessment(
@@ -76,7 +74,7 @@ def assess(ledger: Ledger, resamples: Resamples, rng: np.random.Generator) -> li
             judge.evidence,
             judge.settings.get("currency"),
             judge.numbers,
-            tuple(_contests(ledger, judge, resamples, rng)),
+            tuple(contest(ledger, judge, *pair, resamples) for pair in judge.contests),
         )
         for judge in ledger.judges.values()
     ]
@@ -90,54 +88,37 @@ def describe(judge: Judge) -> str:
     return f"reward model {settings['path']}; scores closer than {settings['tie_band']:g} base SD are a tie"
 
 
-def prompt_estimate(values_SPM: FloatArray, resamples: Resamples, rng: np.random.Generator) -> Estimate | None:
-    """Mean in percent over the samples of a prompt that have a value, then over the prompts where every seed has one.
-
-    Where prompts are left out, those that remain are resampled among themselves; None where fewer than two remain.
-
-    Args:
-        values_SPM: shares, NaN where there is none.
-        resamples: of all prompts.
-        rng: for prompts that are fewer than all.
-    """
-    counts_SP = np.isfinite(values_SPM).sum(axis=2)
-    sums_SP = np.nansum(values_SPM, axis=2)
-    there_P = (counts_SP > 0).all(axis=0)
-    num_seeds, num_there = len(values_SPM), int(there_P.sum())
-    if num_there < MIN_PROMPTS:
-        return None
-    drawn = resamples if there_P.all() else Resamples.draw(rng, num_there, num_seeds)
-    return mean_estimate(100 * sums_SP[:, there_P] / counts_SP[:, there_P], drawn, "percent")
-
-
-def _contests(ledger: Ledger, judge: Judge, resamples: Resamples, rng: np.random.Generator) -> Iterator[Contest]:
-    rules = ledger.rules("judges", JudgeRules)
-    for (arm, opponent), rows in judge.contests.items():
-        missing = rows.loc[rows["score"].isna(), "note"].value_counts().to_dict()
-        scores, agreement = (read(judge.name, arm, opponent) for read in (ledger.preferences, ledger.swap_agreement))
-        preference, consistency = (
-            None if values is None else prompt_estimate(values, resamples, rng) for values in (scores, agreement)
-        )
-        num_missing = sum(missing.values())
-        asked = ~rows["note"].isin(NOTES_THAT_ASK_NOBODY)
-        why_not = _why_not(judge, rules, num_missing / len(rows), consistency, bool(asked.any()))
-        yield Contest(
-            arm,
-            opponent,
-            preference,
-            consistency,
-            len(rows),
-            num_missing,
-            {str(reason): int(count) for reason, count in missing.items()},
-            not why_not,
-            why_not,
-        )
+def contest(ledger: Ledger, judge: Judge, arm: str, opponent: str, resamples: Resamples) -> Contest:
+    """What the judge makes of two final models that it was asked about, in this order."""
+    rules, rows = ledger.rules("judges", JudgeRules), judge.contests[arm, opponent]
+    missing = rows.loc[rows["score"].isna(), "note"].value_counts().to_dict()
+    scores, agreement = (read(judge.name, arm, opponent) for read in (ledger.preferences, ledger.swap_agreement))
+    preference, consistency = (
+        None if values is None or (found := judged_mean(100 * values, resamples)) is None else found[0]
+        for values in (scores, agreement)
+    )
+    num_missing = sum(missing.values())
+    asked = ~rows["note"].isin(NOTES_THAT_ASK_NOBODY)
+    why_not = _why_not(judge, rules, num_missing / len(rows), consistency, bool(asked.any()))
+    return Contest(
+        arm,
+        opponent,
+        preference,
+        consistency,
+        len(rows),
+        num_missing,
+        {str(reason): int(count) for reason, count in missing.items()},
+        not why_not,
+        why_not,
+    )
 
 
 def _why_not(judge: Judge, rules: JudgeRules, missing: float, consistency: Estimate | None, was_asked: bool) -> str:
     """Why a contest's result is no evidence, or nothing."""
     if judge.relation == TRAINING_REWARD:
         return "it is the reward that was trained on"
+    if judge.relation not in MAY_DECIDE:
+        return "how it relates to the reward that was trained on is not recorded"
     if missing > rules.max_missing_share:
         return f"{missing:.0%} of its verdicts are missing; {rules.max_missing_share:.0%} are allowed"
     if judge.name == "endpoint" and was_asked:

@@ -189,6 +189,17 @@ class Ledger:
         """The finished seeds of an arm."""
         return sorted(run.seed for run in self.runs if run.arm == arm)
 
+    def common_seeds(self, arm: str, opponent: str) -> list[int]:
+        """Seeds that both have finished; the base goes with every seed."""
+        if opponent == BASE:
+            return self.seeds(arm)
+        return sorted(set(self.seeds(arm)) & set(self.seeds(opponent)))
+
+    @property
+    def planned_judges(self) -> list[str]:
+        """Names of the judges that were to be asked, whether they have finished or not."""
+        return [*self.judges, *(item.run.rpartition("/")[2] for item in self.missing_judges)]
+
     def array(
         self, arm: str, column: str, point: int | None = None, stream: int = STREAM, seeds: Sequence[int] | None = None
     ) -> npt.NDArray[Any]:
@@ -250,7 +261,8 @@ class Ledger:
         for pair, sign in (((arm, opponent), 1.0), ((opponent, arm), -1.0)):
             if pair in contests:
                 rows = contests[pair]
-                return self._by_sample(rows.assign(value=0.5 + sign * (rows["score"] - 0.5)))
+                seeds = self.common_seeds(arm, opponent)
+                return self._by_sample(rows.assign(value=0.5 + sign * (rows["score"] - 0.5)), seeds)
         return None
 
     def swap_agreement(self, judge: str, arm: str, opponent: str) -> FloatArray | None:
@@ -260,11 +272,12 @@ class Ledger:
             return None
         mirrored = rows["ours_first"].map({"A": "B", "B": "A", "tie": "tie"})
         known = mirrored.notna() & rows["ours_second"].isin(["A", "B", "tie"])
-        return self._by_sample(rows.assign(value=(mirrored == rows["ours_second"]).where(known).astype("float64")))
+        agrees = (mirrored == rows["ours_second"]).where(known).astype("float64")
+        return self._by_sample(rows.assign(value=agrees), self.common_seeds(arm, opponent))
 
-    def _by_sample(self, rows: pd.DataFrame) -> FloatArray:
-        """The column `value` as `[S, P, M]`."""
-        seeds, num_samples = sorted(rows["seed"].unique()), int(rows["sample_id"].max()) + 1
+    def _by_sample(self, rows: pd.DataFrame, seeds: Sequence[int]) -> FloatArray:
+        """The column `value` as `[S, P, M]`, of these seeds."""
+        rows, num_samples = rows[rows["seed"].isin(seeds)], int(rows["sample_id"].max()) + 1
         values = np.full((len(seeds), len(self.prompt_ids), num_samples), np.nan)
         of_prompt = pd.Index(self.prompt_ids).get_indexer(pd.Index(rows["prompt_id"]))
         values[np.searchsorted(seeds, rows["seed"]), of_prompt, rows["sample_id"]] = rows["value"]

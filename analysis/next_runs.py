@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.statistics import Estimate, FloatArray
+from analysis.statistics import Estimate, FloatArray, simultaneous
 
-SEED_STEPS = (3, 5, 8)  # fixed looks, so that adding seeds until something shows is no method
 MANY_UNITS = 5000  # an interval that needs more prompts than this is hardly worth waiting for
 
 
@@ -20,17 +20,25 @@ class NextRun:
     command: str
 
 
-def units_needed(estimate: Estimate, threshold: float) -> int | None:
+def units_needed(estimate: Estimate, threshold: float, num_comparisons: int = 1) -> int | None:
     """Prompts (or what else was resampled) at which the interval would just clear the threshold, value unchanged.
 
-    n' = n (half-width / distance)^2, since an interval shrinks with the square root of n. None where the value lies so
-    near to the threshold that more than `MANY_UNITS` would be needed: a number of them would promise too much.
+    None where the value lies so near to the threshold that more than `MANY_UNITS` would be needed: a number of them
+    would promise too much.
+
+    Args:
+        estimate: with its interval.
+        threshold: in its unit.
+        num_comparisons: that are corrected together, which asks for wider intervals.
     """
-    distance = abs(estimate.value - threshold)
-    if distance == 0:
-        return None
-    needed = max(estimate.n, math.ceil(estimate.n * ((estimate.high - estimate.low) / 2 / distance) ** 2))
-    return needed if needed <= MANY_UNITS else None
+    half_width = simultaneous(num_comparisons) * (estimate.high - estimate.low) / 2
+    needed = scaled(estimate.n, half_width, abs(estimate.value - threshold))
+    return max(estimate.n, math.ceil(needed)) if needed <= MANY_UNITS else None
+
+
+def scaled(count: int, half_width: float, distance: float) -> float:
+    """How many units would shrink a half-width to the distance, n (half-width / distance)^2; infinite at distance 0."""
+    return count * (half_width / distance) ** 2 if distance > 0 else math.inf
 
 
 def seed_share(values_SP: FloatArray) -> float | None:
@@ -51,9 +59,9 @@ def seed_share(values_SP: FloatArray) -> float | None:
     return of_seeds / total if total > 0 else 0.0
 
 
-def next_seed_count(num_seeds: int) -> int | None:
-    """The next step of the fixed schedule; None at its end."""
-    return next((step for step in SEED_STEPS if step > num_seeds), None)
+def next_seed_count(num_seeds: int, looks: Sequence[int]) -> int | None:
+    """The next of the registered looks, None at their end: adding seeds until something shows is no method."""
+    return next((look for look in sorted(looks) if look > num_seeds), None)
 
 
 def runner_command(sweep: str, *overrides: str) -> str:

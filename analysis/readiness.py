@@ -502,7 +502,7 @@ def _powers_of_two(n: int) -> list[int]:
 
 
 def _empty_or_looping(text: str) -> bool:
-    return not text.strip() or repeats(Text.read(text))
+    return not text.strip() or repeats(Text.read(text).lower)
 
 
 def _percent(share: float) -> str:

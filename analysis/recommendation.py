@@ -52,6 +52,7 @@ class Sweep:
         num_seeds: finished ones that the comparison rests on.
         num_prompts: evaluation prompts.
         num_missing: planned runs without a result.
+        seed_looks: registered numbers of seeds at which results are looked at.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Sweep:
     num_seeds: int
     num_prompts: int
     num_missing: int
+    seed_looks: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -221,8 +223,8 @@ def situation(
     """What the rules look at."""
     stands = {arm: standing(items) for arm, items in gates.items()}
     lead: Lead = "not shown"
-    if final and final.gold.excludes(EVEN):
-        lead = "PPO" if final.gold.value > EVEN else "DPO"
+    if final and final.ahead:
+        lead = "PPO" if final.ahead == final.ppo else "DPO"
     return Situation(
         ppo=stands[final.ppo] if final else None,
         dpo=stands[final.dpo] if final else None,
@@ -267,11 +269,10 @@ def _sentence(choice: Choice, final: Final | None, gates: Mapping[str, Sequence[
 def _why_not(final: Final | None, gates: Mapping[str, Sequence[Gate]]) -> str:
     """What keeps the table from choosing."""
     if final is None:
-        return "there is no PPO arm and DPO arm to compare"
-    if not final.gold.excludes(EVEN):
+        return "there is no comparison of a PPO arm with a DPO arm"
+    if final.ahead is None:
         return f"neither {final.ppo} nor {final.dpo} is shown to lead, and no gate or question settles it"
-    ahead = final.ppo if final.gold.value > EVEN else final.dpo
-    return f"{ahead} leads, but {_stand(gates[ahead])}"
+    return f"{final.ahead} leads, but {_stand(gates[final.ahead])}"
 
 
 def _stand(gates: Sequence[Gate]) -> str:
@@ -299,7 +300,7 @@ def _next_runs(sweep: Sweep, final: Final | None, rules: DecisionRules, choice: 
 
 def _more_seeds(sweep: Sweep) -> Iterator[NextRun]:
     """The next look of a fixed schedule."""
-    wanted = next_seed_count(len(sweep.planned_seeds))
+    wanted = next_seed_count(len(sweep.planned_seeds), sweep.seed_looks)
     if wanted is None:
         return
     unused = (seed for seed in range(wanted) if seed not in sweep.planned_seeds)
@@ -312,11 +313,11 @@ def _more_seeds(sweep: Sweep) -> Iterator[NextRun]:
 
 def _more_prompts(sweep: Sweep, final: Final | None, rules: DecisionRules) -> Iterator[NextRun]:
     """As many as would show the lead that was seen, if it is the true one."""
-    if final is None or final.gold.excludes(EVEN):
+    if final is None or final.ahead:
         return
-    needed = units_needed(final.gold, EVEN)
-    lead = f"the lead seen, {abs(final.gold.value - EVEN):.1f} points"
-    num_prompts = math.inf if needed is None else math.ceil(needed * sweep.num_prompts / final.gold.n / 10) * 10
+    needed = units_needed(final.rate, EVEN, final.num_primary)
+    lead = f"the lead seen, {abs(final.rate.value - EVEN):.1f} points"
+    num_prompts = math.inf if needed is None else math.ceil(needed * sweep.num_prompts / final.rate.n / 10) * 10
     if num_prompts > rules.max_num_evaluation_prompts:
         why = f"{lead}, is too small to be shown with {rules.max_num_evaluation_prompts} evaluation prompts"
         yield NextRun(f"{why}: let gates and cost decide between these two", "")

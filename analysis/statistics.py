@@ -23,6 +23,7 @@ CONFIDENCE_LEVEL = 0.95
 NUM_RESAMPLES = 2000
 DECIMALS = 12  # kept of every number
 NORMAL_QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE_LEVEL) / 2))  # 1.96
+MIN_PROMPTS = 2  # below which there is nothing to resample
 MIN_SEEDS_FOR_METHOD = 3  # below this the seeds are averaged, and the interval speaks of these checkpoints only
 
 
@@ -218,6 +219,29 @@ def ratio_estimate(numerator_SP: FloatArray, denominator_SP: FloatArray, resampl
     return estimate_from_draws(value, draws, unit, num_prompts, num_seeds)
 
 
+def judged_mean(values_SPM: FloatArray, resamples: Resamples) -> tuple[Estimate, FloatArray] | None:
+    """Mean in percent of what may be missing, with its resamples `[B]`; None where fewer than two prompts have any.
+
+    First over the samples of a prompt that have a value, then over the prompts, seed by seed, that have one. A prompt
+    that only some seeds have counts for those; one that no seed has is left out, and so is it of the resamples.
+
+    Args:
+        values_SPM: percent, NaN where missing.
+        resamples: of all prompts.
+    """
+    there_P = np.asarray(np.isfinite(values_SPM).any(axis=(0, 2)))
+    if there_P.sum() < MIN_PROMPTS:
+        return None
+    values_SPM, resamples = values_SPM[:, there_P], resamples.of_prompts(there_P)
+    num_judged_SP = np.isfinite(values_SPM).sum(axis=2)
+    mean_SP = np.nansum(values_SPM, axis=2) / np.maximum(1, num_judged_SP)
+    judged_SP = np.minimum(1.0, num_judged_SP)
+    num_seeds, num_prompts = judged_SP.shape
+    draws_B = ratio_draws(mean_SP, judged_SP, resamples)
+    value = float(mean_SP.mean() / judged_SP.mean())
+    return estimate_from_draws(value, draws_B, "percent", num_prompts, num_seeds), draws_B
+
+
 def two_sided_p(draws: FloatArray, reference: float) -> float:
     """p-value that belongs to the percentile interval: twice the smaller share of resamples on either side.
 
@@ -242,6 +266,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(p_values))
     adjusted[order] = np.minimum(1, np.maximum.accumulate(factors * np.asarray(p_values)[order]))
     return [float(p) for p in adjusted]
+
+
+def simultaneous(num_intervals: int) -> float:
+    """How much wider intervals are that hold all together with the level of one (Bonferroni, normal quantiles)."""
+    return float(stats.norm.isf((1 - CONFIDENCE_LEVEL) / (2 * num_intervals)) / NORMAL_QUANTILE)
 
 
 def sign_test(differences_P: FloatArray) -> float:

@@ -21,11 +21,10 @@ from itertools import combinations
 import evalica
 import numpy as np
 from scipy.special import expit
-from scipy.stats import norm
 
 from analysis.load import BASE, Ledger
-from analysis.statistics import CONFIDENCE_LEVEL, Estimate, FloatArray, Resamples, estimate_from_draws
-from analysis.win_rate import Judge, WinRateRules, common_seeds, preferences
+from analysis.statistics import Estimate, FloatArray, Resamples, estimate_from_draws, simultaneous
+from analysis.win_rate import Judge, WinRateRules, preferences
 
 NUM_REFITS = 200  # each costs about a millisecond
 HALF_A_WIN = 0.5  # given to both sides of every pair, so that one who wins everything has a finite strength
@@ -133,7 +132,7 @@ def fit_seed(ledger: Ledger, judge: Judge, seed: int, resamples: Resamples) -> S
 
 def _scores(ledger: Ledger, arm: str, opponent: str, judge: Judge, seed: int) -> FloatArray | None:
     """Preferences within one seed, `[P, M]`, or None where there are none."""
-    seeds = common_seeds(ledger, arm, opponent)
+    seeds = ledger.common_seeds(arm, opponent)
     score_SPM = preferences(ledger, arm, opponent, judge) if seed in seeds else None
     if score_SPM is None or np.isnan(score_SPM[seeds.index(seed)]).all():
         return None
@@ -206,12 +205,6 @@ def _check(
     )
     intransitive = gap.low > tolerance_points or gap.high < -tolerance_points
     return DirectCheck(ppo, dpo, direct_rate, predicted_rate, gap, intransitive)
-
-
-def simultaneous(num_intervals: int) -> float:
-    """How much wider intervals are that hold all together with the level of one (Bonferroni, normal quantiles)."""
-    alpha = 1 - CONFIDENCE_LEVEL
-    return float(norm.isf(alpha / (2 * num_intervals)) / norm.isf(alpha / 2))
 
 
 def _mean(value_SB: FloatArray, resamples: Resamples, unit: str) -> Estimate:

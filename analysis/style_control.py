@@ -21,7 +21,7 @@ from analysis.controlled_win_rate import ControlledWinRate, is_identified, parit
 from analysis.load import BASE, Ledger
 from analysis.statistics import Estimate, FloatArray, Resamples, estimate_from_draws
 from analysis.style.surface import BOLD, CODE_BLOCK, HEADER, LIST_ITEM
-from analysis.win_rate import Judge, common_seeds, contests, preferences
+from analysis.win_rate import Judge, contests, preferences
 
 NUM_REFITS = 400  # of the report's resamples
 PENALTY: FloatArray = np.array([0.1])  # a prior SD of three logits: enough to keep a side that wins everything finite
@@ -156,7 +156,7 @@ def _of_seeds(ledger: Ledger, name: str, arm: str, opponent: str, values: FloatA
     """The seeds that both sides have; the base has one "seed", which broadcasts."""
     if name == BASE:
         return values
-    return values[[ledger.seeds(name).index(seed) for seed in common_seeds(ledger, arm, opponent)]]
+    return values[[ledger.seeds(name).index(seed) for seed in ledger.common_seeds(arm, opponent)]]
 
 
 def _features(responses: npt.NDArray[np.object_]) -> FloatArray:

@@ -20,7 +20,6 @@ from analysis.style import drift
 from analysis.style.corpus import Corpus, Vocabulary, read_corpus
 from analysis.style.drift import Apart, Reference, StyleDrift, StyleRules
 from analysis.style.semantic import Embedder, recorded_embedder
-from analysis.win_rate import common_seeds
 
 EMBEDDING_SEED = 0  # of the random features
 
@@ -95,7 +94,7 @@ class SweepStyle:
             [
                 (ppo, dpo, self._with_seeds(ppo, seeds), self._with_seeds(dpo, seeds))
                 for ppo, dpo in pairs
-                if (seeds := common_seeds(self.ledger, ppo, dpo))
+                if (seeds := self.ledger.common_seeds(ppo, dpo))
             ],
             self.resamples,
             self.rules,

@@ -14,27 +14,27 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from analysis import judges
+from analysis.judges import INDEPENDENT, MAY_DECIDE, TRAINING_REWARD
 from analysis.load import BASE, Ledger, LedgerError
+from analysis.load import Judge as AskedJudge
 from analysis.statistics import (
     CONFIDENCE_LEVEL,
     Estimate,
     FloatArray,
     Resamples,
-    estimate_from_draws,
     holm,
+    judged_mean,
     mean_estimate,
-    ratio_draws,
     sign_test,
     two_sided_p,
 )
 
 BoolArray = npt.NDArray[np.bool_]
 Judge = str  # its name
-Independence = Literal["INDEPENDENT", "SAME FAMILY", "IS THE TRAINING REWARD"]
 Contest = Literal["arm_against_base", "ppo_against_dpo", "staged_against_plain"]
-TRAINING_REWARD: Independence = "IS THE TRAINING REWARD"
 EVEN = 50.0  # percent: no preference
-SIGNIFICANCE = 1 - CONFIDENCE_LEVEL
+OF_THE_INTERVAL = round(1 - CONFIDENCE_LEVEL, 9)  # significance level where none was registered
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class JudgeCard:
     """
 
     role: str
-    independence: Independence
+    independence: str
 
 
-JUDGES: dict[Judge, JudgeCard] = {
-    "gold": JudgeCard("the task's own measure; it also ranked the training pairs of every arm", "INDEPENDENT"),
-    "vader": JudgeCard("second judge, a sentiment lexicon that no training saw", "INDEPENDENT"),
+SCORERS: dict[Judge, JudgeCard] = {  # of every sample
+    "gold": JudgeCard("the task's own measure; it also ranked the training pairs of every arm", INDEPENDENT),
+    "vader": JudgeCard("second judge, a sentiment lexicon that no training saw", INDEPENDENT),
     "proxy": JudgeCard("the reward model that PPO trains on: shown, never drives a verdict", TRAINING_REWARD),
 }
 
@@ -69,10 +69,12 @@ class WinRateRules:
     primary_comparisons: tuple[Contest, ...]
     max_missing_percent: float
     max_intransitivity_points: float
+    significance_level: float = OF_THE_INTERVAL
 
 
 # For sweeps planned before there were such rules: nothing was declared, so nothing decides.
 UNREGISTERED = WinRateRules("gold", primary_comparisons=(), max_missing_percent=0, max_intransitivity_points=0)
+KNOWN, UNKNOWN = MAY_DECIDE | {TRAINING_REWARD}, "not recorded"
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,14 @@ class WinRate:
         num_pairs: that should have been judged.
         num_missing: of those without a preference.
         adjusted_p: `p` corrected for the number of primary comparisons; None where the comparison is descriptive.
+        significance_level: that `adjusted_p` must not exceed.
         blocked: why no verdict may rest on it; None where one may.
     """
 
     arm: str
     opponent: str
     judge: Judge
-    independence: Independence
+    independence: str
     estimate: Estimate
     ties: Estimate
     p: float
@@ -104,6 +107,7 @@ class WinRate:
     num_pairs: int
     num_missing: int
     adjusted_p: float | None = None
+    significance_level: float = OF_THE_INTERVAL
     blocked: str | None = None
 
 
@@ -136,8 +140,12 @@ def preferences(ledger: Ledger, arm: str, opponent: str, judge: Judge) -> FloatA
 
     1 where it prefers the arm, 0 where the opponent, 1/2 where neither, fractions between; NaN where it gave none.
     """
-    seeds = common_seeds(ledger, arm, opponent)
-    if not seeds or not ledger.has(judge):
+    seeds = ledger.common_seeds(arm, opponent)
+    if not seeds:
+        return None
+    if judge not in SCORERS:
+        return ledger.preferences(judge, arm, opponent) if judge in ledger.judges else None
+    if not ledger.has(judge):
         return None
     ours, theirs = (ledger.numbers(name, judge, seeds=seeds) for name in (arm, opponent))
     return pair_scores(ours, theirs)
@@ -146,13 +154,6 @@ def preferences(ledger: Ledger, arm: str, opponent: str, judge: Judge) -> FloatA
 def pair_scores(ours: FloatArray, theirs: FloatArray) -> FloatArray:
     """1 where ours is scored higher, 0 where lower, 1/2 where equal. Broadcasts."""
     return (np.sign(ours - theirs) + 1) / 2
-
-
-def common_seeds(ledger: Ledger, arm: str, opponent: str) -> list[int]:
-    """Seeds that both have finished; the base goes with every seed."""
-    if opponent == BASE:
-        return ledger.seeds(arm)
-    return sorted(set(ledger.seeds(arm)) & set(ledger.seeds(opponent)))
 
 
 def contests(ledger: Ledger) -> Iterator[tuple[str, str, Contest]]:
@@ -169,48 +170,27 @@ def contests(ledger: Ledger) -> Iterator[tuple[str, str, Contest]]:
 
 
 # ------------------------------------------------------------------------------------------------------------ win rates
-def win_rate(ours_SPM: FloatArray, theirs_SPM: FloatArray, resamples: Resamples) -> Estimate:
-    """Percent of pairs won, ties half: mean over a prompt's samples first, because the prompt is the unit."""
-    return mean_estimate(100 * pair_scores(ours_SPM, theirs_SPM).mean(axis=2), resamples, "percent")
-
-
 def compare(ledger: Ledger, arm: str, opponent: str, judge: Judge, resamples: Resamples) -> WinRate | None:
-    """Win rate of the final models, or None where there is no preference between them."""
+    """Win rate of the final models, or None where fewer than two prompts have a preference between them."""
     score_SPM = preferences(ledger, arm, opponent, judge)
-    if score_SPM is None or np.isnan(score_SPM).all():
+    tie_SPM = None if score_SPM is None else np.where(np.isnan(score_SPM), np.nan, score_SPM == 0.5)
+    rate, ties = (None if values is None else judged_mean(100 * values, resamples) for values in (score_SPM, tie_SPM))
+    if score_SPM is None or rate is None or ties is None:
         return None
-    seeds = tuple(common_seeds(ledger, arm, opponent))
-    rate, draws = judged_mean(100 * score_SPM, resamples)
-    ties, _ = judged_mean(np.where(np.isnan(score_SPM), np.nan, 100.0 * (score_SPM == 0.5)), resamples)
     answered_P = ~np.isnan(score_SPM).all(axis=(0, 2))
     return WinRate(
         arm=arm,
         opponent=opponent,
         judge=judge,
-        independence=JUDGES[judge].independence,
-        estimate=rate,
-        ties=ties,
-        p=two_sided_p(draws, EVEN),
+        independence=judges_of(ledger)[judge].independence,
+        estimate=rate[0],
+        ties=ties[0],
+        p=two_sided_p(rate[1], EVEN),
         sign_test=sign_test(np.nanmean(score_SPM[:, answered_P], axis=(0, 2)) - 0.5),
-        seeds=seeds,
+        seeds=tuple(ledger.common_seeds(arm, opponent)),
         num_pairs=score_SPM.size,
         num_missing=int(np.isnan(score_SPM).sum()),
     )
-
-
-def judged_mean(values_SPM: FloatArray, resamples: Resamples) -> tuple[Estimate, FloatArray]:
-    """Mean in percent with its interval, and its resamples `[B]`; what is NaN is left out.
-
-    First over the judged samples of a prompt, then over the prompts that have any.
-    """
-    judged_SPM = ~np.isnan(values_SPM)
-    num_judged_SP = judged_SPM.sum(axis=2)
-    mean_SP = np.where(judged_SPM, values_SPM, 0).sum(axis=2) / np.maximum(1, num_judged_SP)
-    judged_SP = np.minimum(1.0, num_judged_SP)
-    num_seeds, num_prompts = judged_SP.shape
-    draws = ratio_draws(mean_SP, judged_SP, resamples)
-    value = float(mean_SP.mean() / judged_SP.mean())
-    return estimate_from_draws(value, draws, "percent", num_prompts, num_seeds), draws
 
 
 # ------------------------------------------------------------------------------------------------------------- verdicts
@@ -218,36 +198,52 @@ def rules_of(ledger: Ledger) -> WinRateRules:
     """The rules in use.
 
     Raises:
-        LedgerError: they would let a judge decide that is unknown or is the training reward.
+        LedgerError: they would let a scorer decide that is the training reward, or a judge that was never planned.
     """
     if "win_rate" not in ledger.plan["rules"]:
         return UNREGISTERED
     rules = ledger.rules("win_rate", WinRateRules)
-    card = JUDGES.get(rules.primary_judge)
-    if card is None:
-        raise LedgerError(f"rules.win_rate.primary_judge is {rules.primary_judge!r}; there are {', '.join(JUDGES)}")
-    if card.independence == TRAINING_REWARD:
+    names = [name for name, card in SCORERS.items() if card.independence != TRAINING_REWARD] + ledger.planned_judges
+    if rules.primary_judge not in names:
+        is_reward = ", which is the training reward and decides nothing" if rules.primary_judge in SCORERS else ""
         raise LedgerError(
-            f"rules.win_rate.primary_judge is {rules.primary_judge!r}, which is the training reward and decides nothing"
+            f"rules.win_rate.primary_judge is {rules.primary_judge!r}{is_reward}; there are {', '.join(names)}"
         )
     return rules
+
+
+def judges_of(ledger: Ledger) -> dict[Judge, JudgeCard]:
+    """The scorers, after the asked judge that decides where one does; others that were asked are reported apart."""
+    primary = rules_of(ledger).primary_judge
+    if primary in SCORERS:
+        return SCORERS
+    asked = ledger.judges.get(primary)
+    return {primary: _card(asked) if asked else JudgeCard("asked, without a result", UNKNOWN), **SCORERS}
+
+
+def _card(judge: AskedJudge) -> JudgeCard:
+    return JudgeCard(judges.describe(judge), judge.relation if judge.relation in KNOWN else UNKNOWN)
 
 
 def compare_all(ledger: Ledger, resamples: Resamples) -> Comparisons:
     """Every contest by every judge, keyed by arm, opponent and judge; the primary ones with adjusted p-values.
 
     Raises:
-        LedgerError: the rules would let a judge decide that is unknown or is the training reward.
+        LedgerError: see `rules_of`.
     """
     rules = rules_of(ledger)
     found: Comparisons = {}
     primary = []
     for arm, opponent, contest in contests(ledger):
-        for judge in JUDGES:
+        for judge in judges_of(ledger):
             rate = compare(ledger, arm, opponent, judge, resamples)
             if rate is None:
                 continue
-            found[arm, opponent, judge] = replace(rate, blocked=why_blocked(rate, rules))
+            found[arm, opponent, judge] = replace(
+                rate,
+                blocked=why_blocked(rate, rules) or _why_no_evidence(ledger, rate, resamples),
+                significance_level=rules.significance_level,
+            )
             if judge == rules.primary_judge and contest in rules.primary_comparisons:
                 primary.append((arm, opponent, judge))
     for key, adjusted in zip(primary, holm([found[key].p for key in primary]), strict=True):
@@ -259,6 +255,8 @@ def why_blocked(rate: WinRate, rules: WinRateRules) -> str | None:
     """Why no verdict may rest on a comparison, whatever its numbers; None where one may."""
     if rate.independence == TRAINING_REWARD:
         return "the judge is the training reward"
+    if rate.independence not in MAY_DECIDE:
+        return "how the judge relates to the training reward is not recorded"
     missing = 100 * rate.num_missing / rate.num_pairs
     if missing > rules.max_missing_percent:
         return (
@@ -268,18 +266,45 @@ def why_blocked(rate: WinRate, rules: WinRateRules) -> str | None:
     return None
 
 
+def _why_no_evidence(ledger: Ledger, rate: WinRate, resamples: Resamples) -> str | None:
+    """Why an asked judge's word does not count, such as that it goes by the order of showing."""
+    if rate.judge in SCORERS:
+        return None
+    return judges.contest(ledger, ledger.judges[rate.judge], rate.arm, rate.opponent, resamples).why_not or None
+
+
+def ahead(rate: WinRate | None) -> str | None:
+    """`shown_ahead` where there is a comparison on which a verdict may rest, else None."""
+    return None if rate is None or rate.blocked else shown_ahead(rate)
+
+
+def why_not_ahead(rate: WinRate | None) -> str:
+    """Why a comparison whose interval excludes 50 % shows nobody ahead; empty where it does, or does not exclude it."""
+    if rate is None:
+        return "the judge has given no preferences"
+    if rate.blocked:
+        return rate.blocked
+    if ahead(rate) or not rate.estimate.excludes(EVEN):
+        return ""
+    if rate.adjusted_p is None:
+        return "the comparison was not declared a primary one before training"
+    return "clear by itself, not after correction for all primary comparisons"
+
+
 def shown_ahead(rate: WinRate) -> str | None:
     """The side that a verdict may call better, or None where no difference is shown.
 
     Better means: the interval excludes 50 % and the p-value, corrected for the number of primary comparisons, is at
-    most 5 %. A descriptive comparison, or one with too many preferences missing, shows nothing.
+    most the registered level. A descriptive comparison, or one with too many preferences missing, shows nothing.
 
     Raises:
         VerdictError: the judge is the training reward.
     """
     if rate.independence == TRAINING_REWARD:
         raise VerdictError(f"{rate.judge} is the training reward: its win rates are shown and decide nothing")
-    if rate.blocked or rate.adjusted_p is None or rate.adjusted_p > SIGNIFICANCE or not rate.estimate.excludes(EVEN):
+    if rate.blocked or rate.adjusted_p is None or not rate.estimate.excludes(EVEN):
+        return None
+    if rate.adjusted_p > rate.significance_level:
         return None
     return rate.arm if rate.estimate.value > EVEN else rate.opponent
 

@@ -52,7 +52,7 @@ class ReadinessRules(Strict):
 class DecisionRules(Strict):
     """The gates that an arm must pass, and what the recommendation may ask for."""
 
-    min_win_rate_percent: float = Field(ge=0, le=100, description="against the base, by gold; 50 is no difference")
+    min_win_rate_percent: float = Field(ge=0, le=100, description="against the base, by the primary judge; 50 is even")
     min_gold_gain_base_sd: float = Field(description="smallest gain over the base worth having, base SD of gold")
     max_style_auc: float = Field(ge=0.5, le=1, description="how well its texts may be told from the base's")
     max_cost_ratio: float = Field(ge=1, description="device time of training, in times the cheapest arm's")
@@ -165,10 +165,19 @@ class JudgeRules(Strict):
 class WinRateRules(Strict):
     """Which win rates a verdict may rest on."""
 
-    primary_judge: str = Field(description="judge of the primary comparisons; never the training reward")
+    primary_judge: str = Field(
+        description="judge of the primary comparisons: gold, vader, or a judge that `judge` configures (endpoint, "
+        "reward_model); never the training reward"
+    )
     primary_comparisons: tuple[Literal["arm_against_base", "ppo_against_dpo"], ...] = Field(
         description="the family of final comparisons whose p-values are corrected together (Holm); all else is "
         "descriptive"
+    )
+    significance_level: float = Field(
+        gt=0,
+        le=0.05,
+        description="chance of calling anyone ahead in any primary comparison where there is no difference, after "
+        "Holm's correction; with the false alarms of all other detectors it should stay under 5 %",
     )
     max_missing_percent: float = Field(
         ge=0,

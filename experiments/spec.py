@@ -16,6 +16,7 @@ from experiments.judge_spec import EndpointJudge, Judges, RewardModelJudge
 from experiments.rules import Rules
 from experiments.strict import Strict
 
+DECIDING_SCORES, TRAINING_REWARD = ("gold", "vader"), "proxy"  # of every sample
 SHARE_TOLERANCE = 0.01  # of one evaluation step, so that 0.333 may stand for a third
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -383,6 +384,22 @@ class RunSpec(Strict):
     engine: Engine
     tracker: Tracker
     arm: Arm
+
+    @model_validator(mode="after")
+    def _primary_judge_can_decide(self) -> RunSpec:
+        name, asked = self.rules.win_rate.primary_judge, self.judge.model_dump(exclude_none=True)
+        choices = ", ".join([*DECIDING_SCORES, *asked])
+        if name == TRAINING_REWARD:
+            raise ValueError(
+                f"rules.win_rate.primary_judge={name} is the training reward, which must not decide who is better; "
+                f"there are {choices}"
+            )
+        if name not in (*DECIDING_SCORES, *asked):
+            raise ValueError(
+                f"rules.win_rate.primary_judge={name} is no judge of this sweep; there are {choices}, "
+                "and judge=endpoint or judge=reward_model adds another"
+            )
+        return self
 
     @model_validator(mode="after")
     def _starts_at_an_evaluation_point(self) -> RunSpec:

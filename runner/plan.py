@@ -28,6 +28,7 @@ from experiments.evaluation.judging.template import TEMPLATE_SHA256
 from experiments.inputs.fingerprint import (
     data_fingerprint,
     embedder_fingerprint,
+    is_our_reward_model,
     model_fingerprint,
     reward_model_fingerprint,
 )
@@ -431,6 +432,8 @@ def _judge_jobs(runs: Sequence[RunSpec], jobs: Sequence[Job]) -> list[Job]:
         if judge is None:
             continue
         its = TEMPLATE_SHA256 if isinstance(judge, EndpointJudge) else _fingerprint_of_judge(judge.path)
+        if run.rules.win_rate.primary_judge == name:
+            _refuse_training_reward(its, shared["reward_model"])
         spec = JudgementJobSpec(model=run.model, judge=judge, runs=judged)
         needs = shared | evaluations
         file = _job_file(run, "judgement", f"judges/{name}", spec, base | {"judge": its}, needs)
@@ -444,6 +447,20 @@ def _fingerprint_of_judge(path: str) -> str:
         return reward_model_fingerprint(path)
     except InputError as error:
         raise InputError(listing([Problem("", str(error))])) from None
+
+
+def _refuse_training_reward(fingerprint: str, reward: Job) -> None:
+    """The judge that decides must not be the reward that PPO trains on, where that one is in the cache already."""
+    if is_our_reward_model(reward.folder) and reward_model_fingerprint(str(reward.folder)) == fingerprint:
+        _refuse(
+            [
+                Problem(
+                    "",
+                    "rules.win_rate.primary_judge=reward_model: judge.reward_model.path holds the training reward's "
+                    "weights, which must not decide who is better; gold, vader, endpoint or another folder can",
+                )
+            ]
+        )
 
 
 def _report_job(run: RunSpec, jobs: Sequence[Job], judges: Sequence[Job]) -> Job:

@@ -31,6 +31,7 @@ from analysis.collapse.readings import (
 from analysis.load import BASE, Ledger
 from analysis.stability.over_time import Measured
 from analysis.statistics import Estimate, FloatArray, Resamples
+from analysis.style.surface import repeats
 
 ENTROPY = Detector("entropy", "Entropy per token", "−log π of its own samples, percent of the base's")
 DISTINCT = Detector(
@@ -44,7 +45,6 @@ IDENTICAL = Detector(
 )
 DISTANCE = Detector("kl_per_token", "KL per token", "to the base, k1 estimator")
 JUMP = Detector("kl_jump", "KL jump", "growth of KL per token since the last point; a doubling of a sizeable KL fires")
-LOOP_WORDS = 4
 
 
 # ------------------------------------------------------------------------------------------------------- text functions
@@ -53,12 +53,6 @@ def distinct_2(words: Sequence[str], length: int) -> float:
     cut = words[:length]
     pairs = len(cut) - 1
     return len(set(pairwise(cut))) / pairs if pairs > 0 else 1.0
-
-
-def has_loop(words: Sequence[str]) -> bool:
-    """Whether a run of four words comes twice."""
-    runs = list(zip(*(words[start:] for start in range(LOOP_WORDS)), strict=False))
-    return len(set(runs)) < len(runs)
 
 
 def given_to_several_prompts(texts_PM: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -119,7 +113,7 @@ def _text_marks(ours: list[list[list[str]]], base: list[list[list[str]]]) -> lis
     for row, base_row in zip(ours, base, strict=True):
         lengths = [min(len(one), len(two)) for one, two in zip(row, base_row, strict=True)]
         triples = [
-            (distinct_2(one, length), distinct_2(two, length), float(has_loop(one)))
+            (distinct_2(one, length), distinct_2(two, length), float(repeats(one)))
             for one, two, length in zip(row, base_row, lengths, strict=True)
         ]
         marks.append([float(np.mean(column)) for column in zip(*triples, strict=True)])

@@ -37,7 +37,7 @@ from analysis.statistics import CONFIDENCE_LEVEL, NUM_RESAMPLES, Estimate, Resam
 REPORT_SCHEMA = 1
 ANALYSIS_SEED = 20261123  # of the bootstrap; the same ledger gives the same bytes
 # Generators of their own, so that one part does not move the numbers of the others.
-JUDGES_STREAM, HALVES_STREAM, REFITS_STREAM = 1, 4, 5
+HALVES_STREAM, REFITS_STREAM = 4, 5
 
 
 def build_report(ledger: Ledger) -> dict[str, Any]:
@@ -49,17 +49,22 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     rng = np.random.default_rng(ANALYSIS_SEED)
     max_seeds = max(len(ledger.seeds(arm)) for arm in ledger.arms)
     resamples = Resamples.draw(rng, len(ledger.prompt_ids), max_seeds)
-    outcome = decision.decide(ledger, resamples, rng)
+    compared = win_rate.compare_all(ledger, resamples)
+    outcome = decision.decide(ledger, compared, resamples, rng)
     style = style_drift.SweepStyle(ledger, resamples)
     steadiness = {arm: stability.assess(ledger, arm, resamples) for arm in ledger.arms}
     together = stability.together(ledger, steadiness, resamples)
     decides = win_rate.rules_of(ledger).primary_judge
     refits = np.random.default_rng((ANALYSIS_SEED, REFITS_STREAM))
     controls = style_control.control_all(ledger, decides, resamples, refits)
-    rates = _win_rates(ledger, decides, resamples, controls)
+    rates = _win_rates(ledger, compared, decides, controls)
     audits = _audits(ledger, resamples, controls if decides == "gold" else {})
     arms = [
-        {**_arm(ledger, arm, resamples, steadiness[arm], style, rates[arm, BASE]), **plain(audits[arm])}
+        {
+            **_arm(ledger, arm, resamples, steadiness[arm], style, rates[arm, BASE]),
+            "verdict": decision.verdict(compared.get((arm, BASE, decides))),
+            **plain(audits[arm]),
+        }
         for arm in ledger.arms
     ]
     pairs = [
@@ -79,7 +84,8 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         stops_paying=switched.switch_answer if switched else None,
         switch_at=switch_answer.switch_at(switched.switch) if switched else None,
     )
-    gates_of = _gates(ledger, resamples, steadiness, audits, style, controls)
+    against_base = {arm: compared.get((arm, BASE, decides)) for arm in ledger.arms}
+    gates_of = _gates(ledger, resamples, against_base, steadiness, audits, style, controls)
     report = {
         "schema": REPORT_SCHEMA,
         "sweep": ledger.plan["sweep"],
@@ -88,9 +94,9 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "summary": _summary(arms, pairs),
         "decision": {
             **plain(outcome),
-            "minimum_detectable_effect": outcome.final.gold.minimum_detectable_effect if outcome.final else None,
+            "minimum_detectable_effect": outcome.final.rate.minimum_detectable_effect if outcome.final else None,
             "selection_rule": decision.SELECTION_RULE,
-            "confidence_rule": decision.CONFIDENCE_RULE,
+            "confidence_rule": f"{decision.AHEAD_RULE} {decision.CONFIDENCE_RULE}",
         },
         "recommendation": _recommendation(ledger, outcome, gates_of, questions),
         "questions": plain(questions.shown()),
@@ -104,9 +110,11 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "staged": staged,
         "recovery": plain(recovery.assess(ledger, style, resamples)),
         "style": style.context(),
-        "judges": {name: {**plain(card), "decides": name == decides} for name, card in win_rate.JUDGES.items()},
+        "judges": {
+            name: {**plain(card), "decides": name == decides} for name, card in win_rate.judges_of(ledger).items()
+        },
         "strengths": plain(strengths.assess(ledger, win_rate.rules_of(ledger), resamples)),
-        "asked_judges": plain(judges.assess(ledger, resamples, np.random.default_rng((ANALYSIS_SEED, JUDGES_STREAM)))),
+        "asked_judges": plain(judges.assess(ledger, resamples)),
         "missing_judges": plain(ledger.missing_judges),
         "samples": {"rule": side_by_side.RULE, "chosen": side_by_side.choose_samples(ledger)},
         "artifacts": context.artifacts(ledger),
@@ -145,6 +153,7 @@ def plain(value: Any) -> Any:
 def _gates(
     ledger: Ledger,
     resamples: Resamples,
+    against_base: dict[str, win_rate.WinRate | None],
     steadiness: dict[str, stability.ArmStability],
     audits: dict[str, Audited],
     style: style_drift.SweepStyle,
@@ -158,7 +167,7 @@ def _gates(
     return {
         arm: gates.assess(
             gates.Measurements(
-                win_rate=_gold_rate(ledger, arm, resamples),
+                win_rate=against_base[arm],
                 controlled_win_rate=style_control.identified_rate(controls.get((arm, BASE))),
                 gold_gain=over_optimisation.score_gain(ledger, arm, "gold", ledger.final_point, resamples),
                 stability=item.answer if (item := steadiness[arm].tolerance) else None,
@@ -171,11 +180,6 @@ def _gates(
         )
         for arm in ledger.arms
     }
-
-
-def _gold_rate(ledger: Ledger, arm: str, resamples: Resamples) -> Estimate | None:
-    rate = win_rate.compare(ledger, arm, BASE, "gold", resamples)
-    return rate.estimate if rate else None
 
 
 def _recommendation(
@@ -195,6 +199,7 @@ def _recommendation(
         num_seeds=len(final.seeds) if final else min(len(ledger.seeds(arm)) for arm in ledger.arms),
         num_prompts=len(ledger.prompt_ids),
         num_missing=len(ledger.missing),
+        seed_looks=_seed_looks(ledger),
     )
     found = recommendation.recommend(
         sweep,
@@ -207,6 +212,11 @@ def _recommendation(
     )
     table = [{"when": rule.when, "then": rule.then, "rests_on": rule.rests_on} for rule in recommendation.RULES]
     return {**plain(found), "rules": table}
+
+
+def _seed_looks(ledger: Ledger) -> tuple[int, ...]:
+    """None in a sweep that was planned before there were any."""
+    return tuple(ledger.plan["rules"].get("stability", {}).get("seed_looks", ()))
 
 
 def _design(ledger: Ledger) -> dict[str, Any]:
@@ -243,7 +253,6 @@ def _arm(
         "arm": arm,
         "algorithm": ledger.algorithm(arm),
         "seeds": ledger.seeds(arm),
-        "verdict": decision.verdict(difference).word,
         "gold": win_rate.mean_gold(ledger, arm, resamples).as_dict(),
         "gold_difference": with_mde(difference),
         "win_rate": rates,
@@ -314,13 +323,14 @@ def with_mde(estimate: Estimate) -> dict[str, Any]:
 
 
 def _win_rates(
-    ledger: Ledger, decides: win_rate.Judge, resamples: Resamples, controls: style_control.Controls
+    ledger: Ledger, compared: win_rate.Comparisons, decides: win_rate.Judge, controls: style_control.Controls
 ) -> dict[tuple[str, str], dict[str, dict[str, Any] | None]]:
     """(arm, opponent) -> judge -> what the report says of their win rate; the deciding judge's also at equal style."""
-    compared = win_rate.compare_all(ledger, resamples)
     found: dict[tuple[str, str], dict[str, dict[str, Any] | None]] = {}
     for arm, opponent, _ in win_rate.contests(ledger):
-        found[arm, opponent] = {judge: _rate(compared.get((arm, opponent, judge))) for judge in win_rate.JUDGES}
+        found[arm, opponent] = {
+            judge: _rate(compared.get((arm, opponent, judge))) for judge in win_rate.judges_of(ledger)
+        }
         rate = found[arm, opponent][decides]
         if rate:
             rate["controlled"] = plain(controls.get((arm, opponent)))
@@ -340,7 +350,7 @@ def _rate(rate: win_rate.WinRate | None) -> dict[str, Any] | None:
         "num_pairs": rate.num_pairs,
         "num_missing": rate.num_missing,
         "blocked": rate.blocked,
-        "ahead": None if rate.blocked else win_rate.shown_ahead(rate),
+        "ahead": win_rate.ahead(rate),
     }
 
 

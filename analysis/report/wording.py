@@ -29,9 +29,9 @@ HOW_TO_READ = (
     (
         "Primary and descriptive",
         "Which comparisons are primary was registered before training. Their p-values are corrected together by "
-        "Holm's method, so that among all of them a difference is claimed where there is none in at most one of twenty "
-        "such sweeps. Words that say who is ahead rest on these alone; everything else is descriptive. The smallest p "
-        "that 2,000 resamples can show is 0.001.",
+        "Holm's method, so that the chance of claiming any difference among them where there is none is at most "
+        "rules.win_rate.significance_level. Words that say who is ahead rest on these alone; everything else is "
+        "descriptive. The smallest p that 2,000 resamples can show is 0.001.",
     ),
     (
         "At equal style",
@@ -90,6 +90,7 @@ LIMITS = (
     "Settings were not tuned to each method's best; the arms had equal prompt presentations, not equal cost.",
     "Gold is a classifier, not a reader: what it rewards is what it was fitted on, and its own accuracy is printed "
     "above.",
-    "Verdicts on several arms are not corrected for their number; read a lone narrow win with care.",
+    "Words that say who is ahead are corrected for the number of primary comparisons. Other intervals are not: read a "
+    "lone narrow win among many with care.",
     "The report does not test safety, abilities outside the task, or texts longer than the limit.",
 )

@@ -83,7 +83,7 @@ def assess(ledger: Ledger, arm: str, resamples: Resamples) -> ArmStability:
         num_tail_steps=over.num_tail_steps,
         step_spread=over.step_spread,
         samples=_over_samples(ledger, arm, resamples, rules),
-        seeds=over_seeds.assess((curve_SCP[:, -1] - curve_SCP[:, 0]).mean(axis=1), curve_SCP.shape[2]),
+        seeds=over_seeds.assess(curve_SCP[:, -1] - curve_SCP[:, 0]),
         behaviour=behaviour.assess(behaviour.Responses(ledger), arm, resamples),
         tolerance=judged,
     )

@@ -7,7 +7,6 @@ answers and style differ by chance alone.
 
 from __future__ import annotations
 
-import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.load import BASE, FLOOR_STREAM, STREAM, Ledger
+from analysis.stability.curves import SeedNumber, over_seeds, simultaneous_half_widths
 from analysis.statistics import Estimate, FloatArray, Resamples, mean_estimate, recentred_estimate
+from analysis.style.surface import proportions
 
-NO_PUNCTUATION, NO_CAPITALS = (dict.fromkeys(map(ord, signs)) for signs in (string.punctuation, string.ascii_uppercase))
 FEATURES = ("tokens", "sentiment", "characters a word", "punctuation", "capitals", "different words")
 
 
@@ -45,24 +45,13 @@ class Behaviour:
 
     Attributes:
         answers: percent of responses that are another text.
-        style: root mean square over `features` of the change of the mean, each in SD of the base over responses.
+        style: root mean square over `features` of the change of the mean, each in SD of the base over responses, the
+            evaluation noise taken out: 0 where no more than noise is seen.
     """
 
     answers: Change
     style: Change
     features: tuple[str, ...] = FEATURES
-
-
-def surface(text: str) -> tuple[float, float, float, float]:
-    """Characters a word, share of punctuation and of capitals (ASCII) among them, share of different words."""
-    words, length = text.split(), max(1, len(text))
-    punctuation, capitals = (len(text) - len(text.translate(without)) for without in (NO_PUNCTUATION, NO_CAPITALS))
-    return (
-        len(text) / max(1, len(words)),
-        punctuation / length,
-        capitals / length,
-        len(set(words)) / len(words) if words else 1.0,
-    )
 
 
 class Responses:
@@ -77,7 +66,7 @@ class Responses:
         """`[S, P, M, F]`, in the units of the features."""
         texts = self.ledger.array(arm, "response", point, stream)
         numbers = [self.ledger.numbers(arm, name, point, stream) for name in ("num_tokens", "vader")]
-        read = np.array([surface(str(text)) for text in texts.flat]).reshape(*texts.shape, -1)
+        read = np.array([proportions(str(text)) for text in texts.flat]).reshape(*texts.shape, -1)
         return np.concatenate([np.stack(numbers, axis=-1), read], axis=-1)
 
     def mean_style(self, arm: str, point: int, stream: int = STREAM) -> FloatArray:
@@ -93,30 +82,42 @@ def changed(earlier_SPM: npt.NDArray[Any], later_SPM: npt.NDArray[Any]) -> Float
     return np.asarray(100 * (earlier_SPM != later_SPM).mean(axis=2))
 
 
-def root_mean_square(values: FloatArray) -> FloatArray:
-    """Over the last axis."""
-    return np.asarray(np.sqrt((values**2).mean(axis=-1)))
-
-
 def style_change(moves_SNPF: FloatArray, reduce: Callable[[FloatArray], FloatArray], resamples: Resamples) -> Estimate:
-    """A summary over N moves of the size of the mean move; a distance, so its interval is moved to its value.
+    """A summary over N moves of the size of the mean move, with the evaluation noise taken out.
 
     Args:
         moves_SNPF: change of each feature per prompt, SD of the base.
-        reduce: over the last axis, of length N.
-        resamples: of prompts and seeds.
+        reduce: over the last axis, of length N; rises with each of them.
+        resamples: of prompts.
     """
-    num_seeds, _, n, _ = moves_SNPF.shape
-    value = float(reduce(root_mean_square(moves_SNPF.mean(axis=2))).mean())
-    draws_BSNF = np.einsum("bp,snpf->bsnf", resamples.prompts, moves_SNPF, optimize=True)
-    draws = resamples.average_seeds(reduce(root_mean_square(draws_BSNF)))
-    return recentred_estimate(value, draws, "SD of responses", n, num_seeds, minimum=0)
+    numbers = [_size_of_moves(moves_NPF, reduce, resamples.prompts) for moves_NPF in moves_SNPF]
+    return over_seeds(numbers, "SD of responses", moves_SNPF.shape[2], minimum=0)
+
+
+def _size_of_moves(
+    moves_NPF: FloatArray, reduce: Callable[[FloatArray], FloatArray], prompts_BP: FloatArray
+) -> SeedNumber:
+    """One seed's.
+
+    Noise makes every distance larger: the mean square over features of the mean move is too large by the variance of
+    those means, and in a resample by it once more. Without it the square may be negative, which is no distance. The
+    interval comes from a band that holds for all squares at once, see `simultaneous_half_widths`.
+    """
+    num_prompts = moves_NPF.shape[1]
+    noise_N = moves_NPF.var(axis=1, ddof=1).mean(axis=-1) / num_prompts
+    square_N = (moves_NPF.mean(axis=1) ** 2).mean(axis=-1) - noise_N
+    means_BNF = np.einsum("bp,npf->bnf", prompts_BP, moves_NPF, optimize=True)
+    half_N = simultaneous_half_widths(square_N, (means_BNF**2).mean(axis=-1) - 2 * noise_N, num_prompts)
+    value, low, high = (
+        float(reduce(np.sqrt(np.clip(ends_N, 0, None)))) for ends_N in (square_N, square_N - half_N, square_N + half_N)
+    )
+    return SeedNumber(value, low, high)
 
 
 def answer_change(
     changed_SNP: FloatArray, reduce: Callable[[FloatArray], FloatArray], resamples: Resamples
 ) -> Estimate:
-    """The same for the percent of changed answers, `[S, N, P]`."""
+    """The same for the percent of changed answers, `[S, N, P]`; a mean, in which noise cancels."""
     num_seeds, _, n = changed_SNP.shape
     value = float(reduce(changed_SNP.mean(axis=2)).mean())
     draws = resamples.average_seeds(reduce(np.einsum("bp,snp->bsn", resamples.prompts, changed_SNP, optimize=True)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from analysis.stability.curves import noise_variance
 from analysis.stability.over_time import Measured, interquartile_range
 from analysis.statistics import CONFIDENCE_LEVEL, Estimate, FloatArray
 
@@ -32,12 +33,13 @@ class SeedSpread:
     unit: str = "base SD"
 
 
-def assess(gains_S: FloatArray, num_prompts: int) -> SeedSpread:
+def assess(gains_SP: FloatArray) -> SeedSpread:
     """List three or four seeds, summarise five or more, and say "not assessable" below.
 
-    The evaluation's noise is in the differences between seeds too, but little of it: all seeds are judged on the same
-    prompts and random numbers.
+    Args:
+        gains_SP: final gain over the base on each prompt, base SD.
     """
+    gains_S = gains_SP.mean(axis=1)
     count, values = len(gains_S), tuple(float(value) for value in gains_S)
     if count < MIN_SEEDS_TO_LIST:
         have = "one seed" if count == 1 else f"{count} seeds"
@@ -51,16 +53,21 @@ def assess(gains_S: FloatArray, num_prompts: int) -> SeedSpread:
         True,
         None,
         values,
-        standard_deviation(gains_S, num_prompts),
+        standard_deviation(gains_SP),
         Measured(float(interquartile_range(gains_S)), "base SD"),
         Measured(min(values), "base SD"),
     )
 
 
-def standard_deviation(values_S: FloatArray, num_prompts: int) -> Estimate:
-    """SD over seeds with the interval of a normal sample: (k - 1) s^2 / sigma^2 is chi-square with k - 1 degrees."""
-    count, value = len(values_S), float(values_S.std(ddof=1))
+def standard_deviation(gains_SP: FloatArray) -> Estimate:
+    """SD over seeds, with the evaluation noise taken out of it and of both ends of its interval.
+
+    That of a normal sample: (k - 1) s^2 is sigma^2 + noise times a chi-square with k - 1 degrees. Zero where noise
+    explains all of it.
+    """
+    count, num_prompts = gains_SP.shape
+    observed, noise = float(gains_SP.mean(axis=1).var(ddof=1)), float(noise_variance(gains_SP))
     tails = (1 + CONFIDENCE_LEVEL) / 2, (1 - CONFIDENCE_LEVEL) / 2
-    low, high = (value * ((count - 1) / float(stats.chi2.ppf(tail, count - 1))) ** 0.5 for tail in tails)
-    error = value / (2 * (count - 1)) ** 0.5
-    return Estimate(value, low, high, error, "base SD", num_prompts, count)
+    ends = (observed * (count - 1) / float(stats.chi2.ppf(tail, count - 1)) for tail in tails)
+    value, low, high = (max(0.0, variance - noise) ** 0.5 for variance in (observed, *ends))
+    return Estimate(value, low, high, (observed / (2 * (count - 1))) ** 0.5, "base SD", num_prompts, count)

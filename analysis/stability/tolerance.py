@@ -17,6 +17,7 @@ import numpy as np
 
 from analysis.answers import Answer, Evidence, Reply
 from analysis.load import ALGORITHMS
+from analysis.next_runs import scaled
 from analysis.stability.over_time import OverTime
 from analysis.statistics import (
     MIN_SEEDS_FOR_METHOD,
@@ -211,11 +212,6 @@ def seed_share(per_seed_S: FloatArray, prompt_variance: float) -> float:
     return between / (between + prompt_variance) if between + prompt_variance > 0 else 0.0
 
 
-def needed(count: int, half_width: float, distance: float) -> float:
-    """How many units would bring the interval's end to the threshold: n (half-width / distance)^2."""
-    return count * (half_width / distance) ** 2 if distance > 0 else math.inf
-
-
 def what_would_settle(over_time: OverTime, rules: StabilityRules) -> str:
     """Prompts or seeds, whichever the uncertainty comes from."""
     fall = over_time.drawdown
@@ -223,8 +219,8 @@ def what_would_settle(over_time: OverTime, rules: StabilityRules) -> str:
     half_width = fall.high - fall.value if fall.value <= rules.max_drawdown else fall.value - fall.low
     num_seeds, per_seed = fall.num_seeds, np.array(over_time.drawdown_per_seed)
     if num_seeds >= MIN_SEEDS_FOR_METHOD and seed_share(per_seed, over_time.prompt_variance) > 1 / 2:
-        return _seeds_needed(needed(num_seeds, half_width, distance), num_seeds, rules)
-    prompts = needed(fall.n, half_width, distance)
+        return _seeds_needed(scaled(num_seeds, half_width, distance), num_seeds, rules)
+    prompts = scaled(fall.n, half_width, distance)
     many = (
         f"about {math.ceil(prompts / 10) * 10} evaluation prompts instead of {fall.n}"
         if prompts <= BEYOND_REACH * fall.n

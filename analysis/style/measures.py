@@ -15,7 +15,7 @@ from analysis.statistics import FloatArray
 from analysis.style import diversity, lexical, semantic
 from analysis.style.corpus import Corpus, IntArray, Tokens
 from analysis.style.lexical import Tables
-from analysis.style.surface import FEATURES
+from analysis.style.surface import FEATURES, LOOP_WORDS
 from analysis.style.swaps import Between
 
 
@@ -44,9 +44,6 @@ class Distance:
     meaning: str
     tables: Callable[[Corpus, Corpus], list[Tables]]
     metric: Callable[[FloatArray, FloatArray], Between]
-
-
-LOOP_WORDS = 4
 
 
 class NotAssessableError(ValueError):

@@ -6,6 +6,7 @@ Counting markup per length, with code left out, follows the idea of Arena-Hard's
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,8 @@ from functools import cached_property
 from analysis.style import lexicons
 
 EMPTY = ""  # stands for a response without words
+LOOP_WORDS = 4
+NO_PUNCTUATION, NO_CAPITALS = (dict.fromkeys(map(ord, signs)) for signs in (string.punctuation, string.ascii_uppercase))
 
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 CODE_BLOCK = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
@@ -90,10 +93,25 @@ def words(text: Text) -> list[str]:
     return text.lower or [EMPTY]
 
 
-def repeats(text: Text, n: int = 4) -> bool:
-    """Whether any run of n words occurs twice."""
-    runs = [tuple(text.lower[at : at + n]) for at in range(len(text.lower) - n + 1)]
+def repeats(words: Sequence[str]) -> bool:
+    """Whether a run of `LOOP_WORDS` words comes twice."""
+    runs = list(zip(*(words[start:] for start in range(LOOP_WORDS)), strict=False))
     return len(set(runs)) < len(runs)
+
+
+def proportions(text: str) -> tuple[float, float, float, float]:
+    """Characters a word, share of punctuation and of capitals (ASCII) among them, share of different words.
+
+    Cheap enough for every response of every evaluation point; a word is what stands between blanks.
+    """
+    words, length = text.split(), max(1, len(text))
+    punctuation, capitals = (len(text) - len(text.translate(without)) for without in (NO_PUNCTUATION, NO_CAPITALS))
+    return (
+        len(text) / max(1, len(words)),
+        punctuation / length,
+        capitals / length,
+        len(set(words)) / len(words) if words else 1.0,
+    )
 
 
 def automated_readability_index(text: Text) -> float:

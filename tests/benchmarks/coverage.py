@@ -17,8 +17,7 @@ import numpy as np
 from scipy.special import expit
 
 from analysis import style_control
-from analysis.statistics import MIN_SEEDS_FOR_METHOD, FloatArray, Resamples
-from analysis.win_rate import judged_mean
+from analysis.statistics import MIN_SEEDS_FOR_METHOD, FloatArray, Resamples, judged_mean
 
 NUM_RESAMPLES = 1000
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(41)  # expectations over standard normal effects
@@ -105,7 +104,9 @@ def raw_coverage(case: Case, num_sweeps: int, rng: np.random.Generator) -> Cover
     for _ in range(num_sweeps):
         resamples = Resamples.draw(rng, case.num_prompts, case.num_seeds, NUM_RESAMPLES)
         score_SPM, _, seed_S = draw(case, rng)
-        rate, _ = judged_mean(100 * score_SPM, resamples)
+        judged = judged_mean(100 * score_SPM, resamples)
+        assert judged is not None, "every prompt is judged"
+        rate, _ = judged
         found.append((rate.low <= truth(case, seed_S, False) <= rate.high, rate.high - rate.low))
     return Coverage(case, "raw", *map(float, np.mean(found, axis=0)), num_sweeps)
 

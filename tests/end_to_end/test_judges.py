@@ -61,7 +61,7 @@ def test_preferences_of_both_judges_end_in_the_report_and_nothing_is_asked_twice
         first = run(tmp_path, server.url, "judge=endpoint", JUDGE_KEY=KEY)
         assert first.returncode == 0, first.stdout + first.stderr
         asked = len(server.asked)
-        assert 20 < asked <= 2 * 16 * 2 * 3  # orders x prompts x samples x contests, fewer where responses are equal
+        assert 20 < asked <= 2 * 16 * 2 * 6  # orders x prompts x samples x contests, fewer where responses are equal
         assert {request.headers["Authorization"] for request in server.asked} == {f"Bearer {KEY}"}
 
         server.judge = lambda request: chat.Reply(status=500, raw=f"no more questions, {KEY}")
@@ -79,7 +79,8 @@ def test_preferences_of_both_judges_end_in_the_report_and_nothing_is_asked_twice
 
 def check_report(report: dict[str, Any], sweep: Path, asked: int) -> None:
     endpoint, reward = report["asked_judges"]
-    pairs = [("ppo", "base"), ("dpo", "base"), ("ppo", "dpo")]
+    arms = ("ppo", "dpo", "ppo_then_dpo")
+    pairs = [*((arm, "base") for arm in arms), ("ppo", "dpo"), ("ppo_then_dpo", "ppo"), ("ppo_then_dpo", "dpo")]
     for judge in (endpoint, reward):
         assert {(contest["arm"], contest["opponent"]) for contest in judge["contests"]} == set(pairs)
         assert all(0 <= contest["preference"]["value"] <= 100 for contest in judge["contests"])

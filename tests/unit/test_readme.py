@@ -28,7 +28,7 @@ def test_make_targets_exist(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "choice", sorted({word for c in COMMANDS for word in shlex.split(c) if re.match(r"\+?\w+=", word)})
+    "choice", sorted({word for c in COMMANDS for word in shlex.split(c) if re.match(r"\+?[a-z]\w*=", word)})
 )
 def test_choices_of_a_group_exist(choice: str) -> None:
     group, _, name = choice.lstrip("+").partition("=")

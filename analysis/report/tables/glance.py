@@ -7,7 +7,7 @@ from collections.abc import Callable
 from analysis.report.cells import Cell, Report, Row, Table, cell, heads
 
 BLANK = Cell("")
-MARKS = {"beats the base": "▲", "is worse than the base": "▼", "does not differ from the base": "●"}
+MARKS = {"beats the base": "▲", "is worse than the base": "▼", "is not shown to differ from the base": "●"}
 MARK_TONES = {"▲": "good", "▼": "bad", "●": "even"}
 
 
@@ -15,8 +15,9 @@ def summary(report: Report) -> Table:
     """The table that a decision is read from: arms as columns."""
     reference, still = Cell("reference"), cell({"exact": 0.0, "unit": "nats"})
     row = _row_maker(report)
+    decides = next(name for name, card in report["judges"].items() if card["decides"])
     rows = (
-        row("Verdict by gold", "whether the interval of the gold gain excludes zero", reference, _verdict),
+        row(f"Verdict by {decides}", "after correction for all primary comparisons", reference, _verdict),
         row(
             "Win rate against the base",
             "pairs that gold prefers, ties half; 50 % is no difference",

@@ -48,6 +48,7 @@ class Arm:
     gold: tuple[float, ...]
     proxy: tuple[float, ...] | None = None
     twin: bool = False  # an exact copy of the base's samples
+    bootstrapped: bool = False  # samples drawn anew at each point, prompt by prompt, from a third set of the base's
     kl: float = 4.0
     num_words: int = 24
     start: tuple[str, float] | None = None  # another arm of the sweep, listed before, and the share spent there
@@ -69,11 +70,12 @@ class Sweep:
         num_samples: int = 2,
         seeds: tuple[int, ...] = (0,),
         further_samples: int = 4,
+        seed: int = 7,
     ) -> None:
         self.folder, self.arms, self.seeds = folder, dict(arms), seeds
         self.num_prompts, self.num_samples, self.further_samples = num_prompts, num_samples, further_samples
         self.num_points = len(next(iter(self.arms.values())).gold) + 1
-        self.rng = np.random.default_rng(7)
+        self.rng = np.random.default_rng(seed)
         self.settings = self._settings()
         self.evaluation_spec = {
             "model": self.settings["model"], "data": self.settings["data"], "evaluation": self.settings["evaluation"],
@@ -126,6 +128,8 @@ class Sweep:
         base = self._samples(None, 0, 0)
         floor = self._samples(None, 0, 0).assign(stream=2)
         self.base = base
+        if any(arm.bootstrapped for arm in self.arms.values()):
+            self.pool = self._further(2 * self.num_samples)
         numbers = {
             "gold": {
                 "held_out_accuracy": 0.84,
@@ -157,12 +161,8 @@ class Sweep:
     def _write_readiness(self) -> None:
         """The base's further samples and the ranking data: after the arms, whose random numbers so stay as they are."""
         path = f"{self.shared['base_evaluation']}/samples/point_0.parquet"
-        drawn = [
-            self._row(prompt, sample, 0.0, 0.0, 0.0, 24)
-            for prompt in range(self.num_prompts)
-            for sample in range(self.further_samples)
-        ]
-        base = pd.concat([pd.read_parquet(self.folder / path), pd.DataFrame(drawn).assign(stream=3)])
+        drawn = self._further(self.further_samples).assign(stream=3)
+        base = pd.concat([pd.read_parquet(self.folder / path), drawn])
         self.samples(self.shared["base_evaluation"], 0, base)
         ranking = [self._row(prompt, sample, 0.0, 0.0, 0.0, 24) for prompt in range(100, 140) for sample in range(4)]
         self.samples(self.shared["ranking_data"], 0, pd.DataFrame(ranking).assign(stream=0, proxy=float("nan")))
@@ -212,6 +212,8 @@ class Sweep:
     def _samples(self, arm: Arm | None, point: int, seed: int) -> pd.DataFrame:
         if arm is not None and arm.twin:
             return self.base.copy()
+        if arm is not None and arm.bootstrapped:
+            return self._drawn()
         gain, proxy = (arm.gold[point - 1], (arm.proxy or arm.gold)[point - 1]) if arm else (0.0, 0.0)
         share = point / (self.num_points - 1)
         rows = [
@@ -220,6 +222,19 @@ class Sweep:
             for sample in range(self.num_samples)
         ]
         return pd.DataFrame(rows)
+
+    def _further(self, num_samples: int) -> pd.DataFrame:
+        """More samples of the base."""
+        prompts = range(self.num_prompts)
+        rows = [self._row(prompt, sample, 0.0, 0.0, 0.0, 24) for prompt in prompts for sample in range(num_samples)]
+        return pd.DataFrame(rows)
+
+    def _drawn(self) -> pd.DataFrame:
+        """Some of the pool's responses to each prompt; none twice, or variety would fall."""
+        rows_PM = np.arange(len(self.pool)).reshape(self.num_prompts, -1)
+        chosen_PM = self.rng.permuted(rows_PM, axis=1)[:, : self.num_samples]
+        samples = np.tile(np.arange(self.num_samples), self.num_prompts)
+        return self.pool.loc[chosen_PM.ravel()].assign(sample_id=samples).reset_index(drop=True)
 
     def _row(self, prompt: int, sample: int, gain: float, proxy: float, kl: float, num_words: int) -> dict[str, Any]:
         text = f"This prompt {prompt} begins a review of"

@@ -6,25 +6,83 @@ import pytest
 from analysis import decision
 from analysis.load import load_ledger
 from analysis.statistics import Estimate
+from analysis.win_rate import WinRate, compare_all
 
 
 def estimate(value, low, high, unit="percent"):
     return Estimate(value, low, high, (high - low) / 4, unit, 32)
 
 
-def final(gold, vader=None, seeds=(0,)):
-    return decision.Final("ppo", "dpo", gold, vader or gold, True, seeds)
+def final(rate, second=None, seeds=(0,)):
+    ahead = ("ppo" if rate.value > 50 else "dpo") if rate.excludes(50) else None
+    return decision.Final("ppo", "dpo", "gold", rate, ahead, "", "vader", second or rate, True, seeds)
+
+
+def compared(low, high, adjusted_p=0.01, arm="ppo", opponent="base", **changes):
+    value = estimate((low + high) / 2, low, high)
+    fields = {"p": 0.01, "sign_test": 0.01, "seeds": (0,), "num_pairs": 64, "num_missing": 0, **changes}
+    return WinRate(arm, opponent, "gold", "INDEPENDENT", value, value, adjusted_p=adjusted_p, **fields)
+
+
+def decide(ledger, resamples):
+    rates = compare_all(ledger, resamples)
+    return decision.decide(ledger, rates, resamples, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "word"),
-    [(0.5, 3, "beats the base"), (-1, 3, "does not differ from the base"), (-3, -0.5, "is worse than the base")],
+    ("rate", "word"),
+    [
+        (compared(55, 65), "beats the base"),
+        (compared(35, 45), "is worse than the base"),
+        (compared(45, 65), "is not shown to differ from the base"),
+        (compared(55, 65, adjusted_p=0.06), "is not shown to differ from the base"),
+        (compared(55, 65, adjusted_p=None), "is not shown to differ from the base"),
+        (compared(55, 65, blocked="too many missing"), "is not shown to differ from the base"),
+        (None, "is not shown to differ from the base"),
+    ],
 )
-def test_verdict_follows_the_interval(low, high, word):
-    assert decision.verdict(estimate((low + high) / 2, low, high)).word == word
+def test_verdict_rests_on_the_corrected_comparison(rate, word):
+    assert decision.verdict(rate) == word
 
 
 WIN, EVEN, LOSS = estimate(65, 55, 75), estimate(52, 42, 62), estimate(35, 25, 45)
+BOTH = {"arm": "ppo", "opponent": "dpo"}
+
+
+@pytest.mark.parametrize(
+    ("on_the_other_half", "on_all", "expected"),
+    [
+        (WIN, compared(55, 65, **BOTH), ("ppo", "")),
+        (LOSS, compared(35, 45, **BOTH), ("dpo", "")),
+        (EVEN, compared(55, 65, **BOTH), (None, "")),
+        (WIN, compared(45, 60, **BOTH), (None, "not shown on all prompts together")),
+        (WIN, compared(35, 45, **BOTH), (None, "not shown on all prompts together")),
+        (
+            WIN,
+            compared(55, 65, adjusted_p=0.06, **BOTH),
+            (None, "clear by itself, not after correction for all primary comparisons"),
+        ),
+        (WIN, compared(55, 65, blocked="too many missing", **BOTH), (None, "too many missing")),
+        (WIN, None, (None, "the judge has given no preferences")),
+    ],
+)
+def test_a_lead_needs_the_correction_and_the_other_half(on_the_other_half, on_all, expected):
+    assert decision.leads("ppo", "dpo", on_the_other_half, on_all) == expected
+
+
+def test_headline_withholds_a_lead_that_the_correction_takes_away(make_sweep, resamples_for, synthetic):
+    """The same sweep: clear among its three primary comparisons, or not declared and so for description only."""
+    sweep = make_sweep({"ppo": synthetic.Arm("ppo", (0.3,)), "dpo": synthetic.Arm("dpo", (0.0,))}, num_prompts=60)
+    ledger = load_ledger(sweep.folder)
+    assert "PPO (ppo) beats DPO (dpo)" in decide(ledger, resamples_for(ledger)).headline
+    rules = {**synthetic.RULES, "win_rate": {**synthetic.RULES["win_rate"], "primary_comparisons": []}}
+    sweep.edit("plan.json", rules=rules)
+    ledger = load_ledger(sweep.folder)
+    outcome = decide(ledger, resamples_for(ledger))
+    assert outcome.headline.startswith("Neither PPO (ppo) nor DPO (dpo) is shown to be better")
+    assert "not declared a primary one" in outcome.headline
+    assert "none of 2 arms beat the base" in outcome.headline
+    assert outcome.confidence == "inconclusive"
 
 
 @pytest.mark.parametrize(
@@ -44,37 +102,37 @@ def test_confidence_follows_the_printed_rule(gold, vader, seeds, expected):
 def test_clear_winner_with_one_seed_speaks_of_checkpoints(make_ledger, resamples_for, synthetic):
     arms = {"ppo": synthetic.Arm("ppo", (0.3,)), "dpo": synthetic.Arm("dpo", (0.0,))}
     ledger = make_ledger(arms, num_prompts=60)
-    outcome = decision.decide(ledger, resamples_for(ledger), np.random.default_rng(0))
+    outcome = decide(ledger, resamples_for(ledger))
     assert outcome.confidence == "low"
     assert outcome.headline.startswith("PPO (ppo) beats DPO (dpo): it wins")
     assert "not of the methods" in outcome.headline
     assert not outcome.final.selected
-    assert outcome.final.gold.n == 60
+    assert outcome.final.rate.n == 60
 
 
 def test_dpo_as_winner_is_told_from_its_side(make_ledger, resamples_for, synthetic):
     arms = {"ppo": synthetic.Arm("ppo", (0.0,)), "dpo": synthetic.Arm("dpo", (0.3,))}
     ledger = make_ledger(arms, num_prompts=60, seeds=(0, 1, 2))
-    outcome = decision.decide(ledger, resamples_for(ledger), np.random.default_rng(0))
+    outcome = decide(ledger, resamples_for(ledger))
     assert outcome.headline.startswith("DPO (dpo) beats PPO (ppo)")
     assert outcome.confidence == "moderate"
     won = float(outcome.headline.split("it wins ")[1].split(" ")[0])
-    assert won == pytest.approx(100 - outcome.final.gold.value, abs=0.5)
+    assert won == pytest.approx(100 - outcome.final.rate.value, abs=0.5)
 
 
 def test_choice_and_result_use_different_prompts(make_ledger, resamples_for, synthetic):
     arms = {name: synthetic.Arm(name[:3], (0.1,)) for name in ("ppo", "ppo_b", "dpo")}
     ledger = make_ledger(arms, num_prompts=21)
-    outcome = decision.decide(ledger, resamples_for(ledger), np.random.default_rng(0))
+    outcome = decide(ledger, resamples_for(ledger))
     assert outcome.final.selected
-    assert outcome.final.gold.n == 10  # 11 were used to choose
+    assert outcome.final.rate.n == 10  # 11 were used to choose
 
 
 def test_choosing_among_equals_does_not_flatter(make_ledger, resamples_for, synthetic):
     """Six PPO arms that equal DPO: their best on all prompts looks better than it is, the reported half does not."""
     arms = {f"ppo_{k}": synthetic.Arm("ppo", (0.1,)) for k in range(6)} | {"dpo": synthetic.Arm("dpo", (0.1,))}
     ledger = make_ledger(arms, num_prompts=80)
-    found = decision.final_comparison(ledger, resamples_for(ledger), np.random.default_rng(0)).gold
+    found = decide(ledger, resamples_for(ledger)).final.rate
     assert found.low < 50 < found.high
 
 
@@ -82,7 +140,7 @@ def test_one_algorithm_alone_is_not_compared(make_sweep, resamples_for):
     sweep = make_sweep()
     sweep.edit("dpo/seed0/status.json", state="failed", error="boom")
     ledger = load_ledger(sweep.folder)
-    outcome = decision.decide(ledger, resamples_for(ledger), np.random.default_rng(0))
+    outcome = decide(ledger, resamples_for(ledger))
     assert outcome.final is None
     assert "cannot be compared, because no DPO arm has finished" in outcome.headline
     assert "1 planned run is missing" in outcome.headline

@@ -17,8 +17,7 @@ from analysis.report.build import build_report
 from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html
 from analysis.statistics import Resamples
-
-RNG = np.random.default_rng(0)
+from analysis.win_rate import ahead, compare_all, rules_of
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def judged(make_sweep: Callable[..., Any]) -> Callable[..., Any]:
 
 def one(ledger: Ledger, arm: str = "ppo", opponent: str = "base") -> judges.Contest:
     resamples = Resamples.draw(np.random.default_rng(0), len(ledger.prompt_ids), len(ledger.seeds(arm)), 400)
-    (assessment,) = judges.assess(ledger, resamples, np.random.default_rng(1))
+    (assessment,) = judges.assess(ledger, resamples)
     return next(item for item in assessment.contests if (item.arm, item.opponent) == (arm, opponent))
 
 
@@ -149,16 +148,97 @@ def test_a_reward_model_has_no_order(judged: Any) -> None:
     assert "scores each response by itself" in render_html(build_report(load_ledger(sweep.folder)))
 
 
-def test_the_estimate_agrees_with_a_slow_one() -> None:
-    """Mean over samples that are there, then over prompts that every seed has."""
-    values = np.where(RNG.random((3, 20, 4)) < 0.6, np.nan, RNG.random((3, 20, 4)))
-    kept = [p for p in range(20) if all(np.isfinite(values[s, p]).any() for s in range(3))]
-    slow = np.mean([[np.mean([v for v in values[s, p] if np.isfinite(v)]) for p in kept] for s in range(3)])
-    estimate = judges.prompt_estimate(values, Resamples.draw(RNG, 20, 3, 200), np.random.default_rng(2))
+# --------------------------------------------------------------------------------------------------------- as primary
+@pytest.fixture
+def decided_by(judged: Any, synthetic: Any) -> Callable[..., Ledger]:
+    """A ledger in which an asked judge decides."""
 
-    assert estimate is not None
-    assert estimate.value == pytest.approx(100 * slow)
-    assert estimate.n == len(kept) < 20
+    def make(verdicts: Callable[..., tuple[str, str, str]], primary: str = "endpoint", **options: Any) -> Ledger:
+        sweep = judged(verdicts, num_prompts=40, **options)
+        named = {**synthetic.RULES["win_rate"], "primary_judge": primary}
+        sweep.edit("plan.json", rules={**synthetic.RULES, "win_rate": named})
+        return load_ledger(sweep.folder)
+
+    return make
+
+
+def dpo_wins(arm: str, opponent: str, *_: int) -> tuple[str, str, str]:
+    """Against the gold scores of the synthetic sweep, in which the PPO arm is ahead."""
+    return ("A", "B", "") if arm == "dpo" else ("B", "A", "")
+
+
+def test_an_asked_judge_can_decide_everything(decided_by: Any, resamples_for: Any) -> None:
+    ledger = decided_by(dpo_wins)
+    found = compare_all(ledger, resamples_for(ledger))
+    assert {key[2] for key, rate in found.items() if rate.adjusted_p is not None} == {"endpoint"}
+    assert ahead(found["ppo", "dpo", "endpoint"]) == "dpo"
+    assert found["ppo", "dpo", "endpoint"].independence == "INDEPENDENT"
+
+    report = build_report(ledger)
+    assert report["headline"].startswith("DPO (dpo) beats PPO (ppo): it wins 100 %")
+    assert "of pairs by endpoint; 1 of 2 arms beats the base, and ppo fell below it" in report["headline"]
+    assert report["decision"]["confidence"] == "low"
+    assert [arm["verdict"] for arm in report["arms"]] == ["is worse than the base", "beats the base"]
+    gate = report["gates"]["ppo"][0]
+    assert (gate["meaning"], gate["outcome"]) == ("against the base, by endpoint", "fail")
+    assert report["strengths"]["judge"] == "endpoint"
+    assert report["judges"]["endpoint"]["decides"]
+    for text in (render_html(report), render_markdown(report)):
+        assert "Every comparison by endpoint" in text
+        assert "Verdict by endpoint" in text
+
+
+def test_scores_contradicting_the_judge_that_decides_lower_the_confidence(decided_by: Any) -> None:
+    ledger = decided_by(dpo_wins, seeds=(0, 1, 2))
+    report = build_report(ledger)
+    assert report["decision"]["final"]["second_judge"] == "gold"
+    assert report["decision"]["confidence"] == "low"
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"relation": "IS THE TRAINING REWARD"}, "the judge is the training reward"),
+        ({"relation": "unheard of"}, "how the judge relates to the training reward is not recorded"),
+    ],
+)
+def test_a_judge_that_is_or_may_be_the_training_reward_decides_nothing(decided_by: Any, options: Any, why: str) -> None:
+    report = build_report(decided_by(dpo_wins, **options))
+    assert report["headline"].startswith("Neither PPO (ppo) nor DPO (dpo) is shown to be better")
+    assert why in report["headline"]
+    assert {arm["verdict"] for arm in report["arms"]} == {"is not shown to differ from the base"}
+    assert report["gates"]["ppo"][0]["outcome"] == "not assessable"
+    assert render_html(report)
+
+
+def test_a_deciding_judge_that_goes_by_the_order_decides_nothing(decided_by: Any, resamples_for: Any) -> None:
+    ledger = decided_by(lambda *_: ("A", "A", ""))
+    found = compare_all(ledger, resamples_for(ledger))["ppo", "base", "endpoint"]
+    assert "survives the swap of order in 0 %" in found.blocked
+
+
+def test_a_deciding_judge_that_failed_leaves_a_report_without_verdicts(decided_by: Any, tmp_path: Path) -> None:
+    ledger = decided_by(dpo_wins)
+    (ledger.folder / "judges/endpoint/status.json").write_text(json.dumps({"state": "failed", "error": "cost cap"}))
+    report = build_report(load_ledger(ledger.folder))
+    assert "because the judge that decides, endpoint, has given no result" in report["headline"]
+    assert report["gates"]["ppo"][0]["outcome"] == "not assessable"
+    assert render_html(report)
+    assert render_markdown(report)
+
+
+def test_a_judge_that_was_never_planned_is_refused(decided_by: Any) -> None:
+    with pytest.raises(LedgerError, match="primary_judge is 'reward_model'; there are gold, vader, endpoint"):
+        rules_of(decided_by(dpo_wins, primary="reward_model"))
+
+
+def test_preferences_of_a_judge_follow_the_seeds_that_are_left(judged: Any) -> None:
+    """The judge has seen both seeds; one run's evaluation was then taken back."""
+    sweep = judged(lambda *_: ("A", "B", ""), seeds=(0, 1))
+    sweep.edit("dpo/seed0/status.json", state="failed", error="disk")
+    ledger = load_ledger(sweep.folder)
+    assert ledger.preferences("endpoint", "ppo", "dpo").shape == (1, 12, 2)
+    assert ledger.preferences("endpoint", "ppo", "base").shape == (2, 12, 2)
 
 
 # ---------------------------------------------------------------------------------------------------- in the report

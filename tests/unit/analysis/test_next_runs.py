@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.next_runs import MANY_UNITS, next_seed_count, runner_command, seed_share, units_needed
+from analysis.next_runs import MANY_UNITS, next_seed_count, runner_command, scaled, seed_share, units_needed
 from analysis.statistics import Estimate
 
 
@@ -14,6 +14,16 @@ def test_half_the_distance_needs_four_times_the_prompts():
     assert units_needed(found, 55) is None
 
 
+def test_several_comparisons_need_more_prompts():
+    found = Estimate(55, 45, 65, 5, "percent", 64)
+    assert units_needed(found, 50, num_comparisons=3) == 382  # 256 times (2.394 / 1.960)^2
+
+
+def test_units_by_hand():
+    assert scaled(100, 0.2, 0.1) == pytest.approx(400)
+    assert scaled(100, 0.2, 0) == np.inf
+
+
 def test_a_hopeless_number_of_prompts_is_not_promised():
     found = Estimate(55, 45, 65, 5, "percent", 64)
     assert units_needed(found, 55 - 10 * (64 / MANY_UNITS) ** 0.5 * 1.001) == 4991  # just within the bound
@@ -21,8 +31,8 @@ def test_a_hopeless_number_of_prompts_is_not_promised():
 
 
 @pytest.mark.parametrize(("have", "following"), [(1, 3), (2, 3), (3, 5), (5, 8), (8, None)])
-def test_seeds_are_added_by_a_fixed_schedule(have, following):
-    assert next_seed_count(have) == following
+def test_seeds_are_added_by_the_registered_looks(have, following):
+    assert next_seed_count(have, (3, 5, 8)) == following
 
 
 def test_command_is_quoted_for_a_shell():

@@ -24,7 +24,7 @@ def rate(low, high, n=32):
 
 
 WON, LOST, EVEN = rate(55, 75), rate(25, 45), rate(45, 57)
-SWEEP = Sweep("mine", {"ppo": "ppo", "dpo": "dpo"}, (0, 1, 2), 3, 64, 0)
+SWEEP = Sweep("mine", {"ppo": "ppo", "dpo": "dpo"}, (0, 1, 2), 3, 64, 0, seed_looks=(3, 5, 8))
 
 
 def answer(reply):
@@ -34,7 +34,9 @@ def answer(reply):
 @pytest.fixture
 def recommend(synthetic):
     def make(gold=EVEN, ppo=CLEAR, dpo=CLEAR, base=None, switch=None, sweep=SWEEP, **changes):
-        final = replace(Final("ppo", "dpo", gold, gold, True, (0, 1, 2)), **changes) if gold else None
+        ahead = gold and (("ppo" if gold.value > 50 else "dpo") if gold.excludes(50) else None)
+        final = Final("ppo", "dpo", "gold", gold, ahead, "", "vader", gold, True, (0, 1, 2)) if gold else None
+        final = replace(final, **changes) if final else None
         return recommendation.recommend(
             sweep,
             final,
@@ -90,7 +92,7 @@ def test_sentences_name_arm_and_point(recommend):
     assert recommend(gold=WON, switch="yes").sentence == "Shape with PPO (ppo) up to point 3, then set with DPO."
     assert recommend(gold=LOST).sentence == "Set with DPO now (dpo)."
     assert recommend(gold=WON, ppo=OPEN).sentence == "Do not choose yet: ppo leads, but is inconclusive in Gold."
-    assert recommend(gold=None).sentence == "Do not choose yet: there is no PPO arm and DPO arm to compare."
+    assert recommend(gold=None).sentence == "Do not choose yet: there is no comparison of a PPO arm with a DPO arm."
     assert recommend(ppo=OPEN).because == ("ppo: is inconclusive in Gold", "dpo: clears every gate")
 
 
@@ -125,6 +127,11 @@ class TestNextRuns:
         runs = recommend(gold=rate(47, 61)).next_runs  # 54 ± 7: 49/16 of 64
         assert runs[0].command == "python -m runner +sweep=mine name=mine_200 budget.num_evaluation_prompts=200"
         assert runs[1].command == "python -m runner +sweep=mine seed=0,1,2,3,4"
+
+    def test_a_lead_that_the_correction_takes_away_asks_for_prompts_that_show_it(self, recommend):
+        found = recommend(gold=WON, ahead=None, num_primary=3)
+        assert found.choice == "inconclusive"
+        assert recommend(gold=rate(52, 72), ahead=None, num_primary=3).next_runs[0].command.endswith("prompts=70")
 
     def test_seeds_come_first_where_the_uncertainty_is_theirs(self, recommend):
         runs = recommend(gold=rate(47, 61), seed_share=0.7).next_runs

@@ -7,6 +7,7 @@ from analysis.statistics import (
     Estimate,
     Resamples,
     holm,
+    judged_mean,
     mean_draws,
     mean_estimate,
     minimum_detectable_effect,
@@ -160,3 +161,37 @@ def test_halves_are_disjoint_complete_and_follow_the_hash():
     first, second = split_halves(["d", "a", "c", "b", "e"])
     assert first == [1, 2, 3]  # a, c, b
     assert sorted(first + second) == [0, 1, 2, 3, 4]
+
+
+class TestJudgedMean:
+    def test_agrees_with_a_slow_one(self):
+        """Mean over the samples that are there, then over every prompt of every seed that has one."""
+        rng = np.random.default_rng(0)
+        values = np.where(rng.random((3, 20, 4)) < 0.6, np.nan, rng.random((3, 20, 4)))
+        cells = [
+            np.mean([value for value in values[seed, prompt] if np.isfinite(value)])
+            for seed in range(3)
+            for prompt in range(20)
+            if np.isfinite(values[seed, prompt]).any()
+        ]
+        found, draws = judged_mean(values, Resamples.draw(rng, 20, 3, 200))
+        assert len(cells) < 60
+        assert found.value == pytest.approx(np.mean(cells))
+        assert draws.shape == (200,)
+
+    def test_prompts_that_nobody_judged_are_neither_counted_nor_resampled(self):
+        values = np.full((1, 12, 2), np.nan)
+        values[0, :4, 0] = [0, 100, 100, 100]
+        found, draws = judged_mean(values, Resamples.draw(np.random.default_rng(0), 12, 1, 400))
+        assert (found.value, found.n) == (75.0, 4)
+        assert np.isfinite(draws).all()
+
+    def test_complete_values_are_a_plain_mean(self):
+        values, resamples = np.random.default_rng(1).random((2, 9, 3)), Resamples.draw(np.random.default_rng(0), 9, 2)
+        assert judged_mean(values, resamples)[0] == mean_estimate(values.mean(axis=2), resamples, "percent")
+
+    @pytest.mark.parametrize("num_judged", [0, 1])
+    def test_one_prompt_is_no_sample(self, num_judged):
+        values = np.full((1, 5, 1), np.nan)
+        values[0, :num_judged] = 50.0
+        assert judged_mean(values, Resamples.draw(np.random.default_rng(0), 5, 1, 20)) is None

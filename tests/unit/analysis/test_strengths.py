@@ -7,8 +7,9 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from analysis import strengths, win_rate
+from analysis import strengths
 from analysis.load import load_ledger
+from analysis.statistics import judged_mean
 from analysis.strengths import bradley_terry
 from analysis.win_rate import WinRateRules
 
@@ -106,4 +107,4 @@ def test_missing_preferences_are_left_out(make_ledger, resamples_for, monkeypatc
     monkeypatch.setattr(strengths, "preferences", lambda *_: scores)
     fit = strengths.fit_seed(ledger, "gold", 0, resamples_for(ledger))
     assert fit.shares[1, 0][0] == pytest.approx(2 / 3)
-    assert win_rate.judged_mean(100 * scores, resamples_for(ledger))[0].value == pytest.approx(200 / 3)
+    assert judged_mean(100 * scores, resamples_for(ledger))[0].value == pytest.approx(200 / 3)

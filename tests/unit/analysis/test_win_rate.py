@@ -5,14 +5,14 @@ import pytest
 
 from analysis import win_rate
 from analysis.load import LedgerError, load_ledger
-from analysis.statistics import Estimate, Resamples
+from analysis.statistics import Estimate, Resamples, judged_mean
 
 
 def test_win_rate_by_hand_with_ties():
     ours = np.array([[[0.9, 0.5], [0.2, 0.4], [0.7, 0.7]]])  # one seed, three prompts, two samples
     theirs = np.array([[[0.1, 0.5], [0.3, 0.6], [0.7, 0.1]]])
     # per prompt: (1 + 1/2) / 2 = 0.75; 0; (1/2 + 1) / 2 = 0.75
-    rate = win_rate.win_rate(ours, theirs, Resamples.draw(np.random.default_rng(0), 3, 1))
+    rate, _ = judged_mean(100 * win_rate.pair_scores(ours, theirs), Resamples.draw(np.random.default_rng(0), 3, 1))
     assert rate.value == pytest.approx(50.0)
     assert rate.n == 3
     assert rate.unit == "percent"
@@ -76,7 +76,7 @@ RULES = win_rate.WinRateRules(
 def rate(judge="gold", low=55.0, high=65.0, adjusted_p=0.01, **changes):
     estimate = Estimate((low + high) / 2, low, high, (high - low) / 3.92, "percent", 100)
     fields = {"p": 0.01, "sign_test": 0.01, "seeds": (0,), "num_pairs": 100, "num_missing": 0, "adjusted_p": adjusted_p}
-    independence = win_rate.JUDGES[judge].independence
+    independence = win_rate.SCORERS[judge].independence
     return win_rate.WinRate("ppo", "dpo", judge, independence, estimate, estimate, **{**fields, **changes})
 
 
@@ -86,6 +86,8 @@ def rate(judge="gold", low=55.0, high=65.0, adjusted_p=0.01, **changes):
         (rate(), "ppo"),
         (rate(low=35, high=45), "dpo"),
         (rate(adjusted_p=0.06), None),  # clear by itself, not among so many
+        (rate(adjusted_p=0.03), "ppo"),
+        (rate(adjusted_p=0.03, significance_level=0.02), None),
         (rate(low=49, high=61, adjusted_p=0.04), None),
         (rate(adjusted_p=None), None),  # descriptive
         (rate(blocked="6 of 100 preferences are missing"), None),

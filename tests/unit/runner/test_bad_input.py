@@ -56,6 +56,14 @@ CASES = {
         [SMOKE, "judge=reward_model", "judge.reward_model.path=/no"],
         ["judge.reward_model.path=/no"],
     ),
+    "judge that was not configured": (
+        [SMOKE, "rules.win_rate.primary_judge=endpoint"],
+        ["rules.win_rate.primary_judge=endpoint is no judge of this sweep; there are gold, vader"],
+    ),
+    "judge that is the training reward": (
+        [SMOKE, "rules.win_rate.primary_judge=proxy"],
+        ["rules.win_rate.primary_judge=proxy is the training reward", "there are gold, vader"],
+    ),
     "folder name": ([SMOKE, "name=../up"], ["name=../up"]),
 }
 

@@ -396,6 +396,21 @@ def test_two_judges_are_two_jobs(planned: Planned, tmp_path: Path) -> None:
     assert job(first, labels[1]).identity != job(second, labels[1]).identity
 
 
+def test_the_training_reward_in_the_cache_cannot_be_the_judge_that_decides(planned: Planned, tmp_path: Path) -> None:
+    trained = job(planned(), "reward_model").folder
+    for folder, weights in ((trained, b"trained"), (tmp_path / "same", b"trained"), (tmp_path / "other", b"other")):
+        (folder / "adapter").mkdir(parents=True)
+        (folder / "head.safetensors").write_bytes(weights)
+
+    def decides(name: str) -> Plan:
+        judge = ("judge=reward_model", f"judge.reward_model.path={tmp_path / name}")
+        return planned(*judge, "rules.win_rate.primary_judge=reward_model")
+
+    assert job(decides("other"), "judges/reward_model")
+    with pytest.raises(InputError, match="holds the training reward's weights, which must not decide"):
+        decides("same")
+
+
 def test_an_embedder_is_an_input_of_the_evaluations_alone(planned: Planned, tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         (tmp_path / name).write_text("{}")

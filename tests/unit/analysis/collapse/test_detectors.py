@@ -40,13 +40,11 @@ def with_rows(sweep, label: str, change) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- text functions
-def test_distinct_and_loops_by_hand():
+def test_distinct_by_hand():
     words = ["a", "b", "a", "b", "c"]
     assert from_samples.distinct_2(words, 5) == 3 / 4
     assert from_samples.distinct_2(words, 3) == 1
     assert from_samples.distinct_2(["a"], 1) == 1
-    assert from_samples.has_loop(["a", "b", "c", "d", "a", "b", "c", "d"])
-    assert not from_samples.has_loop(["a", "b", "c", "d", "e", "a", "b", "c"])
 
 
 def test_identical_answers_of_different_prompts_only():

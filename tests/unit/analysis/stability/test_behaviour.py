@@ -1,16 +1,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from analysis.stability import behaviour
-
-
-def test_surface_by_hand():
-    length, punctuation, capitals, different = behaviour.surface("Hi, Bob. Hi,")
-    assert (length, punctuation, capitals) == (4, 3 / 12, 3 / 12)
-    assert different == pytest.approx(2 / 3)
-    assert behaviour.surface("") == (0, 0, 0, 1)
 
 
 def test_changed_answers_by_hand():
@@ -25,7 +17,8 @@ def test_twin_gives_the_same_answers_and_the_base_against_itself_others(make_led
     for change in (found.answers, found.style):
         assert (change.mean_step.high, change.largest_step.high, change.in_all.value) == (0, 0, 0)
     assert found.answers.base_vs_base.value == 100
-    assert found.style.base_vs_base.value > 0
+    assert found.style.base_vs_base.low == 0  # what chance alone moves is taken out
+    assert found.style.base_vs_base.high > 0
 
 
 def test_going_back_and_forth_is_more_in_steps_than_in_all(make_ledger, resamples_for, synthetic):

@@ -85,7 +85,6 @@ def over(value: float, low: float, high: float, per_seed: tuple[float, ...], var
 
 def test_inconclusive_says_how_many_prompts_or_seeds():
     # 100 prompts, half-width 0.2, distance 0.1: four times as many
-    assert tolerance.needed(100, 0.2, 0.1) == pytest.approx(400)
     prompts = tolerance.what_would_settle(over(0.15, 0.0, 0.35, (0.15,), 0.01), RULES)
     assert prompts.startswith("About 400 evaluation prompts instead of 100, for these runs; to speak of the method, 3")
     close = tolerance.what_would_settle(over(0.249, 0.0, 0.5, (0.249,), 0.01), RULES)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.style.surface import EMPTY, FEATURES, Text, automated_readability_index, repeats, words
+from analysis.style.surface import EMPTY, FEATURES, Text, automated_readability_index, proportions, repeats, words
 
 VALUES = {feature.name: feature.value for feature in FEATURES}
 
@@ -67,8 +67,8 @@ def test_readability_by_hand():
 
 
 def test_loops():
-    assert repeats(Text.read("a b c d. A b c d"))
-    assert not repeats(Text.read("a b c d e a b c"))
+    assert repeats(Text.read("a b c d. A b c d").lower)
+    assert not repeats(Text.read("a b c d e a b c").lower)
 
 
 def test_hostile_text_takes_linear_time():
@@ -76,3 +76,10 @@ def test_hostile_text_takes_linear_time():
     for piece in ("**a", "| ", "\n ", "- ", "#" * 7 + " ", "```", "__"):
         text = Text.read(piece * 50_000)
         assert all(feature.value(text) >= 0 or feature.name == "readability" for feature in FEATURES)
+
+
+def test_proportions_by_hand():
+    length, punctuation, capitals, different = proportions("Hi, Bob. Hi,")
+    assert (length, punctuation, capitals) == (4, 3 / 12, 3 / 12)
+    assert different == pytest.approx(2 / 3)
+    assert proportions("") == (0, 0, 0, 1)
