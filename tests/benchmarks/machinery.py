@@ -74,14 +74,14 @@ def main() -> int:
 
 def _child(what: str, folder: str) -> dict[str, Any]:
     """A measurement in a process of its own, so that its memory is that of the runner and not of this benchmark."""
-    command = [sys.executable, "-m", "tests.benchmarks.machinery", what, folder]
+    command = [sys.executable, "-m", "tests.benchmarks.machinery", what, str(Path(folder) / what)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return measured
 
 
 def plan(folder: Path) -> dict[str, Any]:
-    """Seconds of each part of planning; the same ten seeds of 100 arms, each with its own rate."""
+    """Seconds of each part of planning; at least `NUM_ARMS` arms, each with its own rate, of ten seeds."""
     from experiments.spec import RunSpec
     from runner.__main__ import compose
     from runner.plan import Plan, check_folder, check_keys, make_plan
@@ -89,11 +89,14 @@ def plan(folder: Path) -> dict[str, Any]:
     began = time.perf_counter()
     composed = compose(["+sweep=smoke", "tracker=none", "seed=range(0,10)", *_folders(folder)])
     per_arm = (time.perf_counter() - began) / len(composed)
-    contents = [run.model_dump(mode="json") for run in composed] * (NUM_ARMS // len(composed))
+    contents = [run.model_dump(mode="json") for run in composed] * math.ceil(NUM_ARMS / len(composed))
     contents = [json.loads(json.dumps(content)) for content in contents]
     for number, content in enumerate(contents):
         variant = number // len(composed)
-        content["arm"] |= {"name": f"{content['arm']['name']}{variant}", "learning_rate": 1e-4 * (1 + variant)}
+        arm = content["arm"]
+        arm |= {"name": f"{arm['name']}{variant}", "learning_rate": 1e-4 * (1 + variant)}
+        if arm.get("start"):
+            arm["start"]["arm"] += str(variant)
     seconds: dict[str, float] = {}
 
     def timed(name: str, work: Callable[[], Any]) -> Any:

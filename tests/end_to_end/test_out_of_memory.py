@@ -41,7 +41,7 @@ SETTINGS = {  # one update of 2048 rollouts is far larger than everything else t
     "++arm.prompts_per_update": 2048,
     "++arm.tokens_per_microbatch": 10**6,
     "++arm.num_minibatches": 1,
-    "budget.num_prompts": 4096,
+    "budget.num_prompts": 2048,
     "budget.num_evaluation_points": 2,
     "data.max_new_tokens": 32,
 }
@@ -92,7 +92,6 @@ def test_a_real_lack_of_memory_changes_how_much_is_done_at_a_time_and_nothing_el
     assert "once more" not in said
     cut, _ = walked("cut", divisor=4)
     peaks = [int((arm.folder / "peak").read_text()) for arm in (whole, cut)]
-    print("peaks", peaks)
     assert peaks[0] - peaks[1] > 50e6, "the two attempts must differ by more than the noise"
 
     tight, said = walked("tight", limit=sum(peaks) // 2)

@@ -1,7 +1,8 @@
 """Stands in for `runner.job`: real processes, real status files, no torch. Told what to do by a file beside the sweep.
 
-`behaviour.json` in RUNS_DIR maps a job's label to "fail", "kill", "sleep", "quiet" (ends well but finishes nothing) or
-"wait" (for a file `go` in RUNS_DIR, and, like `runner.job`, no longer than its parent lives).
+`behaviour.json` in RUNS_DIR maps a job's label to "fail", "kill", "sleep", "quiet" (ends well but finishes nothing),
+"starve" (runs out of memory until its passes are smaller), "always starve" or "wait" (for a file `go` in RUNS_DIR, and,
+like `runner.job`, no longer than its parent lives).
 Every job appends a line with its label, device, threads and the time to `trace.jsonl`.
 """
 
@@ -19,7 +20,7 @@ def trace(runs_dir: Path, **entry: object) -> None:
         stream.write(json.dumps(entry | {"time": time.time()}) + "\n")
 
 
-def status(folder: Path, job: dict, state: str, error: str | None = None) -> None:
+def status(folder: Path, job: dict, state: str, error: str | None = None, out_of_memory: bool = False) -> None:
     now = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
     content = {"state": state, "identity": job["identity"], "stage": "working", "done": 1, "total": 2, "unit": "steps"}
     content |= {
@@ -31,6 +32,7 @@ def status(folder: Path, job: dict, state: str, error: str | None = None) -> Non
         "seconds": 0.1,
         "pid": os.getpid(),
         "error": error,
+        "out_of_memory": out_of_memory,
     }
     temporary = folder / "status.tmp"
     temporary.write_text(json.dumps(content))
@@ -48,6 +50,9 @@ def run(folder: Path, runs_dir: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "fail":
         status(folder, job, "failed", "ValueError: no luck")
+        sys.exit(1)
+    if behaviour == "always starve" or (behaviour == "starve" and not (folder / "retry.json").exists()):
+        status(folder, job, "failed", "OutOfMemoryError: no room", out_of_memory=True)
         sys.exit(1)
     if behaviour == "quiet":
         sys.exit(0)

@@ -152,6 +152,46 @@ def test_a_job_that_ends_well_without_finishing_has_failed(planned: Planned, swe
     assert "dpo/seed0 failed: exit code 0" in sweep.text
 
 
+def test_a_job_out_of_memory_starts_once_more_with_smaller_passes_and_stays_the_same_job(
+    planned: Planned, sweep_of: SweepOf
+) -> None:
+    sweep = sweep_of(planned())
+
+    assert sweep.run(**{"ppo/seed0": "starve"}) == 0
+    assert sweep.started().count("ppo/seed0") == 2
+    again = "OutOfMemoryError: no room; it starts once more, with passes that are 4 times smaller"
+    assert again in sweep.text
+    assert "finished with passes that are 4 times smaller, after it had run out of memory" in sweep.text
+    retry = read_json(sweep.plan.folder / "ppo" / "seed0" / "retry.json")
+    assert (retry["pass_divisor"], retry["because"]) == (4, "OutOfMemoryError: no room")
+    job = next(job for job in sweep.plan.jobs if job.label == "ppo/seed0")
+    assert retry["identity"] == job.identity == job.file.computed_identity()
+
+
+@pytest.mark.parametrize(("label", "times"), [("ppo/seed0", 2), ("gold", 1)])
+def test_a_second_lack_of_memory_is_a_failure_and_so_is_a_first_of_a_job_without_a_model(
+    planned: Planned, sweep_of: SweepOf, label: str, times: int
+) -> None:
+    sweep = sweep_of(planned(ONE_EACH))
+
+    assert sweep.run(**{label: "always starve"}) == 1
+    assert sweep.started().count(label) == times
+    assert f"{label} failed: OutOfMemoryError: no room" in sweep.text
+
+
+def test_a_kill_by_the_kernel_for_want_of_memory_counts_as_one(
+    planned: Planned, sweep_of: SweepOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = iter(range(1000))  # the kernel's counter rises at every look
+    monkeypatch.setattr("runner.engines.process.kernel_oom_kills", lambda: next(kills))
+    sweep = sweep_of(planned())
+
+    assert sweep.run(**{"ppo/seed0": "kill"}) == 1
+    assert sweep.started().count("ppo/seed0") == 2
+    assert "killed by the system for want of memory; it starts once more" in sweep.text
+    assert "ppo/seed0 failed: killed by the system for want of memory" in sweep.text
+
+
 def test_control_characters_of_a_job_do_not_reach_the_terminal(planned: Planned, sweep_of: SweepOf) -> None:
     sweep = sweep_of(planned())
     job = next(job for job in sweep.plan.jobs if job.label == "ppo/seed0")
