@@ -26,6 +26,7 @@ from runner.engines.process import GRACE_SECONDS, Process, slot_environment
 
 OBJECT_STORE_BYTES = 80 * 2**20  # of a cluster that we start; only small messages pass through it
 CONNECT_SECONDS = 10.0
+ASK_AGAIN_SECONDS = 5.0  # a request to cancel may be lost while a worker is just beginning
 PROBE_SECONDS = 60.0
 OF_THE_MACHINE = ("RAY_", "CUDA_VISIBLE_DEVICES", "HOSTNAME", "TMPDIR")  # not taken from the driver's environment
 
@@ -37,6 +38,7 @@ class RayEngine:
         self._settings = settings
         self._folder = folder
         self._running: dict[str, ray.ObjectRef[Outcome]] = {}
+        self._asked: dict[str, float] = {}  # when a running task was last asked to end
 
     def describe(self) -> str:
         """The cluster, and each job's share of it."""
@@ -80,11 +82,18 @@ class RayEngine:
             return []
         ready, _ = ray.wait(list(self._running.values()), num_returns=len(self._running), timeout=0)
         ended = [name for name, reference in self._running.items() if reference in ready]
-        return [_outcome(name, self._running.pop(name)) for name in ended]
+        outcomes = [_outcome(name, self._running.pop(name)) for name in ended]
+        for name, when in list(self._asked.items()):
+            if name not in self._running:
+                del self._asked[name]
+            elif time.monotonic() - when > ASK_AGAIN_SECONDS:
+                self.cancel(name)
+        return outcomes
 
     def cancel(self, name: str) -> None:
-        """Interrupt the worker, which then ends its process."""
+        """Interrupt the worker, which then ends its process; `poll` asks again, because Ray may lose a request."""
         if name in self._running:
+            self._asked[name] = time.monotonic()
             ray.cancel(self._running[name], force=False)
 
     def stop(self) -> None:
@@ -136,11 +145,11 @@ def work(task: Task, environment: Mapping[str, str], folder: str, threads: int) 
     """
     device = os.environ.get("CUDA_VISIBLE_DEVICES", "") if ray.get_gpu_ids() else ""
     process = Process(task, {**os.environ, **environment, **slot_environment(device, threads)}, folder)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:  # this is how `ray.cancel` reaches a worker
-        process.end("cancelled")
-        return process.wait()
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # this is how `ray.cancel` reaches a worker, more than once where it asks again
+            process.end("cancelled")
 
 
 def _sees(node: str, path: Path) -> bool:
