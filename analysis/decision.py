@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from analysis.judges import TRAINING_REWARD
-from analysis.load import BASE, Ledger
+from analysis.ledger import BASE, Ledger
 from analysis.next_runs import seed_share
 from analysis.statistics import (
     MIN_SEEDS_FOR_METHOD,

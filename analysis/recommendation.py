@@ -47,7 +47,7 @@ class Sweep:
 
     Attributes:
         name: of the sweep.
-        algorithms: finished arm -> one of `analysis.load.ALGORITHMS`.
+        algorithms: finished arm -> one of `analysis.ledger.ALGORITHMS`.
         planned_seeds: of every arm.
         num_seeds: finished ones that the comparison rests on.
         num_prompts: evaluation prompts.

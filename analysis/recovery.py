@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.load import BASE, Ledger, start_of
+from analysis.conditions import start_of
+from analysis.ledger import BASE, Ledger
 from analysis.statistics import Estimate, FloatArray, Resamples, mean_estimate
 from analysis.style import separability
 from analysis.style.corpus import Corpus

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import norm
 
 from analysis.answers import Answer, Evidence, Reply
-from analysis.load import Ledger
+from analysis.ledger import Ledger
 from analysis.next_runs import MANY_UNITS
 from analysis.statistics import MIN_SEEDS_FOR_METHOD
 from analysis.switch_point import Outcome, Place, Switch, SwitchRules

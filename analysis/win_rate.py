@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from analysis import judges
 from analysis.judges import INDEPENDENT, MAY_DECIDE, TRAINING_REWARD
-from analysis.load import BASE, Ledger, LedgerError
-from analysis.load import Judge as AskedJudge
+from analysis.ledger import BASE, Ledger, LedgerError
+from analysis.ledger import Judge as AskedJudge
 from analysis.statistics import (
     CONFIDENCE_LEVEL,
     Estimate,

@@ -28,7 +28,7 @@ from analysis import (
     win_rate,
 )
 from analysis.answers import Answer
-from analysis.load import BASE, Ledger
+from analysis.ledger import BASE, Ledger
 from analysis.report import context, side_by_side
 from analysis.report.text import all_visible
 from analysis.scaling_law import Law

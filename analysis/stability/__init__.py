@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analysis.answers import Answer
-from analysis.load import BASE, Ledger
+from analysis.ledger import BASE, Ledger
 from analysis.stability import behaviour, over_samples, over_seeds, over_time, sensitivity, tolerance
 from analysis.stability.curves import base_sd
 from analysis.stability.over_time import Measured, StepSpread

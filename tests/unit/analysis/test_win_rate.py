@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from analysis import win_rate
-from analysis.load import LedgerError, load_ledger
+from analysis.ledger import LedgerError
+from analysis.load import load_ledger
 from analysis.statistics import Estimate, Resamples, judged_mean
 
 
