@@ -31,7 +31,7 @@ HOW_TO_READ = (
         "Which comparisons are primary was registered before training. Their p-values are corrected together by "
         "Holm's method, so that the chance of claiming any difference among them where there is none is at most "
         "rules.win_rate.significance_level. Words that say who is ahead rest on these alone; everything else is "
-        "descriptive. The smallest p that 2,000 resamples can show is 0.001.",
+        "descriptive. The smallest p that resamples can show is 2 / (their number + 1).",
     ),
     (
         "At equal style",
