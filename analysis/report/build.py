@@ -199,7 +199,7 @@ def _recommendation(
         num_seeds=len(final.seeds) if final else min(len(ledger.seeds(arm)) for arm in ledger.arms),
         num_prompts=len(ledger.prompt_ids),
         num_missing=len(ledger.missing),
-        seed_looks=_seed_looks(ledger),
+        seed_looks=steady.seed_looks if (steady := stability.rules_of(ledger)) else (),
     )
     found = recommendation.recommend(
         sweep,
@@ -218,11 +218,6 @@ def _detectable(final: decision.Final, compared: win_rate.Comparisons) -> float:
     """True lead in points that both conditions of `decision.AHEAD_RULE` would often show."""
     on_all_prompts = compared[final.ppo, final.dpo, final.judge]
     return max(final.rate.minimum_detectable_effect, on_all_prompts.minimum_detectable_effect)
-
-
-def _seed_looks(ledger: Ledger) -> tuple[int, ...]:
-    """None in a sweep that was planned before there were any."""
-    return tuple(ledger.plan["rules"].get("stability", {}).get("seed_looks", ()))
 
 
 def _design(ledger: Ledger, num_resamples: int) -> dict[str, Any]:
