@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from analysis.report.cells import NBSP, Cell, Number, Report, Row, Table, cell
+from analysis.report.cells import NBSP, Cell, Number, Report, Row, Table, cell, deciding_judge
 from analysis.statistics import minimum_detectable_effect
 
 EVEN = 50.0
@@ -25,7 +25,7 @@ def matrix(report: Report) -> Table | None:
 
 def comparisons(report: Report) -> Table:
     """Every comparison by the judge that decides, with its tests and at equal style."""
-    judge = next(name for name, card in report["judges"].items() if card["decides"])
+    judge = deciding_judge(report)
     found = {name: rate for name, rates in _all_comparisons(report) if (rate := rates[judge]) is not None}
     rows = [Row(name, "", _comparison(rate)) for name, rate in found.items()]
     num_primary = sum(rate["adjusted_p"] is not None for rate in found.values())
