@@ -23,7 +23,8 @@ from threadpoolctl import threadpool_limits
 from analysis.annotations import FORMATS, AnnotationError
 from analysis.compare import compare, render_comparison
 from analysis.elsewhere import render_table, win_rates
-from analysis.load import LedgerError, load_ledger
+from analysis.ledger import LedgerError
+from analysis.load import load_ledger
 from analysis.outputs import OutputsError
 from analysis.report.files import HTML, JSON, MARKDOWN, ReportError, render_again, write_report
 from analysis.report.pdf import write_pdf

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from analysis.judges import TRAINING_REWARD
-from analysis.load import BASE, Ledger
+from analysis.ledger import BASE, Ledger
 from analysis.next_runs import seed_share
 from analysis.statistics import (
     MIN_SEEDS_FOR_METHOD,
@@ -70,7 +70,7 @@ class Final:
         second_judge, second: the same by another judge; None where it has no preferences.
         selected: whether there was a choice, and so only half of the prompts is reported on.
         seeds: that both have.
-        num_primary: comparisons that were corrected together; at least 1.
+        wider: see `WinRate`, of the comparison of the two on all prompts.
         seed_share: share of the uncertainty that lies between seeds, 0 to 1; None below two seeds.
     """
 
@@ -84,7 +84,7 @@ class Final:
     second: Estimate | None
     selected: bool
     seeds: tuple[int, ...]
-    num_primary: int = 1
+    wider: float = 1.0
     seed_share: float | None = None
 
 
@@ -132,7 +132,8 @@ def final_comparison(
     score_SPM, rate = scores(judge), rate_of(scores(judge), resamples)
     if score_SPM is None or rate is None:
         return None
-    leader, why_not = leads(ppo, dpo, rate, compared.get((ppo, dpo, judge)))
+    on_all_prompts = compared.get((ppo, dpo, judge))
+    leader, why_not = leads(ppo, dpo, rate, on_all_prompts)
     second = second_judge(judge)
     return Final(
         ppo=ppo,
@@ -145,7 +146,7 @@ def final_comparison(
         second=rate_of(scores(second), resamples),
         selected=selected,
         seeds=tuple(ledger.common_seeds(ppo, dpo)),
-        num_primary=max(1, sum(item.adjusted_p is not None for item in compared.values())),
+        wider=on_all_prompts.wider if on_all_prompts else 1.0,
         seed_share=_seed_share(score_SPM),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.load import Judge, Ledger
+from analysis.ledger import Judge, Ledger
 from analysis.statistics import Estimate, Resamples, judged_mean
 
 INDEPENDENT, SAME_FAMILY, TRAINING_REWARD = "INDEPENDENT", "SAME FAMILY", "IS THE TRAINING REWARD"

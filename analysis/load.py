@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.conditions import condition_problems, identity_problems, start_of
+from analysis.conditions import condition_problems, identity_problems
 from analysis.ledger import (
-    ALGORITHMS,
     BASE,
     FLOOR_STREAM,
     FURTHER_STREAM,
@@ -31,19 +30,6 @@ from analysis.ledger import (
 )
 from analysis.ledger_hash import is_inside
 from runner.ledger.reader import PREFERENCES, embeddings_file, read_json, read_metrics, read_status, sample_files
-
-__all__ = [
-    "ALGORITHMS",
-    "BASE",
-    "FLOOR_STREAM",
-    "FURTHER_STREAM",
-    "STREAM",
-    "Judge",
-    "Ledger",
-    "LedgerError",
-    "load_ledger",
-    "start_of",
-]
 
 PLAN_SCHEMA = 2
 KEYS = ("prompt_id", "sample_id", "stream")  # of a response within one evaluation

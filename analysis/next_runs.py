@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.statistics import Estimate, FloatArray, simultaneous
+from analysis.statistics import Estimate, FloatArray
 
 MANY_UNITS = 5000  # an interval that needs more prompts than this is hardly worth waiting for
 
@@ -20,7 +20,7 @@ class NextRun:
     command: str
 
 
-def units_needed(estimate: Estimate, threshold: float, num_comparisons: int = 1) -> int | None:
+def units_needed(estimate: Estimate, threshold: float, wider: float = 1.0) -> int | None:
     """Prompts (or what else was resampled) at which the interval would just clear the threshold, value unchanged.
 
     None where the value lies so near to the threshold that more than `MANY_UNITS` would be needed: a number of them
@@ -29,9 +29,9 @@ def units_needed(estimate: Estimate, threshold: float, num_comparisons: int = 1)
     Args:
         estimate: with its interval.
         threshold: in its unit.
-        num_comparisons: that are corrected together, which asks for wider intervals.
+        wider: see `statistics.simultaneous`, where the value has to stand a correction.
     """
-    half_width = simultaneous(num_comparisons) * (estimate.high - estimate.low) / 2
+    half_width = wider * (estimate.high - estimate.low) / 2
     needed = scaled(estimate.n, half_width, abs(estimate.value - threshold))
     return max(estimate.n, math.ceil(needed)) if needed <= MANY_UNITS else None
 

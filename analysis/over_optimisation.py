@@ -17,7 +17,7 @@ import numpy as np
 
 from analysis import hacking_detectors as signs
 from analysis.controlled_win_rate import ControlledWinRate
-from analysis.load import BASE, FLOOR_STREAM, STREAM, Ledger
+from analysis.ledger import BASE, FLOOR_STREAM, STREAM, Ledger
 from analysis.scaling_law import Law, ScalingLawRules, scaling_law
 from analysis.stability import base_sd
 from analysis.statistics import Estimate, FloatArray, Resamples, mean_estimate, split_halves

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from analysis.answers import Answer, Evidence, Reply
-from analysis.load import BASE, FLOOR_STREAM, FURTHER_STREAM, STREAM, Ledger
+from analysis.ledger import BASE, FLOOR_STREAM, FURTHER_STREAM, STREAM, Ledger
 from analysis.next_runs import units_needed
 from analysis.stability import base_sd
 from analysis.statistics import (

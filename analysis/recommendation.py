@@ -47,7 +47,7 @@ class Sweep:
 
     Attributes:
         name: of the sweep.
-        algorithms: finished arm -> one of `analysis.load.ALGORITHMS`.
+        algorithms: finished arm -> one of `analysis.ledger.ALGORITHMS`.
         planned_seeds: of every arm.
         num_seeds: finished ones that the comparison rests on.
         num_prompts: evaluation prompts.
@@ -323,7 +323,7 @@ def _more_prompts(sweep: Sweep, final: Final | None, rules: DecisionRules) -> It
     """As many as would show the lead that was seen, if it is the true one."""
     if final is None or final.ahead:
         return
-    needed = units_needed(final.rate, EVEN, final.num_primary)
+    needed = units_needed(final.rate, EVEN, final.wider)
     leader = final.ppo if final.rate.value > EVEN else final.dpo
     lead = f"the lead seen, {abs(final.rate.value - EVEN):.1f} points for {leader}"
     num_prompts = math.inf if needed is None else math.ceil(needed * sweep.num_prompts / final.rate.n / 10) * 10

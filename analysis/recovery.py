@@ -6,16 +6,17 @@ the way back to the base: every number at the checkpoint and in the final model,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.load import BASE, Ledger, start_of
-from analysis.statistics import Estimate, FloatArray, Resamples, mean_estimate
+from analysis.conditions import start_of
+from analysis.ledger import BASE, Ledger
+from analysis.statistics import MIN_PROMPTS, Estimate, FloatArray, Resamples, mean_estimate
 from analysis.style import separability
 from analysis.style.corpus import Corpus
-from analysis.style.measures import PAIRED, NotAssessableError
+from analysis.style.measures import PAIRED, NotAssessableError, Paired
 from analysis.style_drift import SweepStyle
 
 VARIETY = ("per_input_ead", "distinct_2")  # measures of `analysis.style.measures`
@@ -61,56 +62,38 @@ def assess(ledger: Ledger, style: SweepStyle, resamples: Resamples) -> list[Reco
 
 
 def _changes(ledger: Ledger, style: SweepStyle, arm: str, point: int, resamples: Resamples) -> Iterator[Change]:
-    base_SP = ledger.numbers(BASE, "gold").mean(axis=2)
-    yield _paired(
-        "Gold gain",
-        "over the base, 0 to 100",
-        "gold points",
-        lambda at: 100 * (ledger.numbers(arm, "gold", at).mean(axis=2) - base_SP),
-        (point, ledger.final_point),
-        resamples,
-    )
-    yield _paired(
-        "KL to the base",
-        "per response",
-        "nats",
-        lambda at: (ledger.numbers(arm, "logp_policy", at) - ledger.numbers(arm, "logp_base", at)).mean(axis=2),
-        (point, ledger.final_point),
-        resamples,
-    )
+    points, base_SP = (point, ledger.final_point), ledger.numbers(BASE, "gold").mean(axis=2)
+    gains = [100 * (ledger.numbers(arm, "gold", at).mean(axis=2) - base_SP) for at in points]
+    yield _paired("Gold gain", "over the base, 0 to 100", "gold points", gains, resamples)
+    nats = [
+        (ledger.numbers(arm, "logp_policy", at) - ledger.numbers(arm, "logp_base", at)).mean(axis=2) for at in points
+    ]
+    yield _paired("KL to the base", "per response", "nats", nats, resamples)
     sides = style.at_point(arm, point), style.arms[arm]
     for measure in (item for item in PAIRED if item.name in VARIETY):
-        yield _variety(measure.name, sides, style, resamples)
+        yield _variety(measure, sides, style, resamples)
     yield _style_distance(sides, style, resamples)
 
 
-def _paired(
-    name: str,
-    meaning: str,
-    unit: str,
-    values: Callable[[int], FloatArray],
-    points: tuple[int, int],
-    resamples: Resamples,
-) -> Change:
-    """From the values `[S, P]` at two evaluation points."""
-    before_SP, after_SP = (values(at) for at in points)
+def _paired(name: str, meaning: str, unit: str, both: Sequence[FloatArray], resamples: Resamples) -> Change:
+    """From the values `[S, P]` at the checkpoint and of the final model."""
+    before_SP, after_SP = both
     estimates = (mean_estimate(each, resamples, unit) for each in (before_SP, after_SP, after_SP - before_SP))
     return Change(name, meaning, *estimates)
 
 
-def _variety(name: str, sides: tuple[Corpus, Corpus], style: SweepStyle, resamples: Resamples) -> Change:
+def _variety(measure: Paired, sides: tuple[Corpus, Corpus], style: SweepStyle, resamples: Resamples) -> Change:
     """Less the base's, each response cut to the length of the base's; prompts without a value are left out."""
-    measure, base = next(item for item in PAIRED if item.name == name), style.reference.base
-    meaning = f"{measure.meaning}; less the base's"
+    base, meaning = style.reference.base, f"{measure.meaning}; less the base's"
     try:
         values = [_by_prompt(measure.value(one, base) - measure.value(base, one), one) for one in sides]
     except NotAssessableError:
         return Change(measure.label, meaning, None, None, None)
     kept_P = np.asarray(np.isfinite(np.concatenate(values)).all(axis=0))
-    if kept_P.sum() < 2:
+    if kept_P.sum() < MIN_PROMPTS:
         return Change(measure.label, meaning, None, None, None)
-    points = dict(enumerate(value[:, kept_P] for value in values))
-    return _paired(measure.label, meaning, measure.unit, points.__getitem__, (0, 1), resamples.of_prompts(kept_P))
+    kept = [value[:, kept_P] for value in values]
+    return _paired(measure.label, meaning, measure.unit, kept, resamples.of_prompts(kept_P))
 
 
 def _by_prompt(values: FloatArray, corpus: Corpus) -> FloatArray:
@@ -119,9 +102,7 @@ def _by_prompt(values: FloatArray, corpus: Corpus) -> FloatArray:
 
 def _style_distance(sides: tuple[Corpus, Corpus], style: SweepStyle, resamples: Resamples) -> Change:
     name, meaning = "Told apart from the base", "AUC of a classifier on style; 0.5 same style, 1 never mistaken"
-    apart = [separability.separate(side, style.reference.other) for side in sides]
-    before, after = (one.auc_SP if one else None for one in apart)
+    before, after = (separability.separate(side, style.reference.other) for side in sides)
     if before is None or after is None:
         return Change(name, meaning, None, None, None)
-    points = {0: before, 1: after}
-    return _paired(name, meaning, "AUC", points.__getitem__, (0, 1), resamples)
+    return _paired(name, meaning, "AUC", (before.auc_SP, after.auc_SP), resamples)

@@ -268,9 +268,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def simultaneous(num_intervals: int) -> float:
-    """How much wider intervals are that hold all together with the level of one (Bonferroni, normal quantiles)."""
-    return float(stats.norm.isf((1 - CONFIDENCE_LEVEL) / (2 * num_intervals)) / NORMAL_QUANTILE)
+def simultaneous(num_intervals: int, significance_level: float = 1 - CONFIDENCE_LEVEL) -> float:
+    """How much wider than one of 95 % intervals are that hold all together (Bonferroni, normal quantiles).
+
+    Args:
+        num_intervals: at least 1.
+        significance_level: chance that any of them misses its truth.
+    """
+    return float(stats.norm.isf(significance_level / (2 * num_intervals)) / NORMAL_QUANTILE)
 
 
 def sign_test(differences_P: FloatArray) -> float:
@@ -288,9 +293,12 @@ def sign_test(differences_P: FloatArray) -> float:
     return float(stats.binomtest(positive, positive + negative, 0.5).pvalue)
 
 
-def minimum_detectable_effect(standard_error: float) -> float:
-    """True effect found with 80 % power at two-sided 5 %: (1.96 + 0.84) SE = 2.80 SD / sqrt(n)."""
-    return 2.80 * standard_error
+def minimum_detectable_effect(standard_error: float, wider: float = 1.0) -> float:
+    """True effect found with 80 % power at two-sided 5 %: (1.96 + 0.84) SE = 2.80 SD / sqrt(n).
+
+    `wider` is that of `simultaneous`, where the effect has to stand a correction.
+    """
+    return (1.96 * wider + 0.84) * standard_error
 
 
 def split_halves(digests: list[str]) -> tuple[list[int], list[int]]:

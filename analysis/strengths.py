@@ -22,7 +22,7 @@ import evalica
 import numpy as np
 from scipy.special import expit
 
-from analysis.load import BASE, Ledger
+from analysis.ledger import BASE, Ledger
 from analysis.statistics import Estimate, FloatArray, Resamples, estimate_from_draws, simultaneous
 from analysis.win_rate import Judge, WinRateRules, preferences
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.controlled_win_rate import ControlledWinRate, is_identified, parity_overlap, refit
-from analysis.load import BASE, Ledger
+from analysis.ledger import BASE, Ledger
 from analysis.statistics import Estimate, FloatArray, Resamples, estimate_from_draws
 from analysis.style.surface import BOLD, CODE_BLOCK, HEADER, LIST_ITEM
 from analysis.win_rate import Judge, contests, preferences

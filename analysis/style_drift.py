@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analysis.load import BASE, FLOOR_STREAM, STREAM, Ledger
+from analysis.ledger import BASE, FLOOR_STREAM, STREAM, Ledger
 from analysis.statistics import Estimate, Resamples, mean_estimate, ratio_estimate
 from analysis.style import drift
 from analysis.style.corpus import Corpus, Vocabulary, read_corpus

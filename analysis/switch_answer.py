@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 from scipy.stats import norm
 
 from analysis.answers import Answer, Evidence, Reply
-from analysis.load import Ledger
-from analysis.next_runs import MANY_UNITS
+from analysis.ledger import Ledger
+from analysis.next_runs import MANY_UNITS, scaled
 from analysis.statistics import MIN_SEEDS_FOR_METHOD
 from analysis.switch_point import Outcome, Place, Switch, SwitchRules
 
@@ -135,11 +134,11 @@ def _would_change(switch: Switch, rules: SwitchRules) -> str:
 
 
 def _prompts_needed(switch: Switch, rules: SwitchRules) -> str:
-    """For the interval of median |U|, n (margin / |U|)²: what would make its sign as sure as the rule asks."""
+    """For the interval of median |U|: what would make its sign as sure as the rule asks."""
     sizes = sorted((abs(item.utility.value), item.utility.standard_error) for item in switch.intervals)
     size, error = sizes[len(sizes) // 2]
     z = float(norm.ppf(rules.min_probability))
-    needed = 2 * switch.num_prompts * (z * error / size) ** 2 if size > 0 else np.inf
+    needed = scaled(2 * switch.num_prompts, z * error, size)
     if needed <= 2 * switch.num_prompts:
         return ""
     return f", and about {needed:,.0f} prompts" if needed <= MANY_UNITS else ""

@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 from scipy.signal import savgol_filter
 
-from analysis.load import Ledger
+from analysis.ledger import Ledger
 from analysis.over_optimisation import Halves, curves
 from analysis.scaling_law import Fit, ScalingLawRules, curve, fit_curve, root_kl, weighted_means
 from analysis.statistics import (

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -16,17 +17,20 @@ import numpy.typing as npt
 
 from analysis import judges
 from analysis.judges import INDEPENDENT, MAY_DECIDE, TRAINING_REWARD
-from analysis.load import BASE, Ledger, LedgerError
-from analysis.load import Judge as AskedJudge
+from analysis.ledger import BASE, Ledger, LedgerError
+from analysis.ledger import Judge as AskedJudge
 from analysis.statistics import (
     CONFIDENCE_LEVEL,
+    NUM_RESAMPLES,
     Estimate,
     FloatArray,
     Resamples,
     holm,
     judged_mean,
     mean_estimate,
+    minimum_detectable_effect,
     sign_test,
+    simultaneous,
     two_sided_p,
 )
 
@@ -92,6 +96,7 @@ class WinRate:
         num_missing: of those without a preference.
         adjusted_p: `p` corrected for the number of primary comparisons; None where the comparison is descriptive.
         significance_level: that `adjusted_p` must not exceed.
+        wider: than one of 95 % an interval is that the correction asks for; 1 where the comparison is descriptive.
         blocked: why no verdict may rest on it; None where one may.
     """
 
@@ -108,7 +113,13 @@ class WinRate:
     num_missing: int
     adjusted_p: float | None = None
     significance_level: float = OF_THE_INTERVAL
+    wider: float = 1.0
     blocked: str | None = None
+
+    @property
+    def minimum_detectable_effect(self) -> float:
+        """True distance from 50 % that is shown with 80 % power, after correction where it is primary; points."""
+        return minimum_detectable_effect(self.estimate.standard_error, self.wider)
 
 
 Comparisons = dict[tuple[str, str, Judge], WinRate]
@@ -246,9 +257,17 @@ def compare_all(ledger: Ledger, resamples: Resamples) -> Comparisons:
             )
             if judge == rules.primary_judge and contest in rules.primary_comparisons:
                 primary.append((arm, opponent, judge))
+    wider = simultaneous(max(1, len(primary)), rules.significance_level)
     for key, adjusted in zip(primary, holm([found[key].p for key in primary]), strict=True):
-        found[key] = replace(found[key], adjusted_p=adjusted)
+        found[key] = replace(found[key], adjusted_p=adjusted, wider=wider)
     return found
+
+
+def num_resamples(ledger: Ledger) -> int:
+    """So many that the smallest possible p-value, 2 / (B + 1), stays under the level when corrected for all arms."""
+    rules = rules_of(ledger)
+    num_primary = sum(contest in rules.primary_comparisons for *_, contest in contests(ledger))
+    return max(NUM_RESAMPLES, math.ceil(2 * num_primary / rules.significance_level))
 
 
 def why_blocked(rate: WinRate, rules: WinRateRules) -> str | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from analysis.collapse.from_samples import SampleDetectors
 from analysis.collapse.from_training import TrainingDetectors, flags
 from analysis.collapse.readings import CollapseRules, Detection
-from analysis.load import Ledger
+from analysis.ledger import Ledger
 from analysis.statistics import Resamples
 
 __all__ = ["Collapse", "assess"]

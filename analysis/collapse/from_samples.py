@@ -28,7 +28,7 @@ from analysis.collapse.readings import (
     not_assessable,
     worst_seed,
 )
-from analysis.load import BASE, Ledger
+from analysis.ledger import BASE, Ledger
 from analysis.stability.over_time import Measured
 from analysis.statistics import Estimate, FloatArray, Resamples
 from analysis.style.surface import repeats

@@ -24,7 +24,7 @@ from analysis.collapse.readings import (
     not_assessable,
     worst_seed,
 )
-from analysis.load import Ledger
+from analysis.ledger import Ledger
 from analysis.stability.over_time import Measured
 from analysis.statistics import FloatArray, Resamples, mean_estimate
 

@@ -28,11 +28,11 @@ from analysis import (
     win_rate,
 )
 from analysis.answers import Answer
-from analysis.load import BASE, Ledger
+from analysis.ledger import BASE, Ledger
 from analysis.report import context, side_by_side
 from analysis.report.text import all_visible
 from analysis.scaling_law import Law
-from analysis.statistics import CONFIDENCE_LEVEL, NUM_RESAMPLES, Estimate, Resamples
+from analysis.statistics import CONFIDENCE_LEVEL, Estimate, Resamples
 
 REPORT_SCHEMA = 1
 ANALYSIS_SEED = 20261123  # of the bootstrap; the same ledger gives the same bytes
@@ -48,7 +48,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     """
     rng = np.random.default_rng(ANALYSIS_SEED)
     max_seeds = max(len(ledger.seeds(arm)) for arm in ledger.arms)
-    resamples = Resamples.draw(rng, len(ledger.prompt_ids), max_seeds)
+    resamples = Resamples.draw(rng, len(ledger.prompt_ids), max_seeds, win_rate.num_resamples(ledger))
     compared = win_rate.compare_all(ledger, resamples)
     outcome = decision.decide(ledger, compared, resamples, rng)
     style = style_drift.SweepStyle(ledger, resamples)
@@ -94,7 +94,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "summary": _summary(arms, pairs),
         "decision": {
             **plain(outcome),
-            "minimum_detectable_effect": outcome.final.rate.minimum_detectable_effect if outcome.final else None,
+            "minimum_detectable_effect": _detectable(outcome.final, compared) if outcome.final else None,
             "selection_rule": decision.SELECTION_RULE,
             "confidence_rule": f"{decision.AHEAD_RULE} {decision.CONFIDENCE_RULE}",
         },
@@ -102,7 +102,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "questions": plain(questions.shown()),
         "gates": plain(gates_of),
         "missing": plain(ledger.missing),
-        "design": _design(ledger),
+        "design": _design(ledger, len(resamples.prompts)),
         "base": _base(ledger, resamples),
         "arms": arms,
         "stability": plain(together),
@@ -199,7 +199,7 @@ def _recommendation(
         num_seeds=len(final.seeds) if final else min(len(ledger.seeds(arm)) for arm in ledger.arms),
         num_prompts=len(ledger.prompt_ids),
         num_missing=len(ledger.missing),
-        seed_looks=_seed_looks(ledger),
+        seed_looks=steady.seed_looks if (steady := stability.rules_of(ledger)) else (),
     )
     found = recommendation.recommend(
         sweep,
@@ -214,12 +214,13 @@ def _recommendation(
     return {**plain(found), "rules": table}
 
 
-def _seed_looks(ledger: Ledger) -> tuple[int, ...]:
-    """None in a sweep that was planned before there were any."""
-    return tuple(ledger.plan["rules"].get("stability", {}).get("seed_looks", ()))
+def _detectable(final: decision.Final, compared: win_rate.Comparisons) -> float:
+    """True lead in points that both conditions of `decision.AHEAD_RULE` would often show."""
+    on_all_prompts = compared[final.ppo, final.dpo, final.judge]
+    return max(final.rate.minimum_detectable_effect, on_all_prompts.minimum_detectable_effect)
 
 
-def _design(ledger: Ledger) -> dict[str, Any]:
+def _design(ledger: Ledger, num_resamples: int) -> dict[str, Any]:
     _, num_prompts, num_samples = ledger.array(BASE, "gold").shape
     return {
         "base_model": context.base_model(ledger.plan["settings"]),
@@ -228,7 +229,7 @@ def _design(ledger: Ledger) -> dict[str, Any]:
         "num_evaluation_points": ledger.final_point + 1,
         "planned_seeds": sorted({int(arm["seed"]) for arm in ledger.plan["arms"]}),
         "confidence_level": CONFIDENCE_LEVEL,
-        "num_resamples": NUM_RESAMPLES,
+        "num_resamples": num_resamples,
         "analysis_seed": ANALYSIS_SEED,
         "base_sd_gold_points": context.exact(100 * stability.base_sd(ledger), "gold points"),
     }
@@ -341,7 +342,8 @@ def _rate(rate: win_rate.WinRate | None) -> dict[str, Any] | None:
     if rate is None:
         return None
     return {
-        **with_mde(rate.estimate),
+        **rate.estimate.as_dict(),
+        "minimum_detectable_effect": rate.minimum_detectable_effect,
         "ties": rate.ties.as_dict(),
         "p": rate.p,
         "adjusted_p": rate.adjusted_p,

@@ -118,6 +118,12 @@ def cell(number: Number, signed: bool = False, remark: str = "", tone: str = "")
     return Cell(figure(number["value"], number["unit"], signed), interval(number, signed), remark, tone)
 
 
+def deciding_judge(report: Report) -> str:
+    """The one that verdicts rest on."""
+    judges: dict[str, Report] = report["judges"]
+    return next(name for name, card in judges.items() if card["decides"])
+
+
 def heads(report: Report) -> list[str]:
     """Arms as column heads."""
     return [arm["arm"] for arm in report["arms"]]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.load import Ledger, LedgerError, start_of
+from analysis.conditions import start_of
+from analysis.ledger import Ledger, LedgerError
 from analysis.statistics import CONFIDENCE_LEVEL
 
 COSTS = {

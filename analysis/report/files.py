@@ -14,8 +14,8 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from analysis.ledger import Ledger
 from analysis.ledger_hash import MANIFEST
-from analysis.load import Ledger
 from analysis.report.build import REPORT_SCHEMA, build_report
 from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html

@@ -102,7 +102,7 @@ def view(report: Mapping[str, Any], signed: Sequence[Signature]) -> dict[str, An
         "health": conditions.health(content, context.HEALTH),
         "fairness": conditions.fairness(content),
         "provenance": conditions.provenance(content),
-        "words": wording.WORDS,
+        "words": wording.words(cells.deciding_judge(content)),
         "how_to_read": wording.HOW_TO_READ,
         "limits": wording.LIMITS,
         "signed": signed,

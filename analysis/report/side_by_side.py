@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.load import BASE, Ledger
+from analysis.ledger import BASE, Ledger
 from analysis.statistics import FloatArray
 
 NUM_EACH = 3

@@ -1,24 +1,35 @@
 """The standing text of a report: how to read it and what it does not prove."""
 
-WORDS = (  # what a first reader needs for the first page
-    ("PPO, DPO", "two ways to train on people's preferences: by trial against a reward model, or from ranked pairs."),
-    ("Arm", "one trained variant of either; its name is a column head."),
-    ("Base", "the model that every arm starts from."),
-    ("Seed", "one repetition of a training with other random numbers."),
-    ("Gold", "the scorer that decides here. PPO does not see it: it maximises the proxy, a reward model."),
-    ("Win rate", "share of prompts on which gold prefers the first model's response; at 50 % neither is ahead."),
-    ("Gate", "a threshold that an arm must pass: ✓ passes, ✗ fails, ● too uncertain to tell, ○ not assessable."),
-    ("Interval", "the “81 to 93” under a number, at 95 %: no value inside it is ruled out."),
-    ("SD", "how much prompts differ under the base (standard deviation): the unit of gains and drops."),
-    ("AUC", "how well a classifier tells an arm's texts from the base's: 0.5 not at all, 1 always."),
-)
+
+def words(decides: str) -> tuple[tuple[str, str], ...]:
+    """What a first reader needs for the first page, where this judge decides."""
+    role = "the scorer that decides here" if decides == "gold" else "the task's own scorer"
+    return (
+        (
+            "PPO, DPO",
+            "two ways to train on people's preferences: by trial against a reward model, or from ranked pairs.",
+        ),
+        ("Arm", "one trained variant of either; its name is a column head."),
+        ("Base", "the model that every arm starts from."),
+        ("Seed", "one repetition of a training with other random numbers."),
+        ("Gold", f"{role}. PPO does not see it: it maximises the proxy, a reward model."),
+        (
+            "Win rate",
+            f"share of prompts on which {decides} prefers the first model's response; at 50 % neither is ahead.",
+        ),
+        ("Gate", "a threshold that an arm must pass: ✓ passes, ✗ fails, ● too uncertain to tell, ○ not assessable."),
+        ("Interval", "the “81 to 93” under a number, at 95 %: no value inside it is ruled out."),
+        ("SD", "how much prompts differ under the base (standard deviation): the unit of gains and drops."),
+        ("AUC", "how well a classifier tells an arm's texts from the base's: 0.5 not at all, 1 always."),
+    )
+
 
 HOW_TO_READ = (
     (
         "Interval",
         "The range in brackets or small print is a 95 % interval from a bootstrap over prompts: draw the evaluation "
-        "prompts again with replacement, 2,000 times, and see where the number falls. From three seeds on it also "
-        "carries what other seeds would have given: where seeds differ much, it is Student's t over the seeds.",
+        "prompts again with replacement, at least 2,000 times, and see where the number falls. From three seeds on it "
+        "also carries what other seeds would have given: where seeds differ much, it is Student's t over the seeds.",
     ),
     (
         "Win rate",
@@ -31,7 +42,7 @@ HOW_TO_READ = (
         "Which comparisons are primary was registered before training. Their p-values are corrected together by "
         "Holm's method, so that the chance of claiming any difference among them where there is none is at most "
         "rules.win_rate.significance_level. Words that say who is ahead rest on these alone; everything else is "
-        "descriptive. The smallest p that 2,000 resamples can show is 0.001.",
+        "descriptive. The smallest p that resamples can show is 2 / (their number + 1).",
     ),
     (
         "At equal style",

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analysis.answers import Answer
-from analysis.load import BASE, Ledger
+from analysis.ledger import BASE, Ledger
 from analysis.stability import behaviour, over_samples, over_seeds, over_time, sensitivity, tolerance
 from analysis.stability.curves import base_sd
 from analysis.stability.over_time import Measured, StepSpread
@@ -65,7 +65,7 @@ class SweepStability:
 
 def assess(ledger: Ledger, arm: str, resamples: Resamples) -> ArmStability:
     """Stability of one arm."""
-    rules = _rules(ledger)
+    rules = rules_of(ledger)
     curve_SCP = ledger.curve(arm, "gold") / base_sd(ledger)
     over = over_time.assess(curve_SCP, resamples, rules.tail_share if rules else 0.0)
     judged = None
@@ -91,7 +91,7 @@ def assess(ledger: Ledger, arm: str, resamples: Resamples) -> ArmStability:
 
 def together(ledger: Ledger, arms: Mapping[str, ArmStability], resamples: Resamples) -> SweepStability:
     """What is said of all arms together."""
-    rules = _rules(ledger)
+    rules = rules_of(ledger)
     judged = {arm: item.tolerance for arm, item in arms.items() if item.tolerance}
     algorithms = {
         name: tolerance.of_algorithm(name, {arm: item for arm, item in judged.items() if ledger.algorithm(arm) == name})
@@ -106,7 +106,7 @@ def together(ledger: Ledger, arms: Mapping[str, ArmStability], resamples: Resamp
     )
 
 
-def _rules(ledger: Ledger) -> StabilityRules | None:
+def rules_of(ledger: Ledger) -> StabilityRules | None:
     """None where the sweep was planned before there were such rules."""
     return ledger.rules("stability", StabilityRules) if "stability" in ledger.plan["rules"] else None
 

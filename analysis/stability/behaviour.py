@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analysis.load import BASE, FLOOR_STREAM, STREAM, Ledger
+from analysis.ledger import BASE, FLOOR_STREAM, STREAM, Ledger
 from analysis.stability.curves import SeedNumber, over_seeds, simultaneous_half_widths
 from analysis.statistics import Estimate, FloatArray, Resamples, mean_estimate, recentred_estimate
 from analysis.style.surface import proportions

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from analysis.load import BASE, Ledger, LedgerError
+from analysis.ledger import BASE, Ledger, LedgerError
 from analysis.statistics import CONFIDENCE_LEVEL, MIN_SEEDS_FOR_METHOD, NORMAL_QUANTILE, Estimate, FloatArray
 
 

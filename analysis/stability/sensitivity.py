@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.load import BASE, Ledger
+from analysis.ledger import BASE, Ledger
 from analysis.stability.curves import (
     base_sd,
     bias_of,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.answers import Answer, Evidence, Reply
-from analysis.load import ALGORITHMS
+from analysis.ledger import ALGORITHMS
 from analysis.next_runs import scaled
 from analysis.stability.over_time import OverTime
 from analysis.statistics import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from analysis.report.cells import Cell, Report, Row, Table, cell, heads
+from analysis.report.cells import Cell, Report, Row, Table, cell, deciding_judge, heads
 
 BLANK = Cell("")
 MARKS = {"beats the base": "▲", "is worse than the base": "▼", "is not shown to differ from the base": "●"}
@@ -15,9 +15,10 @@ def summary(report: Report) -> Table:
     """The table that a decision is read from: arms as columns."""
     reference, still = Cell("reference"), cell({"exact": 0.0, "unit": "nats"})
     row = _row_maker(report)
-    decides = next(name for name, card in report["judges"].items() if card["decides"])
     rows = (
-        row(f"Verdict by {decides}", "after correction for all primary comparisons", reference, _verdict),
+        row(
+            f"Verdict by {deciding_judge(report)}", "after correction for all primary comparisons", reference, _verdict
+        ),
         row(
             "Win rate against the base",
             "pairs that gold prefers, ties half; 50 % is no difference",

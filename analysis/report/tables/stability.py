@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from analysis.load import ALGORITHMS
+from analysis.ledger import ALGORITHMS
 from analysis.report.cells import Cell, Report, Row, Table, bare, cell, figure, heads
 
 TONES = {"yes": "good", "no": "bad", "inconclusive": "even"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from analysis.report.cells import NBSP, Cell, Number, Report, Row, Table, cell
+from analysis.report.cells import NBSP, Cell, Number, Report, Row, Table, cell, deciding_judge
 from analysis.statistics import minimum_detectable_effect
 
 EVEN = 50.0
@@ -25,7 +25,7 @@ def matrix(report: Report) -> Table | None:
 
 def comparisons(report: Report) -> Table:
     """Every comparison by the judge that decides, with its tests and at equal style."""
-    judge = next(name for name, card in report["judges"].items() if card["decides"])
+    judge = deciding_judge(report)
     found = {name: rate for name, rates in _all_comparisons(report) if (rate := rates[judge]) is not None}
     rows = [Row(name, "", _comparison(rate)) for name, rate in found.items()]
     num_primary = sum(rate["adjusted_p"] is not None for rate in found.values())
@@ -84,7 +84,7 @@ def direct_checks(report: Report) -> Table | None:
                 cell(item["difference"], signed=True),
                 Cell("▲ judge intransitivity")
                 if item["intransitive"]
-                else Cell("● agree", remark=_unseen(item["difference"]), tone="even"),
+                else Cell("● agree", remark=_unseen(_effect(item["difference"])), tone="even"),
             ),
         )
         for item in checks
@@ -106,7 +106,7 @@ def outcomes(report: Report) -> Table:
             (
                 cell(item["ours"]),
                 cell(item["base"]),
-                cell(item["difference"], signed=True, remark=_unseen_unless_shown(item["difference"])),
+                cell(item["difference"], signed=True, remark=_unseen_unless_shown(item["difference"], 0)),
                 Cell(f"{item['num_more']} more, {item['num_less']} less"),
                 Cell(f"{item['p']:.2g}"),
             ),
@@ -160,7 +160,7 @@ def _reading(rate: Report) -> Cell:
         return Cell("descriptive", remark=_unseen_unless_shown(rate, EVEN), tone="even")
     if not rate["low"] <= EVEN <= rate["high"]:
         return Cell("● not shown", remark="clear by itself, not after correction for all comparisons", tone="even")
-    return Cell("● no difference shown", remark=_unseen(rate), tone="even")
+    return Cell("● no difference shown", remark=_unseen(rate["minimum_detectable_effect"]), tone="even")
 
 
 def _pair_cell(rate: Number) -> Cell:
@@ -176,11 +176,14 @@ def _no_verdict(rate: Number) -> str:
     return f"no verdict: {rate['blocked']}" if rate["blocked"] else ""
 
 
-def _unseen(number: Report) -> str:
+def _effect(number: Report) -> float:
+    return minimum_detectable_effect(number["standard_error"])
+
+
+def _unseen(effect: float) -> str:
     """What "no difference" does not exclude."""
-    effect = minimum_detectable_effect(number["standard_error"])
     return f"a true one under {effect:.1f}{NBSP}points would often go unseen"
 
 
-def _unseen_unless_shown(number: Report, reference: float = 0.0) -> str:
-    return _unseen(number) if number["low"] <= reference <= number["high"] else ""
+def _unseen_unless_shown(number: Report, reference: float) -> str:
+    return _unseen(_effect(number)) if number["low"] <= reference <= number["high"] else ""

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.load import Ledger, load_ledger
+from analysis.ledger import Ledger
+from analysis.load import load_ledger
 from analysis.statistics import Resamples
 
 

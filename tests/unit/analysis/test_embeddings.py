@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from analysis import style_drift
-from analysis.load import LedgerError, load_ledger
+from analysis.ledger import LedgerError
+from analysis.load import load_ledger
 
 VERSION = "sha256:" + "e" * 64
 KEYS = ["prompt_id", "sample_id", "stream"]

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from analysis import judges
-from analysis.load import Ledger, LedgerError, load_ledger
+from analysis.ledger import Ledger, LedgerError
+from analysis.load import load_ledger
 from analysis.report.build import build_report
 from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.load import LedgerError, load_ledger
+from analysis.ledger import LedgerError
+from analysis.load import load_ledger
 
 EVALUATION, ARM, STATUS = "dpo/seed0/evaluation/spec.json", "dpo/seed0/spec.json", "dpo/seed0/status.json"
 OTHER = "f" * 64

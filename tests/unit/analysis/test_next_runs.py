@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.next_runs import MANY_UNITS, next_seed_count, runner_command, scaled, seed_share, units_needed
-from analysis.statistics import Estimate
+from analysis.statistics import Estimate, simultaneous
 
 
 def test_half_the_distance_needs_four_times_the_prompts():
@@ -16,7 +16,7 @@ def test_half_the_distance_needs_four_times_the_prompts():
 
 def test_several_comparisons_need_more_prompts():
     found = Estimate(55, 45, 65, 5, "percent", 64)
-    assert units_needed(found, 50, num_comparisons=3) == 382  # 256 times (2.394 / 1.960)^2
+    assert units_needed(found, 50, wider=simultaneous(3)) == 382  # 256 times (2.394 / 1.960)^2
 
 
 def test_units_by_hand():

@@ -9,7 +9,7 @@ from analysis.answers import Answer
 from analysis.decision import ConfidenceRules, Final
 from analysis.gates import DecisionRules, Gate
 from analysis.recommendation import Questions, Situation, Sweep
-from analysis.statistics import Estimate
+from analysis.statistics import Estimate, simultaneous
 
 
 def gates(outcome):
@@ -129,9 +129,11 @@ class TestNextRuns:
         assert runs[1].command == "python -m runner +sweep=mine seed=0,1,2,3,4"
 
     def test_a_lead_that_the_correction_takes_away_asks_for_prompts_that_show_it(self, recommend):
-        found = recommend(gold=WON, ahead=None, num_primary=3)
+        found = recommend(gold=WON, ahead=None, wider=simultaneous(3))
         assert found.choice == "inconclusive"
-        assert recommend(gold=rate(52, 72), ahead=None, num_primary=3).next_runs[0].command.endswith("prompts=70")
+        assert (
+            recommend(gold=rate(52, 72), ahead=None, wider=simultaneous(3)).next_runs[0].command.endswith("prompts=70")
+        )
 
     def test_seeds_come_first_where_the_uncertainty_is_theirs(self, recommend):
         runs = recommend(gold=rate(47, 61), seed_share=0.7).next_runs

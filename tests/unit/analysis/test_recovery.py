@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from analysis import recovery, win_rate
-from analysis.load import Ledger, LedgerError, load_ledger
+from analysis.ledger import Ledger, LedgerError
+from analysis.load import load_ledger
 from analysis.report.build import build_report
 from analysis.report.render import view
 from analysis.report.tables import recovery as tables

@@ -17,6 +17,7 @@ from analysis.statistics import (
     ratio_estimate,
     recentred_estimate,
     sign_test,
+    simultaneous,
     split_halves,
     two_sided_p,
 )
@@ -150,6 +151,12 @@ def test_sign_test_by_hand():
 def test_minimum_detectable_effect_matches_the_published_table():
     assert minimum_detectable_effect(0.45 / np.sqrt(100)) == pytest.approx(0.126)
     assert minimum_detectable_effect(0.35 / np.sqrt(500)) == pytest.approx(0.044, abs=0.0005)
+
+
+def test_an_effect_that_must_stand_a_correction_is_larger():
+    assert simultaneous(1) == 1
+    assert simultaneous(3, 0.02) == pytest.approx(2.7131 / 1.95996, abs=1e-4)  # 1 % of a third of 2 % on either side
+    assert minimum_detectable_effect(1, simultaneous(3, 0.02)) == pytest.approx(2.7131 + 0.84, abs=1e-3)
 
 
 def test_excludes_is_strict_at_the_ends():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis import style_drift
-from analysis.load import Ledger
+from analysis.ledger import Ledger
 from analysis.statistics import Resamples
 from analysis.style import drift
 from analysis.style.corpus import Corpus, Vocabulary, read_corpus

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from analysis import win_rate
-from analysis.load import LedgerError, load_ledger
-from analysis.statistics import Estimate, Resamples, judged_mean
+from analysis.ledger import LedgerError
+from analysis.load import load_ledger
+from analysis.statistics import NUM_RESAMPLES, Estimate, Resamples, holm, judged_mean, simultaneous
 
 
 def test_win_rate_by_hand_with_ties():
@@ -140,10 +141,26 @@ def test_primary_comparisons_are_corrected_together_and_others_are_descriptive(m
     gold = {key[:2]: item for key, item in found.items() if key[2] == "gold"}
     assert gold["ppo", "base"].p == pytest.approx(2 / 401)
     assert gold["ppo", "base"].adjusted_p == pytest.approx(3 * 2 / 401)
+    level = synthetic.RULES["win_rate"]["significance_level"]
+    assert {item.wider for item in gold.values()} == {simultaneous(3, level)}
+    assert {item.wider for key, item in found.items() if key[2] != "gold"} == {1.0}
     assert win_rate.shown_ahead(gold["ppo", "base"]) == "ppo"
     assert win_rate.shown_ahead(gold["dpo", "base"]) is None
     assert all(item.adjusted_p is None for key, item in found.items() if key[2] != "gold")
     assert {key[2] for key, item in found.items() if item.blocked} == {"proxy"}
+
+
+def test_the_smallest_p_stands_the_correction_however_many_arms_there_are(make_ledger, synthetic):
+    arms = {f"{name}_{at}": synthetic.Arm(name, (0.0,)) for name in ("ppo", "dpo") for at in range(4)}
+    ledger = make_ledger(arms, num_prompts=4)
+    level, num_primary = synthetic.RULES["win_rate"]["significance_level"], 8 + 4 * 4
+    count = win_rate.num_resamples(ledger)
+    assert holm(num_primary * [2 / (NUM_RESAMPLES + 1)])[0] > level  # so nobody could have been ahead
+    assert holm(num_primary * [2 / (count + 1)])[0] <= level
+
+
+def test_a_few_arms_need_no_more_resamples_than_anything_else(make_ledger):
+    assert win_rate.num_resamples(make_ledger()) == NUM_RESAMPLES
 
 
 def test_declaring_fewer_comparisons_corrects_for_fewer(make_sweep, resamples_for, synthetic):

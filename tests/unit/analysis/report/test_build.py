@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from analysis.load import LedgerError, load_ledger
+from analysis.ledger import LedgerError
+from analysis.load import load_ledger
 from analysis.report import context
 from analysis.report.build import build_report
 

@@ -7,8 +7,9 @@ import pytest
 from analysis.load import load_ledger
 from analysis.report.build import build_report
 from analysis.report.markdown import render_markdown
-from analysis.report.render import render_html
+from analysis.report.render import render_html, view
 from analysis.report.tables import win_rate
+from analysis.report.wording import words
 
 
 @pytest.fixture
@@ -109,3 +110,14 @@ def test_one_algorithm_alone_and_no_rules_still_render(make_sweep, synthetic):
 def test_controlled_rate_reaches_its_gate(report):
     gate = next(item for item in report["gates"]["ppo"] if item["name"].lower().startswith("controlled"))
     assert gate["number"] == report["arms"][0]["win_rate"]["gold"]["controlled"]["rates"]["controlled"]
+
+
+def test_the_words_name_the_judge_that_decides(report):
+    def meaning(term, judge):
+        return dict(words(judge))[term]
+
+    assert view(report, ())["words"] == words("gold")
+    assert "decides here" in meaning("Gold", "gold")
+    assert "which gold prefers" in meaning("Win rate", "gold")
+    assert "decides" not in meaning("Gold", "endpoint")
+    assert "which endpoint prefers" in meaning("Win rate", "endpoint")

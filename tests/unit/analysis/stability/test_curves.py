@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.load import LedgerError, load_ledger
+from analysis.ledger import LedgerError
+from analysis.load import load_ledger
 from analysis.stability import curves
 
 
