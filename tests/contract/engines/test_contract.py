@@ -120,9 +120,11 @@ def test_driver_is_killed_and_the_sweep_goes_on(bench: Any, wait_until: Any) -> 
     with (bench.folder / "first.txt").open("wb") as output:
         driver = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     status = runs / "dpo" / "seed0" / "status.json"
-    wait_until(lambda: status.exists() or driver.poll() is not None, "dpo/seed0 does not start")
-    driver.kill()
-    driver.wait()
+    try:
+        wait_until(lambda: status.exists() or driver.poll() is not None, "dpo/seed0 does not start")
+    finally:
+        driver.kill()
+        driver.wait()
     trace = [json.loads(line) for line in (runs / "trace.jsonl").read_text().splitlines()]
     ended = {entry["label"] for entry in trace if entry["event"] == "end"}
     (runs / "go").touch()
