@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,16 @@ class Bench:
 
     def log(self, name: str) -> Path:
         return self.folder / name / "log.txt"
+
+    def run(self, engine: Engine, tasks: Sequence[Task]) -> dict[str, Outcome]:
+        """Start each in turn as soon as there is room, and wait for all."""
+        found: list[Outcome] = []
+        for task in tasks:
+            while not engine.can_take(task):
+                found += engine.poll()
+                time.sleep(0.05)
+            engine.start(task)
+        return {outcome.name: outcome for outcome in found} | self.drain(engine, len(tasks) - len(found))
 
     def drain(self, engine: Engine, number: int) -> dict[str, Outcome]:
         found: list[Outcome] = []
