@@ -45,11 +45,8 @@ OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 POLL_SECONDS = 0.2
 LISTEN_SECONDS = 1.0  # between two looks for requests
 LOCK_SECONDS = 1.0  # `runner.status` tries the lock for an instant
-FOLLOWED_BY = {
-    "gold": "ranking_data",
-    "fresh_pairs": "arm",
-    "arm": "evaluation",
-}  # by kind: what goes on in the same process
+# By kind: what goes on in the same process.
+FOLLOWED_BY = {"gold": "ranking_data", "fresh_pairs": "arm", "arm": "evaluation"}
 GOOD = {"finished", "reused"}
 CAUSES: dict[Cause, str] = {
     "time_limit": "ended by its time limit",

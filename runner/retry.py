@@ -15,14 +15,8 @@ from runner.ledger.reader import read_json, read_status
 from runner.plan import Job
 
 DIVISOR = 4  # there is one retry, so it must help
-DIVISIBLE = {
-    "ranking_data",
-    "fresh_pairs",
-    "reward_model",
-    "base_evaluation",
-    "arm",
-    "evaluation",
-}  # kinds with passes to make smaller
+# Kinds with passes to make smaller.
+DIVISIBLE = {"ranking_data", "fresh_pairs", "reward_model", "base_evaluation", "arm", "evaluation"}
 
 
 def retry_smaller(job: Job, outcome: Outcome) -> str:

@@ -11,6 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from experiments.inputs.models import POLICY
 from experiments.records import Axes
 
 START = "start.json"  # in an arm's folder: the point that it started from, where that is not the base
@@ -21,6 +25,11 @@ def save(model: Any, arm_folder: Path, point: int, axes: Axes) -> None:
     folder = arm_folder / "adapters" / f"point_{point}"
     model.save_pretrained(folder, selected_adapters=["default"])
     (folder / "axes.json").write_text(json.dumps(asdict(axes)))
+
+
+def load(model: Any, weights: Path) -> None:
+    """Make kept weights those of a model's policy adapter."""
+    set_peft_model_state_dict(model, load_file(weights), adapter_name=POLICY)
 
 
 def load_axes(arm_folder: Path, point: int) -> Axes:

@@ -16,8 +16,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import set_peft_model_state_dict
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import TrainerCallback
@@ -150,7 +148,7 @@ def make_trainer(
         peft_config=lora_config(spec.model.lora),
     )
     if start is not None:
-        set_peft_model_state_dict(trainer.model, load_file(start), adapter_name="default")
+        checkpoints.load(trainer.model, start)
         trainer.train_dataset = _dataset(spec, _under_the_policy(spec, ranked, trainer), steps_done)
     return trainer
 

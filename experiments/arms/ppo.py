@@ -34,7 +34,6 @@ from experiments.errors import DivergedError
 from experiments.evaluation.scorers import GoldScorer
 from experiments.inputs.models import adapter_seed, decode, load_base, load_tokenizer, precision, reference, with_policy
 from experiments.meter import Meter
-from experiments.passes import smaller
 from experiments.records import Axes, Recorder
 from experiments.sampling.logprobs import ResponseLogprobs, response_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
@@ -151,7 +150,7 @@ class PPOTrainer:
             common_uniforms(self.seed, update, names, self.data.max_new_tokens),
             temperature=self.data.temperature,
             eos_id=self.tokenizer.eos_token_id,
-            rows_per_batch=smaller(len(prompts)),
+            rows_per_batch=len(prompts),
         )
         self.meter.prompts_seen += len(prompts)
         self.meter.tokens_generated += sum(len(response.token_ids) for response in responses)

@@ -14,15 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from peft import set_peft_model_state_dict
-from safetensors.torch import load_file
 
 from experiments.arms import checkpoints
 from experiments.evaluation.scorers import GoldScorer, vader_scores
 from experiments.inputs.models import decode, load_base, load_tokenizer, precision, with_policy
 from experiments.inputs.texts import Prompt, prompts
 from experiments.meter import Meter
-from experiments.passes import smaller
 from experiments.records import Axes, Recorder, SampleRow
 from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
@@ -108,8 +105,7 @@ def build_fresh(
     meter = Meter()
     tokenizer = load_tokenizer(spec.model, cache_dir)
     policy = with_policy(load_base(spec.model, cache_dir), spec.model.lora, seed=0)
-    weights = load_file(checkpoints.weights_file(start_folder, spec.start_point))
-    set_peft_model_state_dict(policy, weights, adapter_name="default")
+    checkpoints.load(policy, checkpoints.weights_file(start_folder, spec.start_point))
     drawn = _draw(spec, policy, tokenizer, gold_folder, spec.seed, "sample the checkpoint", recorder)
     drawn.frame["reference_logp"] = math.nan
     _keep(drawn, folder, meter, recorder, is_base=False)
@@ -137,7 +133,7 @@ def _draw(
         common_uniforms(seed, STREAM, names, data.max_new_tokens),
         temperature=data.temperature,
         eos_id=tokenizer.eos_token_id,
-        rows_per_batch=smaller(ROWS_PER_BATCH),
+        rows_per_batch=ROWS_PER_BATCH,
         on_batch=lambda done: recorder.progress(stage, done, len(rows), "responses"),
     )
     texts = [decode(tokenizer, response.token_ids) for response in responses]

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from peft import PeftModel, set_peft_model_state_dict
-from safetensors.torch import load_file
+from peft import PeftModel
 
 from experiments.arms import checkpoints
 from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.evaluation.embedder import SentenceEncoder
 from experiments.evaluation.scorers import GoldScorer, vader_scores
-from experiments.inputs.models import decode, load_base, load_tokenizer, precision, reference, with_policy
+from experiments.inputs.models import decode, load_base, load_tokenizer, reference, with_policy
 from experiments.inputs.texts import Prompt, prompts
 from experiments.meter import Meter
-from experiments.passes import smaller
 from experiments.records import SAMPLES_FILE, Axes, Recorder, SampleRow
 from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
@@ -48,7 +46,7 @@ class Evaluator:
 
     def load_adapter(self, weights: Path) -> None:
         """Make a kept adapter the policy. A fresh one, as after construction, is the base."""
-        set_peft_model_state_dict(self.policy, load_file(weights), adapter_name="default")
+        checkpoints.load(self.policy, weights)
 
     def evaluate(self, stream: int, recorder: Recorder, stage: str, is_base: bool = False) -> list[SampleRow]:
         """Sample every row with the common random numbers of `stream`, and score it.
@@ -64,16 +62,11 @@ class Evaluator:
             common_uniforms(self.spec.evaluation.seed, stream, names, data.max_new_tokens),
             temperature=data.temperature,
             eos_id=self.tokenizer.eos_token_id,
-            rows_per_batch=self._rows_per_batch(),
+            rows_per_batch=self.spec.evaluation.rows_per_batch,
             on_batch=lambda done: recorder.progress(stage, self.drawn + done, self.to_draw, "responses"),
         )
         self.drawn += len(self.rows)
         return self._rows(responses, stream, is_base)
-
-    def _rows_per_batch(self) -> int:
-        """As configured; want of memory can change it only where the samples do not depend on it."""
-        rows, dtype = self.spec.evaluation.rows_per_batch, self.policy.dtype
-        return smaller(rows) if dtype == precision(dtype) else rows
 
     def embed(self, point: int, rows: Sequence[SampleRow], recorder: Recorder) -> None:
         """Record what the responses alone mean, without their prompts, where an embedder was chosen."""

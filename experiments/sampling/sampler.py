@@ -17,6 +17,7 @@ from torch import Tensor
 
 from experiments.algorithms.token_logprobs import Head
 from experiments.inputs.models import language_head, precision
+from experiments.passes import smaller
 from experiments.sampling.decoders import Decoder, LlamaDecoder, make_decoder
 from experiments.seeding import numpy_generator
 
@@ -59,12 +60,14 @@ def sample(
         uniforms: [N, T]: one number per row and step; T is the length limit.
         temperature: divides the logits; there is no top-k or top-p.
         eos_id: ends a row; it belongs to the response.
-        rows_per_batch: rows decoded together, in the order given.
+        rows_per_batch: rows decoded together, in the order given; fewer after a want of memory, but in half precision,
+            where the company of a row can change its response.
         on_batch: called with the number of rows done.
     """
     responses: list[Response] = []
     uniforms = uniforms.to(model.device)
     decoder, head = make_decoder(model), language_head(model)
+    rows_per_batch = smaller(rows_per_batch) if model.dtype == precision(model.dtype) else rows_per_batch
     for start in range(0, len(prompt_ids), rows_per_batch):
         rows = slice(start, start + rows_per_batch)
         sampled = _Sampled.empty(uniforms[rows], precision(model.dtype))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import subprocess
 import time
 import uuid
@@ -43,7 +42,7 @@ LOST: dict[str, tuple[int | None, Cause]] = {
     "DEADLINE": (None, "time_limit"),
     "FAILED": (None, "no_word"),
     "NODE_FAIL": (None, "node_lost"),
-    "OUT_OF_MEMORY": (-signal.SIGKILL, "exited"),
+    "OUT_OF_MEMORY": (None, "out_of_memory"),
     "PREEMPTED": (None, "preempted"),
     "REVOKED": (None, "cancelled"),
     "TIMEOUT": (None, "time_limit"),
