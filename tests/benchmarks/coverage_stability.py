@@ -99,9 +99,8 @@ STYLE = {  # size of the mean move at each step, SD of responses
 }
 NUM_FEATURES = len(behaviour.FEATURES)
 NUM_SAMPLES = 2
-MOVE_NOISE = (
-    1.0  # SD over prompts of a feature's change, SD of responses: two samples at each end, most of them changed
-)
+# SD over prompts of a feature's change, SD of responses: two samples at each end, most of them changed
+MOVE_NOISE = 1.0
 REDUCTIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "mean step": lambda values: np.asarray(values.mean(axis=-1)),
     "largest step": lambda values: np.asarray(values.max(axis=-1)),

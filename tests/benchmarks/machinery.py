@@ -84,7 +84,7 @@ def plan(folder: Path) -> dict[str, Any]:
     """Seconds of each part of planning; at least `NUM_ARMS` arms, each with its own rate, of ten seeds."""
     from experiments.spec import RunSpec
     from runner.__main__ import compose
-    from runner.plan import Plan, check_folder, check_keys, make_plan
+    from runner.plan import Plan, check_folder, check_keys, check_texts, make_plan
 
     began = time.perf_counter()
     composed = compose(["+sweep=smoke", "tracker=none", "seed=range(0,10)", *_folders(folder)])
@@ -108,7 +108,7 @@ def plan(folder: Path) -> dict[str, Any]:
     runs = timed("validation", lambda: [RunSpec.model_validate(content) for content in contents])
     made: Plan = timed("jobs and fairness", lambda: make_plan(runs))
     timed("writing plan.json", made.write)
-    timed("checks", lambda: (check_folder(made), check_keys(made)))
+    timed("checks", lambda: (check_folder(made), check_keys(made), check_texts(made)))
     return {"compose_seconds_per_arm": per_arm, "seconds": seconds}
 
 
@@ -140,8 +140,11 @@ def sweep(folder: Path) -> dict[str, Any]:
     one_job = time.perf_counter() - one
     (arms[0].folder / "status.json").unlink()
     before, start = os.times(), time.perf_counter()
-    Walk(replace(whole, jobs=arms), LocalEngine([Slot("", 1)] * NUM_SLOTS, NUM_SLOTS), console, driver, job).run()
+    walk = Walk(replace(whole, jobs=arms), LocalEngine([Slot("", 1)] * NUM_SLOTS, NUM_SLOTS), console, driver, job)
+    walk.run()
     seconds, after = time.perf_counter() - start, os.times()
+    if bad := {label: result for label, result in walk.results.items() if result.state != "finished"}:
+        raise RuntimeError(f"jobs that did not sleep to their end make every figure too good: {bad}")
     return {
         "start_up_seconds": start_up,
         "one_job_seconds": one_job,

@@ -80,7 +80,9 @@ def arm_alone(folder: Path, name: str) -> Plan:
     return replace(plan, jobs=tuple(job for kind in kinds for job in plan.jobs if job.kind == kind))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits and tells the address space like this")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="needs Linux: the lack of memory is a limit on the address space, measured in /proc"
+)
 @pytest.mark.timeout(600)
 def test_a_real_lack_of_memory_changes_how_much_is_done_at_a_time_and_nothing_else(
     walked: Walked, monkeypatch: pytest.MonkeyPatch

@@ -6,8 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,16 @@ class Bench:
     def log(self, name: str) -> Path:
         return self.folder / name / "log.txt"
 
+    def run(self, engine: Engine, tasks: Sequence[Task]) -> dict[str, Outcome]:
+        """Start each in turn as soon as there is room, and wait for all."""
+        found: list[Outcome] = []
+        for task in tasks:
+            while not engine.can_take(task):
+                found += engine.poll()
+                time.sleep(0.05)
+            engine.start(task)
+        return {outcome.name: outcome for outcome in found} | self.drain(engine, len(tasks) - len(found))
+
     def drain(self, engine: Engine, number: int) -> dict[str, Outcome]:
         found: list[Outcome] = []
         _wait_until(lambda: found.extend(engine.poll()) or len(found) >= number, "not all tasks ended")
@@ -135,7 +147,8 @@ def environment() -> Iterator[None]:
 def ray_cluster(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Two nodes: one with two pretended GPUs, one without."""
     utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed (pip install '.[ray]')")
-    with pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as short, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", short)  # not pytest's folder: paths of sockets must be short
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path_factory.mktemp("ray") / "token"))
         head = {"num_cpus": 2, "num_gpus": 2, "_system_config": RAY_NOTICES_SOON, **RAY_MEMORY}
         cluster = utils.Cluster(initialize_head=True, head_node_args=head)
@@ -150,7 +163,7 @@ def slurm_cluster(environment: None, tmp_path_factory: pytest.TempPathFactory) -
     if missing := [program for program in SLURM_PROGRAMS if shutil.which(program) is None]:
         pytest.skip(f"Slurm is not installed (Debian: slurm-wlm, munge); missing: {', '.join(missing)}")
     if os.getuid() != 0:
-        pytest.skip("slurmd and munged are only tried as root")
+        pytest.skip("Slurm's daemons are started as root here: run the tests as root, in a container for example")
     pytest.importorskip("submitit", reason="submitit is not installed (pip install '.[slurm]')")
     folder = tmp_path_factory.mktemp("slurm")
     for name in ("state", "spool"):
@@ -158,7 +171,7 @@ def slurm_cluster(environment: None, tmp_path_factory: pytest.TempPathFactory) -
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))
     key.chmod(0o400)
-    port = 20_000 + os.getpid() % 20_000
+    port = 20_000 + 2 * (os.getpid() % 6_000)  # two of its own for each test worker, none that the system hands out
     (folder / "slurm.conf").write_text(SLURM_CONF.format(folder=folder, port=port, next_port=port + 1))
     devices = "".join(f"NodeName=localhost Name=gpu File=/dev/{name}\n" for name in ("null", "zero"))
     (folder / "gres.conf").write_text(devices)
@@ -176,6 +189,8 @@ def slurm_cluster(environment: None, tmp_path_factory: pytest.TempPathFactory) -
             yield folder
         finally:
             subprocess.run(["scancel", "--user=root"], check=False, capture_output=True)
+            with suppress(AssertionError):  # a step without its controller would stay for ever
+                _wait_until(lambda: not _slurm_says("squeue", "-h"), "jobs do not end", seconds=20)
             for process in reversed(processes):
                 process.terminate()
             for process in processes:
@@ -191,8 +206,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _slurm_is_idle() -> bool:
-    asked = subprocess.run(["sinfo", "-h", "-o", "%T"], check=False, capture_output=True, text=True)
-    return asked.stdout.strip() == "idle"
+    return _slurm_says("sinfo", "-h", "-o", "%T") == "idle"
+
+
+def _slurm_says(*command: str) -> str:
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture(scope="module", params=["local", "ray", "slurm"])

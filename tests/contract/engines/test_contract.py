@@ -29,15 +29,11 @@ def test_two_places_run_two_tasks_on_devices_of_their_own(bench: Any) -> None:
     meet = "pathlib.Path({mine!r}).touch(); wait({other!r})\n"
     files = [str(bench.folder / name) for name in ("a", "b")]
     texts = [meet.format(mine=mine, other=other) for mine, other in (files, files[::-1])] + [""]
-    outcomes = {}
-    for name, text in zip(("first", "second", "third"), texts, strict=True):
-        task = bench.task(name, code.format(meet=text))
-        while not engine.can_take(task):
-            outcomes |= {outcome.name: outcome for outcome in engine.poll()}
-        engine.start(task)
-    outcomes |= bench.drain(engine, 3 - len(outcomes))
+    names = ("first", "second", "third")
+    tasks = [bench.task(name, code.format(meet=text)) for name, text in zip(names, texts, strict=True)]
+    outcomes = bench.run(engine, tasks)
 
-    assert [outcomes[name].exit_code for name in ("first", "second", "third")] == [0, 0, 0]
+    assert [outcomes[name].exit_code for name in names] == [0, 0, 0]
     held: set[str] = set()
     for sign, device in ((line[0], line[1:]) for line in events.read_text().splitlines()):
         assert (sign == "+") == (device not in held), "two tasks on one device"
@@ -53,12 +49,7 @@ def test_a_bad_end_is_told_and_leaves_the_others_alone(bench: Any) -> None:
         bench.task("endless", "time.sleep(60)", time_limit_seconds=0.5),
         bench.task("fine", "time.sleep(1); say('done')"),
     ]
-    outcomes = {}
-    for task in tasks:
-        while not engine.can_take(task):
-            outcomes |= {outcome.name: outcome for outcome in engine.poll()}
-        engine.start(task)
-    outcomes |= bench.drain(engine, 4 - len(outcomes))
+    outcomes = bench.run(engine, tasks)
 
     assert {name: (outcome.exit_code, outcome.cause) for name, outcome in outcomes.items()} == {
         "victim": (-signal.SIGKILL, "exited"),
@@ -120,9 +111,11 @@ def test_driver_is_killed_and_the_sweep_goes_on(bench: Any, wait_until: Any) -> 
     with (bench.folder / "first.txt").open("wb") as output:
         driver = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     status = runs / "dpo" / "seed0" / "status.json"
-    wait_until(lambda: status.exists() or driver.poll() is not None, "dpo/seed0 does not start")
-    driver.kill()
-    driver.wait()
+    try:
+        wait_until(lambda: status.exists() or driver.poll() is not None, "dpo/seed0 does not start")
+    finally:
+        driver.kill()
+        driver.wait()
     trace = [json.loads(line) for line in (runs / "trace.jsonl").read_text().splitlines()]
     ended = {entry["label"] for entry in trace if entry["event"] == "end"}
     (runs / "go").touch()

@@ -36,7 +36,7 @@ def alpaca_eval() -> Path:
     """Real annotation files. They lie beside the checkout and are not part of it (their licence is non-commercial)."""
     folder = Path(__file__).parents[3].parent / "shared" / "data" / "alpaca_eval"
     if not folder.is_dir():
-        pytest.skip(f"real annotations are absent: {folder}")
+        pytest.skip(f"needs published AlpacaEval annotations in {folder}; their licence keeps them out of the project")
     return folder
 
 

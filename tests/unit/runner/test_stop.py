@@ -25,19 +25,22 @@ def states(plan: Plan) -> dict[str, str]:
     return {job.label: (read_status(job.folder) or {}).get("state", "") for job in plan.jobs}
 
 
-def stopped_while(plan: Plan, label: str, arguments: Sequence[str]) -> threading.Thread:
-    """Calls `runner.stop` as soon as a job runs, as another terminal would."""
+def once(plan: Plan, label: str, state: str, act: Callable[[], object]) -> threading.Thread:
+    """Does something as soon as a job is in this state, as another terminal would."""
 
-    def wait_and_stop() -> None:
-        folder = next(job.folder for job in plan.jobs if job.label == label)
+    def wait_and_act() -> None:
         deadline = time.monotonic() + 30
-        while (read_status(folder) or {}).get("state") != "running" and time.monotonic() < deadline:
+        while states(plan)[label] != state and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert stop.main([str(plan.folder), *arguments]) == 0
+        act()
 
-    thread = threading.Thread(target=wait_and_stop)
+    thread = threading.Thread(target=wait_and_act)
     thread.start()
     return thread
+
+
+def stopped_while(plan: Plan, label: str, arguments: Sequence[str]) -> threading.Thread:
+    return once(plan, label, "running", lambda: stop.main([str(plan.folder), *arguments]))
 
 
 @pytest.mark.parametrize("name", ["ppo", "ppo/seed0"])
@@ -85,12 +88,11 @@ def test_a_whole_sweep_is_stopped_starts_nothing_more_and_goes_on_later(
 def test_an_arm_that_waits_never_starts(planned: Planned, sweep_of: Callable[[Plan], Any]) -> None:
     plan = planned("engine.artifacts_in_one_process=false")
     sweep = sweep_of(plan)
-    thread = stopped_while(plan, "ranking_data", ["dpo"])
-    timer = threading.Timer(6.0, lambda: end(plan, "ranking_data"))
-    timer.start()
+    stopping = stopped_while(plan, "ranking_data", ["dpo"])
+    killing = once(plan, "dpo/seed0", "stopped", lambda: end(plan, "ranking_data"))
     code = sweep.run(ranking_data="sleep")
-    thread.join()
-    timer.cancel()
+    stopping.join()
+    killing.join()
 
     assert "dpo/seed0" not in sweep.started()
     assert states(plan)["dpo/seed0"] == "stopped"
@@ -128,16 +130,18 @@ def test_without_a_driver_the_job_itself_listens(planned: Planned, capsys: pytes
     deadline = time.monotonic() + 30
     while (read_status(job.folder) or {}).get("state") != "running" and time.monotonic() < deadline:
         time.sleep(0.05)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runner.ledger.signs.time.sleep", lambda seconds: None)  # the dead driver is on another machine
-        assert stop.main([str(plan.folder)]) == 0
 
-    assert "asked gold to end, which runs without a driver" in capsys.readouterr().out
+    def said() -> str:
+        with pytest.MonkeyPatch.context() as patch:  # no second look at the dead driver, which is on another machine
+            patch.setattr("runner.ledger.signs.time.sleep", lambda seconds: None)
+            assert stop.main([str(plan.folder)]) == 0
+        return capsys.readouterr().out
+
+    assert "asked gold to end, which runs without a driver" in said()
     assert process.wait(30) == 130
     status = read_status(job.folder) or {}
     assert (status["state"], status["error"]) == ("stopped", "on request")
-    assert stop.main([str(plan.folder)]) == 0
-    assert "nothing runs in" in capsys.readouterr().out
+    assert "nothing runs in" in said()
 
 
 def test_a_request_reaches_the_attempt_it_was_meant_for_and_no_later_one(tmp_path: Path) -> None:

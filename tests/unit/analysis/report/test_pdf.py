@@ -49,7 +49,7 @@ def test_pdf_has_pages_with_everything_on_them(make_sweep, capsys, tmp_path):
     assert str(made) in capsys.readouterr().out
     assert made.read_bytes() == pdf((sweep.folder / "report/report.html").read_text())  # the same bytes again
     if not PDFTOPPM or not PDFTOTEXT:
-        pytest.skip("pdftoppm and pdftotext (poppler) are not on PATH: the pages were not looked at")
+        pytest.skip("the pages were not looked at: pdftoppm and pdftotext are not on PATH (Debian: poppler-utils)")
     subprocess.run([PDFTOPPM, "-r", "40", "-png", made, tmp_path / "page"], check=True)
     pages = sorted(tmp_path.glob("page*.png"))
     assert len(pages) > 3

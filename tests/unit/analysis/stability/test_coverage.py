@@ -9,12 +9,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.stability import over_samples, over_time
-from analysis.stability.tolerance import probability_within
+from analysis.stability import over_samples, over_time, tolerance
 from analysis.statistics import Resamples
 
 NUM_SIMULATIONS = 300
-TOLERANCE = 0.25
 # evaluation prompts, points, SD of a prompt's noise at one point (base SD): a laptop's sweep, and two larger ones
 DESIGNS = ((64, 5, 0.9), (200, 10, 0.6), (512, 11, 0.5))
 CURVES = ("flat", "rising", "oscillating", "collapsing", "one dip", "rise and slide", "falling")
@@ -49,7 +47,8 @@ def covers(estimate, true: float) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CURVES)
 @pytest.mark.parametrize(("num_prompts", "num_points", "noise"), DESIGNS)
-def test_intervals_along_training_cover(name, num_prompts, num_points, noise):
+def test_intervals_along_training_cover(name, num_prompts, num_points, noise, synthetic):
+    rules = tolerance.StabilityRules(**synthetic.RULES["stability"])
     rng, true = np.random.default_rng(1), curve(name, num_points)
     tail = over_time.tail_size(num_points - 1, TAIL)
     truth = {
@@ -57,7 +56,7 @@ def test_intervals_along_training_cover(name, num_prompts, num_points, noise):
         "worst_step": -over_time.upper_tail_mean(-np.diff(true), tail),
         "spread": np.diff(true).std(ddof=1),
     }
-    hits, replies = {key: 0 for key in truth}, {"yes": 0, "no": 0}
+    hits, replies = {key: 0 for key in truth}, {"yes": 0, "no": 0, "inconclusive": 0}
     for _ in range(NUM_SIMULATIONS):
         resamples = Resamples.draw(rng, num_prompts, 1, 500)
         found = over_time.assess(scores(true, num_prompts, noise, rng)[None], resamples, TAIL)
@@ -68,9 +67,8 @@ def test_intervals_along_training_cover(name, num_prompts, num_points, noise):
         }
         for key, number in numbers.items():
             hits[key] += covers(number, float(truth[key]))
-        probability = probability_within(found.drawdown_draws, TOLERANCE)
-        replies["yes"] += probability >= 0.9
-        replies["no"] += probability <= 0.2 and found.drawdown.low > 0
+        probability = tolerance.probability_within(found.drawdown_draws, rules.max_drawdown)
+        replies[tolerance.reply(probability, found.drawdown, rules)] += 1
     share = {key: 100 * count / NUM_SIMULATIONS for key, count in (hits | replies).items()}
     print(
         f"\n| {name} | {num_prompts} × {num_points} | {truth['drawdown']:.2f} | {share['drawdown']:.0f} | "

@@ -23,7 +23,8 @@ def test_an_engine_that_is_not_installed_says_how(
 
 @pytest.mark.parametrize("kind", ["ray", "slurm"])
 def test_a_plan_needs_no_cluster(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("ray" if kind == "ray" else "submitit")
+    library = "ray" if kind == "ray" else "submitit"
+    pytest.importorskip(library, reason=f"{library} is not installed (pip install '.[{kind}]')")
 
     assert main(["+sweep=smoke", f"runs_dir={tmp_path}", f"engine={kind}", "--plan"]) == 0
     assert "at most 64 jobs at a time on" in capsys.readouterr().out
@@ -45,7 +46,6 @@ def test_reasons(outcome: Outcome, status: dict[str, str], reason: str) -> None:
 
 
 def test_every_cause_has_words() -> None:
-
     words = [failure_reason(Outcome("job", None, cause), {}) for cause in get_args(Cause) if cause != "exited"]
 
     assert len(set(words)) == len(words)

@@ -1,6 +1,6 @@
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -192,10 +192,18 @@ def test_embeddings_come_back_as_half_floats_with_their_sample(recorder: LedgerR
     ]
 
 
-def test_durations_do_not_depend_on_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.ledger.writer.time.monotonic", lambda: 1000.0)
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the seconds that time.monotonic tells."""
+    return lambda seconds: monkeypatch.setattr("runner.ledger.writer.time.monotonic", lambda: seconds)
+
+
+def test_durations_do_not_depend_on_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: Callable[[float], None]
+) -> None:
+    at(1000.0)
     status = StatusFile(tmp_path, "abc")
-    monkeypatch.setattr("runner.ledger.writer.time.monotonic", lambda: 1012.5)
+    at(1012.5)
     monkeypatch.setattr("runner.ledger.writer.timestamp", lambda: "1970-01-01T00:00:00.000+00:00")
     status.finish({})
 
@@ -221,15 +229,13 @@ def test_the_end_of_a_job_that_never_began_replaces_another_specifications(tmp_p
 
 
 def test_what_goes_on_is_counted_from_its_beginning_and_what_begins_anew_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, at: Callable[[float], None]
 ) -> None:
-    moment = 100.0
-    monkeypatch.setattr("runner.ledger.writer.time.monotonic", lambda: moment)
+    at(100.0)
     status = StatusFile(tmp_path, "abc")
 
     def after(seconds: float, stage: str, done: int, total: int) -> tuple[object, object]:
-        nonlocal moment
-        moment = 100.0 + seconds
+        at(100.0 + seconds)
         status.progress(stage, done, total, "responses")
         status.heartbeat()
         written = read_status(tmp_path) or {}
@@ -243,17 +249,16 @@ def test_what_goes_on_is_counted_from_its_beginning_and_what_begins_anew_is_not(
 
 
 def test_heartbeats_move_a_status_that_says_nothing_and_end_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, at: Callable[[float], None]
 ) -> None:
-    moment = 0.0
-    monkeypatch.setattr("runner.ledger.writer.time.monotonic", lambda: moment)
+    at(0.0)
     status = StatusFile(tmp_path, "abc")
-    moment = 60.0
+    at(60.0)
     status.heartbeat()
     assert (read_status(tmp_path) or {})["seconds"] == 60.0
 
     status.end("failed", "no luck")
-    moment = 120.0
+    at(120.0)
     status.heartbeat()
     written = read_status(tmp_path) or {}
     assert (written["state"], written["seconds"]) == ("failed", 60.0)
