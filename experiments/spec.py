@@ -373,6 +373,10 @@ class RunSpec(Strict):
     name: Name = Field(description="of the sweep, and of its folder under runs_dir")
     runs_dir: str = Field(min_length=1)
     cache_dir: str = Field(min_length=1, description="converted models and shared artifacts, reused by later sweeps")
+    keep_adapters: Literal["all", "final"] = Field(
+        description="'all': those of every evaluation point; 'final': once an arm is evaluated, the last one and those "
+        "that other arms start from. Changes no result, and nothing is trained again for it"
+    )
     seed: int = Field(ge=0, description="of the arm: adapter, data order, rollouts")
     model: Model
     data: Data
