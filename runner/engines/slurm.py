@@ -9,10 +9,12 @@ from its last checkpoint. Jobs outlive a killed runner; the next one takes over 
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import subprocess
 import time
 import uuid
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from experiments import spec
 from experiments.errors import InputError
-from runner.engines import Cause, Outcome, Task
+from runner.engines import GIB, Cause, Outcome, Task
 from runner.engines.slurm_job import SlurmJob, read_outcome
 from runner.ledger.files import write_json
 from runner.ledger.reader import read_json
@@ -33,6 +35,7 @@ ANSWER_SECONDS = 60.0  # that one question to the controller may take
 STOP_SECONDS = 60.0  # that cancelled jobs may take to leave the queue
 NOTICE_SECONDS = 90  # before the end of an allocation, for the task to end and the job to be requeued
 LATE_SECONDS = 20.0  # by which a file may show up here after its job has left the queue: network shares cache listings
+SPARE, SPARE_BYTES = 1.25, 2**29  # Slurm may kill at its limit: for chance, and for the process around the task
 HELD = "launch failed requeued held"  # Slurm waits for an administrator
 # How a job can have left the queue without having said how it ended. Every other state still has a future.
 LOST: dict[str, tuple[int | None, Cause]] = {
@@ -88,11 +91,13 @@ class SlurmEngine:
 
     def open(self) -> None:
         """Make sure that Slurm's programs are here, and that it would take such a job."""
+        its = self._settings
         if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
             raise InputError(
                 f"engine=slurm: {', '.join(missing)} not found; start the sweep where Slurm's programs are"
             )
-        flags = [f"--{key.replace('_', '-')}={value}" for key, value in self._share().items()]
+        share = self._share(its.memory_gib_per_job or its.memory_gib_at_first)
+        flags = [f"--{key.replace('_', '-')}={value}" for key, value in share.items()]
         try:
             _ask("sbatch", "--test-only", *flags, "--wrap=true")
             self._found = {number for number, entry in _read_queue().items() if entry.state not in LOST}
@@ -146,13 +151,20 @@ class SlurmEngine:
                 time.sleep(1)
 
     # ------------------------------------------------------------------------------------------------------ submitting
-    def _share(self) -> dict[str, Any]:
+    def _memory_gib(self, task: Task) -> int:
+        """As set; as measured (not done beside a GPU), with something to spare; else as for a first job of its kind."""
+        its = self._settings
+        if its.memory_gib_per_job is None and task.needed_bytes and not its.gpus_per_job:
+            return math.ceil((task.needed_bytes * SPARE + SPARE_BYTES) / GIB)
+        return its.memory_gib_per_job or its.memory_gib_at_first
+
+    def _share(self, memory_gib: int) -> dict[str, Any]:
         """What each job asks for, in sbatch's words."""
         its = self._settings
         share = {
             "time": its.allocation_minutes,
             "cpus_per_task": its.cpus_per_job,
-            "mem": f"{its.memory_gib_per_job}G",
+            "mem": f"{memory_gib}G",
             "gpus_per_node": its.gpus_per_job or None,
             "partition": its.partition,
             "account": its.account,
@@ -161,12 +173,20 @@ class SlurmEngine:
         return {key: value for key, value in share.items() if value is not None}
 
     def _submit(self) -> list[Outcome]:
-        """Everything that waits, as one array. Returns the tasks that Slurm refused."""
+        """Everything that waits, as one array for each size of memory. Returns the tasks that Slurm refused."""
+        arrays: dict[int, list[Task]] = defaultdict(list)
+        for task in self._waiting:
+            arrays[self._memory_gib(task)].append(task)
+        return [outcome for memory, tasks in arrays.items() for outcome in self._submit_array(tasks, memory)]
+
+    def _submit_array(self, tasks: list[Task], memory_gib: int) -> list[Outcome]:
         executor = submitit.SlurmExecutor(self._folder, max_num_timeout=self._settings.max_restarts)
         executor.update_parameters(
-            job_name=self._folder.parent.name, signal_delay_s=NOTICE_SECONDS, stderr_to_stdout=True, **self._share()
+            job_name=self._folder.parent.name,
+            signal_delay_s=NOTICE_SECONDS,
+            stderr_to_stdout=True,
+            **self._share(memory_gib),
         )
-        tasks = self._waiting
         outcomes = [self._folder / f"{uuid.uuid4().hex}.json" for _ in tasks]
         its = self._settings
         try:
@@ -178,14 +198,18 @@ class SlurmEngine:
         except (FailedJobError, FailedSubmissionError) as error:
             with contextlib.suppress(OSError, subprocess.SubprocessError):
                 _read_queue()
-                self._waiting = []
-                return [Outcome(task.name, None, "not_started", _what_it_said(error)) for task in tasks]
+                self._no_longer_waiting(tasks)
+                said = f"{_what_it_said(error)} (asked for {memory_gib} GiB of memory)"
+                return [Outcome(task.name, None, "not_started", said) for task in tasks]
             return []  # the controller does not answer: the tasks go on waiting
-        self._waiting = []
+        self._no_longer_waiting(tasks)
         for task, job, outcome in zip(tasks, submitted, outcomes, strict=True):
             self._jobs[task.name] = _Job(job.job_id, outcome)
             write_json(self._folder / f"job_{job.job_id}.json", {"command": task.command, "outcome": outcome.name})
         return []
+
+    def _no_longer_waiting(self, tasks: list[Task]) -> None:
+        self._waiting = [task for task in self._waiting if task not in tasks]
 
     def _left_behind(self, task: Task) -> _Job | None:
         """A job in the queue that does all of the task's work, perhaps with more before it that has finished."""
