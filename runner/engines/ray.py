@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from experiments import spec
@@ -192,6 +192,8 @@ def _outcome(name: str, reference: ray.ObjectRef[Outcome]) -> Outcome:
         return Outcome(name, None, "cancelled")
     except RayTaskError as error:
         return Outcome(name, None, "not_started", _last_line(error))
+    except OutOfMemoryError as error:  # its node was short of memory, and Ray killed the worker
+        return Outcome(name, None, "out_of_memory", _first_line(error))
     except RayError as error:
         return Outcome(name, None, "node_lost", f"{type(error).__name__}: {_first_line(error)}")
 

@@ -184,11 +184,15 @@ def test_memory_that_no_node_has_is_told_with_what_was_asked_for(bench: Any) -> 
 
 
 def test_controller_that_does_not_answer_is_no_news(bench: Any, patient: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of a job that was in the queue before, nor of one that was never seen there."""
     with monkeypatch.context() as patch:
-        patch.setattr("runner.engines.slurm.QUEUE", ("false",))
-        assert patient.poll() == []
+        patch.setattr("runner.engines.slurm_queue.QUEUE", ("false",))
+        patch.setattr("runner.engines.slurm.LATE_SECONDS", 0.0)
+        patient.start(bench.task("new", f"say('started'); wait({str(bench.folder / 'go')!r})"))
+        bench.wait_for_log(patient, "new", "started\n")
 
-    assert finishes(bench, patient)
+    (bench.folder / "go").touch()
+    assert [outcome.exit_code for outcome in bench.drain(patient, 2).values()] == [0, 0]
 
 
 @pytest.mark.parametrize(
