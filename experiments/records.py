@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SAMPLES_FILE = "samples/point_{point}.parquet"  # in an evaluation's folder: what the ledger makes of `samples`
+ADAPTER_FOLDER = "adapters/point_{point}"  # in an arm's folder
 RESUME_FOLDER = "resume"  # in a job's folder: what it goes on from; while it is there, earlier rows and files count
 
 

@@ -146,6 +146,9 @@ class ClusterEngine(EngineSettings):
         ge=0, description="times that a job goes on elsewhere after its node was lost or taken away"
     )
     cpus_per_job: int = Field(ge=1, description="and threads")
+    memory_gib_per_job: int | None = Field(
+        ge=1, description="main memory asked for each job; null: what earlier jobs of its kind have shown to be needed"
+    )
 
 
 class RayEngine(ClusterEngine):
@@ -166,7 +169,9 @@ class SlurmEngine(ClusterEngine):
     partition: str | None = Field(description="null means the cluster's default")
     account: str | None = Field(description="null means yours by default")
     qos: str | None = Field(description="quality of service; null means yours by default")
-    memory_gib_per_job: int = Field(ge=1)
+    memory_gib_at_first: int = Field(
+        ge=1, description="asked for a job whose kind has not been measured yet, where memory_gib_per_job is null"
+    )
     allocation_minutes: int = Field(ge=1, description="asked of Slurm; a job that needs longer is requeued and goes on")
     poll_seconds: float = Field(gt=0, description="between two looks at the queue")
 
@@ -373,6 +378,10 @@ class RunSpec(Strict):
     name: Name = Field(description="of the sweep, and of its folder under runs_dir")
     runs_dir: str = Field(min_length=1)
     cache_dir: str = Field(min_length=1, description="converted models and shared artifacts, reused by later sweeps")
+    keep_adapters: Literal["all", "final"] = Field(
+        description="'all': those of every evaluation point; 'final': once an arm is evaluated, the last one and those "
+        "that other arms start from. Changes no result, and nothing is trained again for it"
+    )
     seed: int = Field(ge=0, description="of the arm: adapter, data order, rollouts")
     model: Model
     data: Data

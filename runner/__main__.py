@@ -29,6 +29,7 @@ from runner.engines import make_engine
 from runner.execute import BAD_INPUT, INTERRUPTED, OK, execute
 from runner.plan import check_folder, check_keys, check_texts, make_plan
 from runner.problems import Problem, listing, siblings, unknown, validation_problems
+from runner.retention import check_starts
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -42,6 +43,7 @@ def main(arguments: list[str]) -> int:
             return OK  # Hydra answered by itself: --help, --cfg job
         plan = make_plan(runs)
         check_folder(plan)
+        check_starts(plan)
         engine = make_engine(plan.engine, plan.folder)
         if "--plan" in arguments:
             show_plan(plan, engine.describe(), display)

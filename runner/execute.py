@@ -26,6 +26,7 @@ from runner.ledger.reader import (
     newest_report,
     read_json,
     read_status,
+    removed_points,
 )
 from runner.ledger.requests import (
     Request,
@@ -38,6 +39,7 @@ from runner.ledger.requests import (
 from runner.ledger.writer import record_end
 from runner.memory import learn, needed_bytes
 from runner.plan import COMPARING, SHARED, Job, Plan, with_needs
+from runner.retention import Retention
 from runner.retry import DIVISOR, read_retry, retry_smaller
 from runner.watch import Watch, records
 
@@ -150,6 +152,7 @@ class Walk:
         self._time_limit = None if minutes is None else 60 * minutes
         self._engine = engine
         self._display = display
+        self._retention = Retention(plan.jobs, plan.runs[0].keep_adapters)
         self._command = tuple(command)
         self._running: dict[str, tuple[Job, ...]] = {}
         self._watch = Watch(display, driver)
@@ -175,7 +178,7 @@ class Walk:
     def _reuse(self) -> None:
         """Recognise what an earlier run has finished."""
         for job in self._jobs.values():
-            if is_finished(job.folder, job.identity) and not (job.kind == "report" and self._is_torn(job)):
+            if is_finished(job.folder, job.identity) and not self._must_be_repeated(job):
                 _mend_specification(job)
                 share(job)
                 self.results[job.label] = Result("reused", seconds=_seconds(job.folder))
@@ -184,6 +187,37 @@ class Walk:
                 self._display.event(job.label, f"had finished, but is damaged and done again: {what}")
         if self.results:
             self._display.say(f"finished before, and taken as it is: {', '.join(self.results)}")
+        self._say_what_is_gone()
+        self._prune()
+
+    def _must_be_repeated(self, job: Job) -> bool:
+        """Whether a finished job is of no use: a report that cannot be read, an arm that can no longer be evaluated."""
+        if job.kind == "arm" and self._retention.lacks_adapters(job):
+            why = "its evaluation has to be made again, and keep_adapters=final has removed adapters that it reads"
+            record_end(job.folder, job.identity, "interrupted", why)
+            self._display.event(job.label, f"had finished, but is trained again: {why}")
+            return True
+        return job.kind == "report" and self._is_torn(job)
+
+    def _say_what_is_gone(self) -> None:
+        """Who asks for all adapters must not believe to have them."""
+        arms = [job for job in self._jobs.values() if job.kind == "arm" and job.label in self.results]
+        gone = {job.label: sorted(removed_points(job.folder)) for job in arms} if self._retention.keep == "all" else {}
+        lines = [f"{label} (points {', '.join(map(str, points))})" for label, points in gone.items() if points]
+        if lines:
+            self._display.say(
+                "keep_adapters=all, but an earlier keep_adapters=final has removed adapters, and nothing is trained "
+                f"again for them: {'; '.join(lines)}"
+            )
+
+    def _prune(self, touching: Job | None = None) -> None:
+        """Remove the adapters that nobody needs now. A disk that refuses costs room and nothing else."""
+        good = {label for label, result in self.results.items() if result.state in GOOD}
+        try:
+            for label, points in self._retention.prune(good, touching).items():
+                self._display.event(label, f"keeps no adapters of the points {', '.join(map(str, points))} any more")
+        except OSError as error:
+            self._display.event(touching.label if touching else "sweep", f"adapters could not be removed: {error}")
 
     def _is_torn(self, report: Job) -> bool:
         try:
@@ -301,6 +335,7 @@ class Walk:
         note = f"with {SMALLER}, after it had run out of memory" if read_retry(job.folder, job.identity) else ""
         self.results[job.label] = Result("finished", note, _seconds(job.folder))
         self._display.event(job.label, f"finished {note}".strip())
+        self._prune(job)
 
     def _give_up(self, job: Job, state: str, reason: str) -> None:
         """Keep why a job has no result, also in the sweep's own folders: a killed job could not say so itself."""

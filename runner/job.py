@@ -30,7 +30,7 @@ from runner.engines import PARENT_VARIABLE
 from runner.jobfile import JobFile, read_job_file
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.integrity import fingerprints
-from runner.ledger.provenance import provenance
+from runner.ledger.provenance import PROVENANCE, earlier_starts, provenance
 from runner.ledger.reader import PREFERENCES, is_finished, newest_report, read_json, read_metrics
 from runner.ledger.requests import is_asked_to_end
 from runner.ledger.writer import LedgerRecorder, StatusFile, TornLedgerError
@@ -120,7 +120,8 @@ def check_needs(job: JobFile) -> None:
 def _attempt(job: JobFile, folder: Path, can_go_on: bool = True) -> int:
     """One attempt: its beginning, its work and its end are all in the ledger. ``can_go_on``: from a checkpoint."""
     print(f"--- {timestamp()} {job.label} starts, process {os.getpid()}", flush=True)
-    _clear(folder, can_go_on=can_go_on and _is_readable(folder))
+    goes_on = not _clear(folder, can_go_on=can_go_on and _is_readable(folder))
+    earlier = earlier_starts(folder) if goes_on else []
     retry = read_retry(folder, job.identity) or {}
     status = StatusFile(folder, job.identity, retry.get("pass_divisor", 1))
     tracker = Tracker()
@@ -133,7 +134,7 @@ def _attempt(job: JobFile, folder: Path, can_go_on: bool = True) -> int:
             "needs": {role: need.identity for role, need in job.needs.items()},
             "retry": {key: retry[key] for key in ("pass_divisor", "because", "time") if key in retry} or None,
         }
-        write_json(folder / "provenance.json", origin | hashes)
+        write_json(folder / PROVENANCE, {"time": timestamp()} | origin | hashes | {"earlier_starts": earlier})
         tracker = make_tracker(job, folder, (origin["git"] or {}).get("commit"))
         with _alive(folder, status), passes.divided(retry.get("pass_divisor", 1)):
             _work(job, folder, LedgerRecorder(folder, status, tracker), tracker)
@@ -204,16 +205,17 @@ def _is_readable(folder: Path) -> bool:
     return True
 
 
-def _clear(folder: Path, can_go_on: bool) -> None:
-    """Remove what a half-finished attempt left, unless there is a checkpoint to go on from."""
+def _clear(folder: Path, can_go_on: bool) -> bool:
+    """Remove what a half-finished attempt left, unless there is a checkpoint to go on from. Whether it was removed."""
     checkpoints = list(folder.glob(f"*{RESUME_FOLDER}*"))
     if checkpoints and can_go_on:
-        return
+        return False
     for path in [*checkpoints, *(folder / name for name in LEFTOVERS)]:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+    return True
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ ORDER = (
 COMPARING = {"judgement", "report"}  # take those arms that there are, and are made again when others join
 SETTINGS = ("model", "data", "reward_model", "evaluation", "budget")
 RESERVED = {"base", "shared", "report", "judges"}
-ONE_PER_SWEEP = ("name", "runs_dir", "cache_dir", "engine", "tracker", "judge", "rules")
+ONE_PER_SWEEP = ("name", "runs_dir", "cache_dir", "keep_adapters", "engine", "tracker", "judge", "rules")
 SCHEMA = 2  # of plan.json
 
 

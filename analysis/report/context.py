@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.conditions import start_of
 from analysis.ledger import Ledger, LedgerError
 from analysis.statistics import CONFIDENCE_LEVEL
+from runner.ledger.provenance import OF_A_START
 
 COSTS = {
     "wall_seconds": "seconds",
@@ -185,10 +186,16 @@ def base_model(settings: Mapping[str, Any]) -> str:
 
 
 def provenance(ledger: Ledger) -> dict[str, Any]:
-    """What was the same for all jobs, what differed, the inputs' hashes, and the caveats that follow."""
-    jobs = {label: dict(_leaves(record)) for label, record in ledger.provenance.items() if record}
+    """What was the same for all jobs, what differed, the inputs' hashes, and the caveats that follow.
+
+    A job that was resumed appears once more for each earlier start that ran on something else.
+    """
+    jobs = {label: _facts(record) for label, record in ledger.provenance.items() if record}
     keys = list(dict.fromkeys(key for record in jobs.values() for key in record))
     values = {key: {label: record.get(key) for label, record in jobs.items()} for key in keys}
+    for label in jobs:
+        for number, start, changed in _other_starts(ledger, label):
+            values.update({key: values[key] | {f"{label}, start {number}": start.get(key)} for key in changed})
     same = {
         key: next(iter(by_job.values()))
         for key, by_job in values.items()
@@ -202,6 +209,22 @@ def provenance(ledger: Ledger) -> dict[str, Any]:
         "different": {key: by_job for key, by_job in values.items() if key not in same},
         "caveats": list(_caveats(values, ledger)),
     }
+
+
+def _facts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a job's last start recorded, by dotted name; when it was is no property of the result."""
+    return dict(_leaves({key: value for key, value in record.items() if key not in {"time", "earlier_starts"}}))
+
+
+def _other_starts(ledger: Ledger, label: str) -> Iterator[tuple[int, dict[str, Any], list[str]]]:
+    """Earlier starts of a job that ran on something else than the last: number, facts, and which of them differ."""
+    record = ledger.provenance[label]
+    last = {key: value for key, value in _facts(record).items() if key.partition(".")[0] in OF_A_START}
+    for number, start in enumerate(record.get("earlier_starts", []), start=1):
+        facts = _facts(start)
+        changed = [key for key, value in last.items() if facts.get(key) != value]
+        if changed:
+            yield number, facts, changed
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -218,6 +241,10 @@ def _caveats(values: Mapping[str, Mapping[str, Any]], ledger: Ledger) -> Iterato
             yield "The jobs were run from different git commits; see provenance."
         if key.endswith("dirty") and any(value is True for value in by_job.values()):
             yield "The code had uncommitted changes when some jobs ran, so the commit alone does not reproduce them."
+    for label in (label for label, record in ledger.provenance.items() if record):
+        changed = dict.fromkeys(key for _, _, keys in _other_starts(ledger, label) for key in keys)
+        if changed:
+            yield f"{label} was resumed on something else than it had begun on ({', '.join(changed)}); see provenance."
     unexplained = [label for label in ledger.specs if not ledger.provenance.get(label)]
     if unexplained:
         yield f"No provenance was recorded for {', '.join(unexplained)}."

@@ -15,14 +15,14 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from experiments.inputs.models import POLICY
-from experiments.records import Axes
+from experiments.records import ADAPTER_FOLDER, Axes
 
 START = "start.json"  # in an arm's folder: the point that it started from, where that is not the base
 
 
 def save(model: Any, arm_folder: Path, point: int, axes: Axes) -> None:
     """Write one adapter in PEFT's format, and beside it what had been spent when it was written."""
-    folder = arm_folder / "adapters" / f"point_{point}"
+    folder = arm_folder / ADAPTER_FOLDER.format(point=point)
     model.save_pretrained(folder, selected_adapters=["default"])
     (folder / "axes.json").write_text(json.dumps(asdict(axes)))
 
@@ -34,13 +34,13 @@ def load(model: Any, weights: Path) -> None:
 
 def load_axes(arm_folder: Path, point: int) -> Axes:
     """What the arm had spent at `point`."""
-    return Axes(**json.loads((arm_folder / "adapters" / f"point_{point}" / "axes.json").read_text()))
+    return Axes(**json.loads((arm_folder / ADAPTER_FOLDER.format(point=point) / "axes.json").read_text()))
 
 
 def inherit(arm_folder: Path, start_folder: Path, point: int) -> Axes:
     """Make the first `point` points of another arm those of this one; returns what had been spent there."""
     for number in range(1, point + 1):
-        name = f"adapters/point_{number}"
+        name = ADAPTER_FOLDER.format(point=number)
         shutil.copytree(start_folder / name, arm_folder / name, dirs_exist_ok=True)
     (arm_folder / START).write_text(json.dumps({"point": point}))
     return load_axes(start_folder, point)
@@ -59,4 +59,4 @@ def points(arm_folder: Path) -> list[int]:
 
 def weights_file(arm_folder: Path, point: int) -> Path:
     """The adapter's weights at `point`."""
-    return arm_folder / "adapters" / f"point_{point}" / "adapter_model.safetensors"
+    return arm_folder / ADAPTER_FOLDER.format(point=point) / "adapter_model.safetensors"

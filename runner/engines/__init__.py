@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from experiments import spec
 from experiments.errors import InputError
 
+GIB = 2**30
 PARENT_VARIABLE = "RUNNER_PARENT_PID"  # set for a process that must not outlive the one that started it
 Cause = Literal[
     "exited", "time_limit", "cancelled", "node_lost", "preempted", "not_started", "no_word", "out_of_memory"

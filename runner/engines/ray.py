@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from experiments import spec
 from experiments.errors import InputError
-from runner.engines import Outcome, Task
+from runner.engines import GIB, Outcome, Task
 from runner.engines.process import GRACE_SECONDS, Process, slot_environment
 
 OBJECT_STORE_BYTES = 80 * 2**20  # of a cluster that we start; only small messages pass through it
@@ -71,6 +71,7 @@ class RayEngine:
             name=task.name,
             num_cpus=self._settings.cpus_per_job,
             num_gpus=self._settings.gpus_per_job,
+            memory=self._memory(task) or None,
             max_retries=self._settings.max_restarts,
         )
         environment = {key: value for key, value in os.environ.items() if not key.startswith(OF_THE_MACHINE)}
@@ -110,12 +111,26 @@ class RayEngine:
         self._running.clear()
         ray.shutdown()
 
+    def _memory(self, task: Task) -> int:
+        """To reserve, bytes: as set, or as measured, which is not done beside a GPU.
+
+        A task that wants more than any node has would wait for ever, so it gets all that the largest has.
+        """
+        its = self._settings
+        asked = its.memory_gib_per_job * GIB if its.memory_gib_per_job else 0 if its.gpus_per_job else task.needed_bytes
+        return min(asked, max((int(node["Resources"].get("memory", 0)) for node in self._nodes()), default=0))
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        """Those with room for a job."""
+        return [node for node in ray.nodes() if node["Alive"] and self._fits(node["Resources"])]
+
     def _check_nodes(self) -> None:
-        nodes = [node for node in ray.nodes() if node["Alive"] and self._fits(node["Resources"])]
+        nodes, its = self._nodes(), self._settings
         if not nodes:
             raise InputError(
                 "no node of the Ray cluster has room for a job with "
-                f"engine.cpus_per_job={self._settings.cpus_per_job} engine.gpus_per_job={self._settings.gpus_per_job:g}"
+                f"engine.cpus_per_job={its.cpus_per_job} engine.gpus_per_job={its.gpus_per_job:g} "
+                f"engine.memory_gib_per_job={its.memory_gib_per_job or 'null'}"
             )
         nonce = self._folder / f".ray_{uuid.uuid4().hex}"
         nonce.touch()
@@ -131,7 +146,8 @@ class RayEngine:
 
     def _fits(self, resources: Mapping[str, float]) -> bool:
         its = self._settings
-        return resources.get("CPU", 0) >= its.cpus_per_job and resources.get("GPU", 0) >= its.gpus_per_job
+        share = {"CPU": its.cpus_per_job, "GPU": its.gpus_per_job, "memory": (its.memory_gib_per_job or 0) * GIB}
+        return all(resources.get(name, 0) >= amount for name, amount in share.items())
 
 
 def work(task: Task, environment: Mapping[str, str], folder: str, threads: int) -> Outcome:
@@ -176,6 +192,8 @@ def _outcome(name: str, reference: ray.ObjectRef[Outcome]) -> Outcome:
         return Outcome(name, None, "cancelled")
     except RayTaskError as error:
         return Outcome(name, None, "not_started", _last_line(error))
+    except OutOfMemoryError as error:  # its node was short of memory, and Ray killed the worker
+        return Outcome(name, None, "out_of_memory", _first_line(error))
     except RayError as error:
         return Outcome(name, None, "node_lost", f"{type(error).__name__}: {_first_line(error)}")
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.errors import InputError
+from runner.engines import GIB
 
 FOLDER_VARIABLE = "RUNNER_DEVICE_LOCKS"
 DEFAULT_FOLDER = "/tmp/ppo-dpo-runner-devices"  # noqa: S108  for all users of the machine; nothing is ever read from it
-GIB = 2**30
 
 FreeBytes = Callable[[str], int | None]  # of a device by its key ("" is main memory); None where nobody knows
 

@@ -9,10 +9,12 @@ from its last checkpoint. Jobs outlive a killed runner; the next one takes over 
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import subprocess
 import time
 import uuid
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,32 +24,17 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from experiments import spec
 from experiments.errors import InputError
-from runner.engines import Cause, Outcome, Task
+from runner.engines import GIB, Outcome, Task
 from runner.engines.slurm_job import SlurmJob, read_outcome
+from runner.engines.slurm_queue import HELD, LOST, UNLISTED, Entry, ask, cancel_jobs, read_queue
 from runner.ledger.files import write_json
 from runner.ledger.reader import read_json
 
 PROGRAMS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
-QUEUE = ("squeue", "--me", "--array", "--noheader", "--states=all", "--format=%i|%T|%r")
-ANSWER_SECONDS = 60.0  # that one question to the controller may take
 STOP_SECONDS = 60.0  # that cancelled jobs may take to leave the queue
 NOTICE_SECONDS = 90  # before the end of an allocation, for the task to end and the job to be requeued
 LATE_SECONDS = 20.0  # by which a file may show up here after its job has left the queue: network shares cache listings
-HELD = "launch failed requeued held"  # Slurm waits for an administrator
-# How a job can have left the queue without having said how it ended. Every other state still has a future.
-LOST: dict[str, tuple[int | None, Cause]] = {
-    "BOOT_FAIL": (None, "node_lost"),
-    "CANCELLED": (None, "cancelled"),
-    "COMPLETED": (None, "no_word"),
-    "DEADLINE": (None, "time_limit"),
-    "FAILED": (None, "no_word"),
-    "NODE_FAIL": (None, "node_lost"),
-    "OUT_OF_MEMORY": (None, "out_of_memory"),
-    "PREEMPTED": (None, "preempted"),
-    "REVOKED": (None, "cancelled"),
-    "TIMEOUT": (None, "time_limit"),
-    "UNLISTED": (None, "node_lost"),
-}
+SPARE, SPARE_BYTES = 1.25, 2**29  # Slurm may kill at its limit: for chance, and for the process around the task
 
 
 @dataclass
@@ -59,14 +46,6 @@ class _Job:
     left: float | None = None  # when it was first seen to have left the queue
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A line of the queue."""
-
-    state: str
-    reason: str
-
-
 class SlurmEngine:
     """The jobs of one sweep."""
 
@@ -75,9 +54,9 @@ class SlurmEngine:
         self._folder = folder / "slurm"
         self._waiting: list[Task] = []  # for the next array
         self._jobs: dict[str, _Job] = {}
-        self._queue: dict[str, _Entry] = {}
         self._found: set[str] = set()  # in the queue when this runner came
-        self._looked = -ANSWER_SECONDS
+        self._looked = -math.inf
+        self._withdrawn: list[Outcome] = []  # cancelled before they were submitted, for the next `poll` to tell
 
     def describe(self) -> str:
         """Partition and each job's share."""
@@ -88,14 +67,16 @@ class SlurmEngine:
 
     def open(self) -> None:
         """Make sure that Slurm's programs are here, and that it would take such a job."""
+        its = self._settings
         if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
             raise InputError(
                 f"engine=slurm: {', '.join(missing)} not found; start the sweep where Slurm's programs are"
             )
-        flags = [f"--{key.replace('_', '-')}={value}" for key, value in self._share().items()]
+        share = self._share(its.memory_gib_per_job or its.memory_gib_at_first)
+        flags = [f"--{key.replace('_', '-')}={value}" for key, value in share.items()]
         try:
-            _ask("sbatch", "--test-only", *flags, "--wrap=true")
-            self._found = {number for number, entry in _read_queue().items() if entry.state not in LOST}
+            ask("sbatch", "--test-only", *flags, "--wrap=true")
+            self._found = {number for number, entry in read_queue().items() if not entry.has_left}
         except (OSError, subprocess.SubprocessError) as error:
             raise InputError(f"engine=slurm: {_what_it_said(error)}") from None
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -113,46 +94,59 @@ class SlurmEngine:
 
     def poll(self) -> list[Outcome]:
         """Submit what waits, and look at files and queue, at most every `poll_seconds`."""
-        refused = self._submit() if self._waiting else []
+        told, self._withdrawn = self._withdrawn, []
+        told += self._submit()
         if not self._jobs or time.monotonic() - self._looked < self._settings.poll_seconds:
-            return refused
-        with contextlib.suppress(OSError, subprocess.SubprocessError):  # no answer is no news
-            self._queue = _read_queue()
+            return told
+        try:
+            queue = read_queue()
+        except (OSError, subprocess.SubprocessError):  # no answer is no news
+            queue = None
         self._looked = time.monotonic()
-        ended = [outcome for name, job in self._jobs.items() if (outcome := self._ended(name, job))]
+        ended = [outcome for name, job in self._jobs.items() if (outcome := self._ended(name, job, queue))]
         for outcome in ended:
             del self._jobs[outcome.name]
-        return refused + ended
+        return told + ended
 
     def cancel(self, name: str) -> None:
         """Take it out of Slurm's queue, or off its node."""
-        self._waiting, mine = [task for task in self._waiting if task.name != name], self._jobs.get(name)
-        if mine:
-            _cancel([mine.number])
+        if name in self._jobs:
+            cancel_jobs([self._jobs[name].number])
+        elif tasks := [task for task in self._waiting if task.name == name]:
+            self._no_longer_waiting(tasks)
+            self._withdrawn.append(Outcome(name, None, "cancelled"))
 
     def stop(self) -> None:
         """Cancel every job, and wait until none is left in the queue."""
         self._waiting.clear()
+        self._withdrawn.clear()
         numbers = {job.number for job in self._jobs.values()}
         self._jobs.clear()
         if not numbers:
             return
-        _cancel(sorted(numbers))
+        cancel_jobs(sorted(numbers))
         deadline = time.monotonic() + STOP_SECONDS
         with contextlib.suppress(OSError, subprocess.SubprocessError, KeyboardInterrupt):
             while time.monotonic() < deadline and any(
-                number in numbers and entry.state not in LOST for number, entry in _read_queue().items()
+                number in numbers and not entry.has_left for number, entry in read_queue().items()
             ):
                 time.sleep(1)
 
     # ------------------------------------------------------------------------------------------------------ submitting
-    def _share(self) -> dict[str, Any]:
+    def _memory_gib(self, task: Task) -> int:
+        """As set; as measured (not done beside a GPU), with something to spare; else as for a first job of its kind."""
+        its = self._settings
+        if its.memory_gib_per_job is None and task.needed_bytes and not its.gpus_per_job:
+            return math.ceil((task.needed_bytes * SPARE + SPARE_BYTES) / GIB)
+        return its.memory_gib_per_job or its.memory_gib_at_first
+
+    def _share(self, memory_gib: int) -> dict[str, Any]:
         """What each job asks for, in sbatch's words."""
         its = self._settings
         share = {
             "time": its.allocation_minutes,
             "cpus_per_task": its.cpus_per_job,
-            "mem": f"{its.memory_gib_per_job}G",
+            "mem": f"{memory_gib}G",
             "gpus_per_node": its.gpus_per_job or None,
             "partition": its.partition,
             "account": its.account,
@@ -161,12 +155,20 @@ class SlurmEngine:
         return {key: value for key, value in share.items() if value is not None}
 
     def _submit(self) -> list[Outcome]:
-        """Everything that waits, as one array. Returns the tasks that Slurm refused."""
+        """Everything that waits, as one array for each size of memory. Returns the tasks that Slurm refused."""
+        arrays: dict[int, list[Task]] = defaultdict(list)
+        for task in self._waiting:
+            arrays[self._memory_gib(task)].append(task)
+        return [outcome for memory, tasks in arrays.items() for outcome in self._submit_array(tasks, memory)]
+
+    def _submit_array(self, tasks: list[Task], memory_gib: int) -> list[Outcome]:
         executor = submitit.SlurmExecutor(self._folder, max_num_timeout=self._settings.max_restarts)
         executor.update_parameters(
-            job_name=self._folder.parent.name, signal_delay_s=NOTICE_SECONDS, stderr_to_stdout=True, **self._share()
+            job_name=self._folder.parent.name,
+            signal_delay_s=NOTICE_SECONDS,
+            stderr_to_stdout=True,
+            **self._share(memory_gib),
         )
-        tasks = self._waiting
         outcomes = [self._folder / f"{uuid.uuid4().hex}.json" for _ in tasks]
         its = self._settings
         try:
@@ -177,15 +179,19 @@ class SlurmEngine:
                 ]
         except (FailedJobError, FailedSubmissionError) as error:
             with contextlib.suppress(OSError, subprocess.SubprocessError):
-                _read_queue()
-                self._waiting = []
-                return [Outcome(task.name, None, "not_started", _what_it_said(error)) for task in tasks]
+                read_queue()
+                self._no_longer_waiting(tasks)
+                said = f"{_what_it_said(error)} (asked for {memory_gib} GiB of memory)"
+                return [Outcome(task.name, None, "not_started", said) for task in tasks]
             return []  # the controller does not answer: the tasks go on waiting
-        self._waiting = []
+        self._no_longer_waiting(tasks)
         for task, job, outcome in zip(tasks, submitted, outcomes, strict=True):
             self._jobs[task.name] = _Job(job.job_id, outcome)
             write_json(self._folder / f"job_{job.job_id}.json", {"command": task.command, "outcome": outcome.name})
         return []
+
+    def _no_longer_waiting(self, tasks: list[Task]) -> None:
+        self._waiting = [task for task in self._waiting if task not in tasks]
 
     def _left_behind(self, task: Task) -> _Job | None:
         """A job in the queue that does all of the task's work, perhaps with more before it that has finished."""
@@ -201,37 +207,25 @@ class SlurmEngine:
         return None
 
     # --------------------------------------------------------------------------------------------------------- looking
-    def _ended(self, name: str, job: _Job) -> Outcome | None:
+    def _ended(self, name: str, job: _Job, queue: dict[str, Entry] | None) -> Outcome | None:
         """How it ended, if it has: by its own word, or by what the queue says of a job that left no word."""
         if outcome := read_outcome(job.outcome):
             return replace(outcome, name=name)
-        entry = self._queue.get(job.number, _Entry("UNLISTED", "no longer in Slurm's queue"))
+        if queue is None:
+            return None
+        entry = queue.get(job.number, UNLISTED)
         if entry.reason == HELD:
-            _cancel([job.number])
+            cancel_jobs([job.number])
             return Outcome(name, None, "not_started", f"Slurm job {job.number}: {HELD}")
-        if entry.state not in LOST:
+        if not entry.has_left:
             job.left = None
             return None
         job.left = job.left or time.monotonic()
         if time.monotonic() - job.left < LATE_SECONDS and entry.state != "CANCELLED":
             return None
-        code, cause = LOST[entry.state]
-        return Outcome(name, code, cause, f"Slurm job {job.number}: {entry.state}, {entry.reason}; see {self._folder}")
-
-
-def _read_queue() -> dict[str, _Entry]:
-    """The user's jobs, those lately ended included, by number."""
-    lines = [line.split("|", 2) for line in _ask(*QUEUE).splitlines()]
-    return {number: _Entry(state, reason) for number, state, reason in lines}
-
-
-def _ask(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=True).stdout
-
-
-def _cancel(numbers: list[str]) -> None:
-    with contextlib.suppress(OSError, subprocess.SubprocessError):  # it may have ended by itself
-        _ask("scancel", *numbers)
+        return Outcome(
+            name, None, LOST[entry.state], f"Slurm job {job.number}: {entry.state}, {entry.reason}; see {self._folder}"
+        )
 
 
 def _what_it_said(error: Exception) -> str:

@@ -10,6 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from runner.ledger.reader import read_json
+
+PROVENANCE = "provenance.json"  # in a job's folder
+OF_A_START = ("time", "git", "versions", "python", "platform", "hardware")  # the rest is the same for all of a job's
 PROJECT = Path(__file__).parents[2]
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scikit-learn", "wandb")
 
@@ -28,6 +32,19 @@ def provenance() -> dict[str, Any]:
             "gpus": visible_gpu_names(),
         },
     }
+
+
+def earlier_starts(folder: Path) -> list[dict[str, Any]]:
+    """Of a job that goes on from a checkpoint: what each start before this one ran on, oldest first.
+
+    One whose record cannot be read is empty.
+    """
+    try:
+        last = read_json(folder / PROVENANCE)
+    except (OSError, ValueError):
+        return [{}]
+    before = last.get("earlier_starts")
+    return [*(before if isinstance(before, list) else []), {key: last[key] for key in OF_A_START if key in last}]
 
 
 def git_state() -> dict[str, Any] | None:

@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from experiments.records import ADAPTER_FOLDER
 from runner.ledger.integrity import damaged
 
 NUMBERED_REPORT = re.compile(r"report-([1-9]\d*)")
+REMOVED_ADAPTERS = "adapters/removed.json"  # in an arm's folder: what `runner.retention` has removed
 PREFERENCES = "preferences.parquet"  # in a judge's folder: what it made of every pair
 NUMBER = (int, float)
 STATUS: dict[str, type | tuple[type, ...]] = {  # the types of what others rely on in a status
@@ -85,7 +87,18 @@ def is_finished(folder: Path, identity: str) -> bool:
 
 def damaged_files(folder: Path) -> list[str]:
     """Which result files are no longer what a finished job left, in words."""
-    return damaged(folder, (read_status(folder) or {}).get("files", {}))
+    files = (read_status(folder) or {}).get("files", {})
+    removed = tuple(f"{ADAPTER_FOLDER.format(point=point)}/" for point in removed_points(folder))
+    return damaged(folder, {name: recorded for name, recorded in files.items() if not name.startswith(removed)})
+
+
+def removed_points(folder: Path) -> set[int]:
+    """The evaluation points of an arm whose adapters were removed on purpose."""
+    try:
+        points = read_json(folder / REMOVED_ADAPTERS).get("points")
+    except (OSError, ValueError):
+        return set()
+    return {point for point in points if isinstance(point, int)} if isinstance(points, list) else set()
 
 
 def sample_files(folder: Path) -> dict[int, Path]:

@@ -23,7 +23,7 @@ from runner.engines.local import LocalEngine
 from runner.engines.slots import Slot
 
 ROOT = Path(__file__).parents[3]
-RAY_MEMORY = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+RAY_MEMORY = {"object_store_memory": 80 * 2**20, "include_dashboard": False, "memory": 2**30}
 RAY_NOTICES_SOON = {"health_check_period_ms": 1000, "health_check_failure_threshold": 3}  # that a node is lost
 SLURM_PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue")
 SLURM_CONF = """
@@ -51,7 +51,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 KillWait=5
 GresTypes=gpu
-NodeName=localhost CPUs=2 RealMemory=2000 Gres=gpu:2
+NodeName=localhost CPUs=2 RealMemory=4000 Gres=gpu:2
 PartitionName=main Nodes=ALL Default=YES State=UP
 """
 

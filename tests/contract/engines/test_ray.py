@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,7 +35,7 @@ def lose_a_node(bench: Any, ray_cluster: Any, wait_until: Any, is_alive: Any) ->
         return engine
 
     yield lose
-    ray_cluster.second = ray_cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    ray_cluster.second = ray_cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, memory=2**30)
 
 
 def test_lost_node_is_told_and_the_others_finish(bench: Any, lose_a_node: Callable[..., Any]) -> None:
@@ -60,9 +61,36 @@ def test_lost_task_starts_again_elsewhere(bench: Any, lose_a_node: Callable[...,
 
 
 @pytest.mark.parametrize(
+    ("share", "needed_bytes"),
+    [
+        ({}, 600 * 2**20),  # measured
+        ({}, 600 * 2**30),  # more than any node has: one at a time on each
+        ({"memory_gib_per_job": 1}, 0),  # set
+    ],
+)
+def test_tasks_share_a_node_only_if_both_have_memory_there(
+    bench: Any, share: dict[str, int], needed_bytes: int
+) -> None:
+    """Two nodes with 1 GiB each and three CPUs: the third task has to wait for one of the others."""
+    engine, go = bench.engine(**share), bench.folder / "go"
+    code = f"go = pathlib.Path({str(go)!r}); say(go.exists()); wait(go)"
+    for name in NAMES:
+        engine.start(bench.task(name, code, needed_bytes=needed_bytes))
+    for name in NAMES[:2]:
+        bench.wait_for_log(engine, name, "\n")
+    time.sleep(1)  # so that a third that need not wait is seen
+    go.touch()
+    outcomes = bench.drain(engine, 3)
+
+    assert [outcomes[name].exit_code for name in NAMES] == [0, 0, 0]
+    assert [bench.log(name).read_text() for name in NAMES] == ["False\n", "False\n", "True\n"]
+
+
+@pytest.mark.parametrize(
     ("changes", "complaint"),
     [
         ({"cpus_per_job": 64}, "no node of the Ray cluster has room for a job with engine.cpus_per_job=64"),
+        ({"memory_gib_per_job": 2}, "no node .* engine.memory_gib_per_job=2"),  # each has 1 GiB
         ({"address": "127.0.0.1:1"}, "engine.address=127.0.0.1:1: no Ray cluster answers"),
     ],
 )

@@ -153,12 +153,46 @@ def test_what_waits_together_is_one_array(bench: Any) -> None:
     assert [bench.log(name).read_text() for name in ("one", "two", "three")] == ["3\n"] * 3
 
 
-def test_controller_that_does_not_answer_is_no_news(bench: Any, patient: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("runner.engines.slurm.QUEUE", ("false",))
-        assert patient.poll() == []
+@pytest.mark.parametrize(
+    ("share", "asked"),
+    [
+        ({"memory_gib_per_job": None}, ["3G", "2G", "3G"]),  # 1.5 GiB x 1.25 + 0.5 GiB; 1 GiB likewise; as a first one
+        ({"memory_gib_per_job": 1}, ["1G", "1G", "1G"]),
+        ({"memory_gib_per_job": None, "gpus_per_job": 1}, ["3G", "3G", "3G"]),  # main memory was measured without GPU
+    ],
+)
+def test_memory_is_asked_for_as_set_or_as_measured(bench: Any, share: dict[str, Any], asked: list[str]) -> None:
+    engine = bench.engine(memory_gib_at_first=3, **share)
+    needs = {"large": 3 * 2**29, "small": 2**30, "new": 0}
+    for name, needed_bytes in needs.items():
+        engine.start(bench.task(name, "say(os.environ['SLURM_JOB_ID'])", needed_bytes=needed_bytes))
+    bench.drain(engine, 3)
 
-    assert finishes(bench, patient)
+    queue = ("squeue", "--states=all", "--noheader", "--format=%m")  # of an array's first number, that of all its jobs
+    found = [set(slurm(*queue, f"--job={bench.log(name).read_text().strip()}").split()) for name in needs]
+    assert found == [{memory} for memory in asked]
+
+
+def test_memory_that_no_node_has_is_told_with_what_was_asked_for(bench: Any) -> None:
+    engine = bench.engine(memory_gib_per_job=None, memory_gib_at_first=1)
+    engine.start(bench.task("huge", "", needed_bytes=80 * 2**30))
+    engine.start(bench.task("new", "say('here')"))
+    outcomes = bench.drain(engine, 2)
+
+    assert (outcomes["huge"].cause, outcomes["new"].exit_code) == ("not_started", 0)
+    assert outcomes["huge"].detail.endswith("(asked for 101 GiB of memory)")
+
+
+def test_controller_that_does_not_answer_is_no_news(bench: Any, patient: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of a job that was in the queue before, nor of one that was never seen there."""
+    with monkeypatch.context() as patch:
+        patch.setattr("runner.engines.slurm_queue.QUEUE", ("false",))
+        patch.setattr("runner.engines.slurm.LATE_SECONDS", 0.0)
+        patient.start(bench.task("new", f"say('started'); wait({str(bench.folder / 'go')!r})"))
+        bench.wait_for_log(patient, "new", "started\n")
+
+    (bench.folder / "go").touch()
+    assert [outcome.exit_code for outcome in bench.drain(patient, 2).values()] == [0, 0]
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,9 @@ def run(folder: Path, runs_dir: Path) -> None:
     time.sleep(60 if behaviour == "sleep" else 0.1)
     if job["kind"] == "report":
         (folder / "report.json").write_text(json.dumps({"headline": "DPO won."}))
+    if job["kind"] == "arm":
+        for point in range(1, job["spec"]["num_points"]):
+            (folder / f"adapters/point_{point}").mkdir(parents=True, exist_ok=True)
     status(folder, job, "finished")
     trace(runs_dir, label=job["label"], event="end")
 

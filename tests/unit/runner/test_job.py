@@ -83,6 +83,23 @@ def test_an_attempt_starts_over_unless_there_is_a_checkpoint(gold: Job) -> None:
     assert len(read_metrics(gold.folder)) == 2
 
 
+def test_each_start_that_a_result_goes_back_to_is_kept(gold: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def threads() -> tuple[int, list[int]]:
+        there = read_json(gold.folder / "provenance.json")
+        return there["hardware"]["threads"], [start["hardware"]["threads"] for start in there["earlier_starts"]]
+
+    for number, stage in enumerate(["(folder / 'resume').mkdir()", "pass"], start=1):
+        monkeypatch.setenv("OMP_NUM_THREADS", str(number))
+        work(gold.folder, stage=f"{stage}; raise RuntimeError")
+    assert threads() == (2, [1])
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    work(gold.folder, stage="(folder / 'resume').rmdir(); raise RuntimeError")
+    assert threads() == (3, [1, 2])
+
+    work(gold.folder)  # without a checkpoint it starts over, and owes nothing to what was before
+    assert threads() == (3, [])
+
+
 TORN = {
     "the last row": lambda folder: (folder / "metrics.jsonl").write_text('{"phase": "tra'),
     "a file": lambda folder: (folder / "gold.safetensors").write_bytes(b"wei"),

@@ -105,6 +105,9 @@ def test_comparisons_are_resolved(planned: Planned, comparisons: str, reward_mod
         ("tracker=wandb", {"gold", "ranking_data", "reward_model", "ppo/seed0", "ppo/seed0/evaluation"}),
         ("name=other", {"gold", "ranking_data", "reward_model", "ppo/seed0", "ppo/seed0/evaluation"}),
         ("engine.cpu_slots=1", {"gold", "ranking_data", "reward_model", "ppo/seed0", "ppo/seed0/evaluation"}),
+        ("keep_adapters=final", {"gold", "ranking_data", "reward_model", "ppo/seed0", "ppo/seed0/evaluation"}),
+        ("data.seed=1", set()),
+        ("budget.num_ranking_prompts=32", {"gold"}),  # no setting of an arm: through the ranking data's own identity
         ("budget.num_prompts=128", {"gold", "ranking_data", "reward_model", "base_evaluation"}),
         ("evaluation.seed=1", {"gold", "ranking_data", "reward_model", "ppo/seed0", "dpo/seed0"}),
         ("reward_model.num_epochs=2", {"gold", "ranking_data", "dpo/seed0"}),
@@ -126,7 +129,7 @@ def test_identity_depends_on_what_the_result_depends_on(planned: Planned, overri
         "ppo/seed0/evaluation",
     }
 
-    if override.startswith(("tracker", "name", "engine")):
+    if override.startswith(("tracker", "name", "engine", "keep_adapters")):
         assert same == set(before)
     else:
         assert same & watched == unchanged

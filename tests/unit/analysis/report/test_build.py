@@ -133,6 +133,39 @@ def test_code_that_cannot_be_traced_is_a_caveat(make_sweep, git, caveat):
     assert any(caveat in item for item in build_report(load_ledger(sweep.folder))["provenance"]["caveats"])
 
 
+def test_an_arm_that_was_resumed_elsewhere_is_a_caveat(make_sweep):
+    sweep = make_sweep()
+    begun = {"time": "2026-11-23T04:10:00+00:00", "git": {"commit": "c" * 40, "dirty": False}}
+    begun |= {"versions": {"torch": "2.12.0"}, "hardware": {"cpu": "invented", "cores": 2, "gpus": []}}
+    sweep.edit("ppo/seed0/provenance.json", time="2026-11-24T04:10:00+00:00", earlier_starts=[begun, begun])
+    found = build_report(load_ledger(sweep.folder))["provenance"]
+
+    assert found["caveats"] == [
+        "ppo/seed0 was resumed on something else than it had begun on (versions.torch); see provenance."
+    ]
+    torch = found["different"].pop("versions.torch")
+    assert found["different"] == {}
+    assert torch["ppo/seed0"] == torch["dpo/seed0"] == "2.13.0"
+    assert torch["ppo/seed0, start 1"] == torch["ppo/seed0, start 2"] == "2.12.0"
+
+
+def test_an_arm_that_was_resumed_where_it_had_begun_is_not(make_sweep):
+    sweep = make_sweep()
+    path = sweep.folder / "ppo/seed0/provenance.json"
+    sweep.edit("ppo/seed0/provenance.json", time="later", earlier_starts=[json.loads(path.read_text())])
+    found = build_report(load_ledger(sweep.folder))["provenance"]
+
+    assert (found["caveats"], found["different"]) == ([], {})
+
+
+def test_a_start_whose_record_is_lost_counts_as_another(make_sweep):
+    sweep = make_sweep()
+    sweep.edit("ppo/seed0/provenance.json", earlier_starts=[{}])
+    found = build_report(load_ledger(sweep.folder))["provenance"]
+
+    assert "ppo/seed0 was resumed on something else" in found["caveats"][-1]
+
+
 def test_run_without_axes_or_proxy_still_reports(make_sweep, synthetic):
     no_proxy = synthetic.Arm("dpo", (0.1, 0.1), edit=lambda rows: rows.assign(proxy=float("nan")))
     sweep = make_sweep({"dpo": no_proxy})

@@ -4,8 +4,8 @@ from typing import get_args
 
 import pytest
 
-from runner.__main__ import main
-from runner.engines import Cause, Outcome
+from runner.__main__ import compose, main
+from runner.engines import Cause, Outcome, Task, make_engine
 from runner.execute import failure_reason
 
 
@@ -43,6 +43,30 @@ def test_a_plan_needs_no_cluster(kind: str, tmp_path: Path, capsys: pytest.Captu
 )
 def test_reasons(outcome: Outcome, status: dict[str, str], reason: str) -> None:
     assert failure_reason(outcome, status) == reason
+
+
+def test_a_task_that_slurm_has_not_got_yet_can_be_cancelled(tmp_path: Path) -> None:
+    """While its controller does not answer, tasks wait here; one that vanished in silence would be waited for."""
+    pytest.importorskip("submitit", reason="submitit is not installed (pip install '.[slurm]')")
+    settings = compose(["+sweep=smoke", "engine=slurm"])[0].engine
+    engine = make_engine(settings, tmp_path)
+    engine.start(Task("job", ("true",), tmp_path / "log.txt"))
+    engine.cancel("job")
+
+    assert engine.poll() == [Outcome("job", None, "cancelled")]
+    assert engine.poll() == []
+
+
+def test_a_worker_that_ray_killed_for_want_of_memory_is_no_lost_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="ray is not installed (pip install '.[ray]')")
+    from runner.engines.ray import _outcome
+
+    def get(reference: object) -> None:
+        raise ray.exceptions.OutOfMemoryError("Task was killed due to the node running low on memory.\nMore")
+
+    monkeypatch.setattr(ray, "get", get)
+    said = "Task was killed due to the node running low on memory."
+    assert _outcome("job", object()) == Outcome("job", None, "out_of_memory", said)  # type: ignore[arg-type]
 
 
 def test_every_cause_has_words() -> None:
