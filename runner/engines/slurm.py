@@ -22,7 +22,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from experiments import spec
 from experiments.errors import InputError
-from runner.engines import Cause, Outcome, Task
+from runner.engines import LATE_SECONDS, Cause, Outcome, Task
 from runner.engines.slurm_job import SlurmJob, read_outcome
 from runner.ledger.files import write_json
 from runner.ledger.reader import read_json
@@ -32,7 +32,6 @@ QUEUE = ("squeue", "--me", "--array", "--noheader", "--states=all", "--format=%i
 ANSWER_SECONDS = 60.0  # that one question to the controller may take
 STOP_SECONDS = 60.0  # that cancelled jobs may take to leave the queue
 NOTICE_SECONDS = 90  # before the end of an allocation, for the task to end and the job to be requeued
-LATE_SECONDS = 20.0  # by which a file may show up here after its job has left the queue: network shares cache listings
 HELD = "launch failed requeued held"  # Slurm waits for an administrator
 # How a job can have left the queue without having said how it ended. Every other state still has a future.
 LOST: dict[str, tuple[int | None, Cause]] = {
@@ -69,6 +68,8 @@ class _Entry:
 
 class SlurmEngine:
     """The jobs of one sweep."""
+
+    late_seconds = LATE_SECONDS
 
     def __init__(self, settings: spec.SlurmEngine, folder: Path) -> None:
         self._settings = settings

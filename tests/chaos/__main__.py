@@ -2,9 +2,9 @@
 
 ``make chaos``, or ``python -m tests.chaos [--interruptions N] [--seed N] [--minutes N]``. A few sweeps are struck many
 times each and started again by the same command until they end well. Then every number of the report but times and
-memory, every metrics row, every weight and every sample must equal an undisturbed sweep's, and no job that had finished
-may have been begun again. Exit codes: 0 all is well; 1 something is lost or wrong, or the time did not suffice; what was
-wrong stays in a folder that is named, with the seed.
+memory (`tests.chaos.outcome.NOT_COMPARED`), every metrics row, every weight and every sample must equal an undisturbed
+sweep's, and no job that had finished may have been begun again. Exit codes: 0 all is well; 1 something is lost or
+wrong, or the time did not suffice. A sweep that went wrong stays in a folder, which is named, as is the seed.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from runner.trackers.wandb import has_key
 
 KEY = "a" * 40
 DEAD_SERVER = "http://127.0.0.1:9"
+SILENT_SERVER = "http://127.0.0.1:{port}"
 ROW = {
     "prompt_id": "p",
     "sample_id": 0,
@@ -120,8 +122,12 @@ def test_nothing_about_the_machine_is_kept(job: Callable[..., JobFile], tmp_path
 
 @pytest.mark.parametrize(
     "environment",
-    [{"WANDB_API_KEY": "too-short"}, {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": DEAD_SERVER}],
-    ids=["malformed key", "dead server"],
+    [
+        {"WANDB_API_KEY": "too-short"},
+        {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": DEAD_SERVER},
+        {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": SILENT_SERVER},
+    ],
+    ids=["malformed key", "dead server", "a server that takes the call and never answers"],
 )
 def test_a_server_that_cannot_be_used_means_offline_and_training_goes_on(
     job: Callable[..., JobFile],
@@ -130,10 +136,12 @@ def test_a_server_that_cannot_be_used_means_offline_and_training_goes_on(
     capsys: pytest.CaptureFixture[str],
     environment: dict[str, str],
 ) -> None:
+    silent = socket.create_server(("127.0.0.1", 0))
     for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, value.format(port=silent.getsockname()[1]))
     began = time.monotonic()
-    track(job(), tmp_path / "job")
+    with silent:
+        track(job(), tmp_path / "job")
 
     assert time.monotonic() - began < 60
     assert len(read_metrics(tmp_path / "job")) == 2
