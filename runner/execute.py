@@ -301,6 +301,8 @@ class Walk:
 
     def _is_heard(self, outcome: Outcome) -> bool:
         """Whether its jobs' files explain the end: another machine's may show up late."""
+        if outcome.cause in {"cancelled", "not_started"}:
+            return True
         left = [job for job in self._running[outcome.name] if job.label not in self.results]
         left = [job for job in left if not is_finished(job.folder, job.identity)]
         said = (read_status(left[0].folder) or {}).get("state", "running") if left else "finished"

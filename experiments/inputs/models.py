@@ -104,7 +104,9 @@ def prepare_model(model: Model, cache_dir: Path) -> str:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not _is_whole(folder):
-            unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+            for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed: we hold its lock
+                shutil.rmtree(left, ignore_errors=True)
+            unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
                 _convert_gguf(source, unfinished) if source else _make_tiny_llama(unfinished)
                 (unfinished / DIGESTS).write_text(json.dumps(_digests(unfinished)))

@@ -60,6 +60,7 @@ def start_driver(overrides: Sequence[str], log: BinaryIO, orders: Orders) -> int
         _Driver.orders = orders
         order = orders.begin_driver()
         code = run_driver(list(overrides))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it has ended, and is no longer there to be interrupted
         orders.end(order)
         return code
 

@@ -82,6 +82,9 @@ def live(
         _, status = os.waitpid(pid, 0)
         if wait_for_jobs:
             watch.until(lambda: all(job.has_ended() for job in watch.jobs))
+    except BaseException:
+        watch.kill()
+        raise
     finally:
         watch.close()
     return Life(os.waitstatus_to_exitcode(status), watch.strikes, watch.sizes)
@@ -109,6 +112,10 @@ class _Watch:
             self._strike()
             time.sleep(LOOK_SECONDS)
         self._listen()
+
+    def kill(self) -> None:
+        for process in (self.driver, *self.jobs):
+            process.send(signal.SIGKILL)
 
     def close(self) -> None:
         for descriptor in (self._pipe, *(process.descriptor for process in (self.driver, *self.jobs))):

@@ -6,6 +6,7 @@ renames, with a file just made and still empty. Struck at a time, it is killed f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -147,8 +148,9 @@ class Orders:
         self.tell("ended", name=order.name, events=_Counter.seen, seconds=time.monotonic() - self._began)
 
     def tell(self, what: str, **details: Any) -> None:
-        """One line, in one piece."""
-        os.write(self.pipe, json.dumps({"what": what, **details}).encode() + b"\n")
+        """One line, in one piece; nobody listens any more to jobs that outlive their driver."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.pipe, json.dumps({"what": what, **details}).encode() + b"\n")
 
 
 def name_of(folder: str) -> str:

@@ -152,6 +152,7 @@ class TestModels:
         folder = Path(prepare_model(tiny, tmp_path))
         weights = folder / "model.safetensors"
         whole = weights.read_bytes()
+        (folder.parent / f".{folder.name}-of-a-killed-process").mkdir()
         if fault == "a byte":
             weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         elif fault == "a file lost":
