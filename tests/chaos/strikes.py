@@ -35,7 +35,8 @@ SIGNALS = {
     INT: signal.SIGINT,
     INT_TWICE: signal.SIGINT,
 }  # what the driver gets
-SHARE_OF_JOBS = 0.7  # struck in a life of kind JOB
+SHARE_OF_LIFE = 1 / 5  # of an undisturbed driver: its latest strike
+SHARE_OF_JOBS = 0.85  # struck in a life of kind JOB
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 FILE_EVENTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "os.truncate"}
 
@@ -105,10 +106,11 @@ class Orders:
 
     # ------------------------------------------------------------------------------------------------------- the driver
     def driver_order(self) -> Order:
-        """When the driver is struck: within the first third of what an undisturbed one takes, so that it goes on."""
+        """When the driver is struck: early in its life. Every life begins where the last one ended, so that the strikes
+        fall everywhere in the sweep, and many of them."""
         if self.kind in {None, JOB}:
             return Order("")
-        return _draw("", self.sizes[""], random.Random(f"{self.seed} driver"), 1 / 3)
+        return _draw("", self.sizes[""], random.Random(f"{self.seed} driver"), SHARE_OF_LIFE)
 
     def begin_driver(self) -> Order:
         """In the driver: wait for the moment."""

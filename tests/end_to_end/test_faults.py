@@ -49,11 +49,13 @@ from runner.engines.local import LocalEngine
 from runner.engines.slots import Slot
 from runner.execute import execute
 from runner.plan import make_plan
+class Lines(Display):
+    def summary(self, plan, results, again): "There is no report to show."
 def sweep(folder, *command):
     where = (f"runs_dir={folder}/runs", f"cache_dir={folder}/cache")
     plan = make_plan(compose(["+sweep=smoke", "+arm=dpo", "tracker=none", *where]))
     plan = replace(plan, jobs=tuple(job for job in plan.jobs if job.kind in {"gold", "ranking_data", "arm"}))
-    return execute(plan, LocalEngine([Slot("", 1)], 1), Display(), command)
+    return execute(plan, LocalEngine([Slot("", 1)], 1), Lines(), command)
 """
 # In a namespace: a disk of six megabytes with one and a half left, until the ballast is thrown off.
 SMALL_DISK = """
@@ -166,8 +168,9 @@ def test_read_only_folder_is_said_in_one_line(
     in_namespace: Any, tmp_path: Path, read_only: str, code: int, said: str, there: bool
 ) -> None:
     folder = tmp_path / read_only
-    (folder / "smoke" if there else folder).mkdir(parents=True)
-    mount = f"mount --bind {folder} {folder} && mount -o remount,ro,bind {folder}"
+    folder.mkdir()
+    make = f"mkdir {folder}/smoke && " if there else ""
+    mount = f"mount -t tmpfs tmpfs {folder} && {make}mount -o remount,ro {folder}"
     where = f"runs_dir={tmp_path}/runs cache_dir={tmp_path}/cache"
     done = in_namespace("sh", "-c", f"{mount} && exec {sys.executable} -m runner +sweep=smoke tracker=none {where}")
 
@@ -226,8 +229,14 @@ recorder.progress("counting", 3, 3, "steps")
 # --------------------------------------------------------------------------------------------------------- Ctrl-C twice
 def test_second_ctrl_c_does_not_wait_for_a_job_that_ignores_the_first(tmp_path: Path) -> None:
     """The grace is longer than the test may take."""
-    deaf = "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    deaf += f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(3600)"
+    pid, asked = tmp_path / "pid", tmp_path / "asked"
+    deaf = f"""
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: open({str(asked)!r}, "w").close())
+with open({str(pid)!r} + ".unfinished", "w") as file: file.write(str(os.getpid()))
+os.rename({str(pid)!r} + ".unfinished", {str(pid)!r})
+while True: time.sleep(60)
+"""
     code = f"{SWEEP}process.GRACE_SECONDS = 3600.0\nsys.exit(sweep(sys.argv[1], sys.executable, '-c', sys.argv[2]))"
     with subprocess.Popen(
         [sys.executable, "-u", "-c", code, str(tmp_path), deaf],
@@ -236,15 +245,25 @@ def test_second_ctrl_c_does_not_wait_for_a_job_that_ignores_the_first(tmp_path: 
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as driver:
-        assert driver.stdout is not None
-        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-            assert driver.poll() is None
-            time.sleep(0.05)
-        driver.send_signal(signal.SIGINT)
-        assert any("interrupted; ending the jobs" in line for line in driver.stdout)
-        driver.send_signal(signal.SIGINT)
-        assert driver.wait(timeout=60) == 130
+        try:
+            _wait_for(driver, pid)
+            driver.send_signal(signal.SIGINT)
+            _wait_for(driver, asked)
+            driver.send_signal(signal.SIGINT)
+            said, _ = driver.communicate(timeout=60)
+        finally:
+            driver.kill()
+    assert driver.returncode == 130
+    assert "interrupted; ending the jobs. The same command goes on from here" in said
     with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
-    said = json.loads((tmp_path / "runs" / "smoke" / "driver.json").read_text())
-    assert (said["state"], said["exit_code"]) == ("ended", 130)
+        os.kill(int(pid.read_text()), 0)
+    kept = json.loads((tmp_path / "runs" / "smoke" / "driver.json").read_text())
+    assert (kept["state"], kept["exit_code"]) == ("ended", 130)
+
+
+def _wait_for(process: subprocess.Popen[str], path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline, path
+        time.sleep(0.05)
