@@ -16,9 +16,11 @@ The model is AlpacaEval's (Dubois et al. 2024, arXiv:2404.04475) with what one s
 `PENALTIES` are averaged with weights exp(leave-one-prompt-out log likelihood) ("pseudo-BMA", Yao et al. 2018,
 arXiv:1704.02030), because the likelihood is often nearly flat in λ and a choice would jump with single prompts.
 
-A penalty pulls φ towards zero, and a bootstrap of penalised fits does not know: its intervals would be too narrow.
-So every resample draws its λ by those weights and the centre of φ's prior from that same prior (perturb, then optimise:
-Orieux, Féron & Giovannelli 2012, arXiv:1105.5887). What the data cannot say about φ widens the interval.
+A penalty pulls φ towards zero, and a bootstrap of penalised fits does not know: its intervals would be too narrow, and
+all to one side of the truth where the judge cares much about style. So every resample is fitted with a milder penalty,
+`RESAMPLE_PENALTY`, and draws the centre of φ's prior from that same prior (perturb, then optimise: Orieux, Féron &
+Giovannelli 2012, arXiv:1105.5887). What the data cannot say about φ widens the interval. analysis/coverage.md says how
+often it holds the truth.
 
 Shapes: N rows, P prompts (rows of one prompt are resampled together), F style features, D covariates of the prompt,
 K = 1 + F + D coefficients, B resamples, L penalties.
@@ -39,6 +41,7 @@ IntArray = npt.NDArray[np.int64]
 
 # From a prior SD of one logit, about what judges are known to give for length, down to almost no effect.
 PENALTIES: FloatArray = np.geomspace(1, 100, 9)
+RESAMPLE_PENALTY = 0.5  # of the intervals: a prior SD of 1.4 logits, by measured coverage (analysis/coverage.md)
 INTERCEPT_PENALTY = 1e-3  # only so that a side that wins everything has a finite θ
 COVARIATE_SD = 0.5  # the usual SD of tanh(δ / SD), so that one λ means the same for both (Gelman et al. 2008)
 OVERLAP_SD = 0.5  # rows whose style differs by at most this many SD are near parity
@@ -117,7 +120,7 @@ def controlled_win_rate(
         style_NF: style differences, ours minus theirs, in any unit.
         covariate_ND: properties of the prompt or of the opponent's answer, which we did not influence, in any unit.
         weights_BP: bootstrap weights of the prompts, rows sum to 1.
-        rng: for the penalty and the prior's centre of each resample.
+        rng: for the prior's centre of each resample.
     """
     fitted = refit(score_N, prompt_N, style_NF, covariate_ND, weights_BP, rng)
 
@@ -141,19 +144,19 @@ def refit(
     weights_BP: FloatArray,
     rng: np.random.Generator,
     penalties_L: FloatArray = PENALTIES,
+    resample_penalty: float = RESAMPLE_PENALTY,
 ) -> Refit:
     """Raw and controlled rate of the rows and of every resample; arguments as of `controlled_win_rate`.
 
-    `penalties_L` are the λ whose fits are averaged.
+    `penalties_L` are the λ whose fits to the rows are averaged; `resample_penalty` is that of every resample's fit.
     """
     design = Design(design_matrix(style_NF, covariate_ND), score_N, prompt_N, style_NF.shape[1])
     once_1N, parity_NK = np.ones((1, len(score_N))), at_parity(design)
     beta_LK = fit(design, np.repeat(once_1N, len(penalties_L), axis=0), penalties_L, np.zeros(design.num_style))
     share_L = penalty_shares(design, penalties_L, beta_LK)
-    penalty_B = rng.choice(penalties_L, size=len(weights_BP), p=share_L)
     draws = [
         (weighted_mean(weight_BN, score_N), parity_rate(parity_NK, beta_BK, weight_BN))
-        for weight_BN, beta_BK in refits(design, weights_BP, penalty_B, share_L @ beta_LK, rng)
+        for weight_BN, beta_BK in refits(design, weights_BP, resample_penalty, share_L @ beta_LK, rng)
     ]
     raw_B, controlled_B = (np.concatenate(parts) for parts in zip(*draws, strict=True))
     controlled = float(share_L @ parity_rate(parity_NK, beta_LK, once_1N))
@@ -199,16 +202,16 @@ def parity_rate(parity_NK: FloatArray, beta_BK: FloatArray, weight_BN: FloatArra
 
 
 def refits(
-    design: Design, weights_BP: FloatArray, penalty_B: FloatArray, start_K: FloatArray, rng: np.random.Generator
+    design: Design, weights_BP: FloatArray, penalty: float, start_K: FloatArray, rng: np.random.Generator
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Row weights `[b, N]` and coefficients `[b, K]` of all resamples, some at a time."""
     num_resamples, num_prompts = weights_BP.shape
-    centre_BF = rng.standard_normal((num_resamples, design.num_style)) / np.sqrt(penalty_B)[:, None]
+    centre_BF = rng.standard_normal((num_resamples, design.num_style)) / np.sqrt(penalty)
     rows_at_once = max(1, MAX_CELLS // len(design.score_N))
     for start in range(0, num_resamples, rows_at_once):
         some = slice(start, start + rows_at_once)
         weight_BN = num_prompts * weights_BP[some][:, design.prompt_N]
-        yield weight_BN, fit(design, weight_BN, penalty_B[some], centre_BF[some], start_K)
+        yield weight_BN, fit(design, weight_BN, np.full(len(weight_BN), penalty), centre_BF[some], start_K)
 
 
 def fit(

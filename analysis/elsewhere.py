@@ -89,7 +89,7 @@ def win_rates(paths: Sequence[Path], format_name: str) -> list[FileWinRate]:
     return [measure(annotations, str(path)) for path, annotations in read]
 
 
-def measure(annotations: Annotations, file: str) -> FileWinRate:
+def measure(annotations: Annotations, file: str, num_resamples: int = NUM_RESAMPLES) -> FileWinRate:
     """Raw and length-controlled win rate of one file.
 
     The baseline's log length stands in for the difficulty of the prompt. Not where the model says the same whatever
@@ -105,7 +105,7 @@ def measure(annotations: Annotations, file: str) -> FileWinRate:
         annotations.prompt_N,
         style_NF=(ours - theirs)[:, None],
         covariate_ND=np.empty((len(theirs), 0)) if repeats else np.log1p(theirs)[:, None],
-        weights_BP=multinomial_weights(rng, num_prompts, NUM_RESAMPLES),
+        weights_BP=multinomial_weights(rng, num_prompts, num_resamples),
         rng=rng,
     )
     return FileWinRate(

@@ -24,7 +24,7 @@ from analysis.style.surface import BOLD, CODE_BLOCK, HEADER, LIST_ITEM
 from analysis.win_rate import Judge, contests, preferences
 
 NUM_REFITS = 400  # of the report's resamples
-PENALTY: FloatArray = np.array([0.1])  # a prior SD of three logits: enough to keep a side that wins everything finite
+PENALTY = 0.1  # a prior SD of three logits: enough to keep a side that wins everything finite
 FEATURES = ("length", "headers", "list items", "bold passages")
 MARKUP = (HEADER, LIST_ITEM, BOLD)
 
@@ -80,7 +80,7 @@ def control(
         judge: whose preferences.
         features: of `style_features`.
         resamples: of the report.
-        rng: for the penalty and the prior's centre of each resample.
+        rng: for the prior's centre of each resample.
     """
     score_SPM = preferences(ledger, arm, opponent, judge)
     if score_SPM is None or np.isnan(score_SPM).all(axis=(1, 2)).any():
@@ -105,7 +105,7 @@ def equal_style(
         delta_SPMF: style of ours minus theirs, in the order of `FEATURES`.
         covariate_P: what tells prompts apart.
         resamples: of the report.
-        rng: for the penalty and the prior's centre of each resample.
+        rng: for the prior's centre of each resample.
     """
     num_seeds, num_prompts, num_samples = score_SPM.shape
     varies_F = delta_SPMF.std(axis=(0, 1, 2)) > 0
@@ -120,7 +120,14 @@ def equal_style(
         asked_N = ~np.isnan(score_N)
         fits.append(
             refit(
-                score_N[asked_N], prompt_N[asked_N], style_NF[asked_N], covariate_N1[asked_N], weight_BP, rng, PENALTY
+                score_N[asked_N],
+                prompt_N[asked_N],
+                style_NF[asked_N],
+                covariate_N1[asked_N],
+                weight_BP,
+                rng,
+                penalties_L=np.array([PENALTY]),
+                resample_penalty=PENALTY,
             )
         )
     raw_S, controlled_S = np.array([(fit.raw, fit.controlled) for fit in fits]).T

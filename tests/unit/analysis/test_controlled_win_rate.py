@@ -180,6 +180,27 @@ def test_penalties_are_weighed_by_how_well_they_predict():
     assert mean_log_penalty(2.0) < 1 < mean_log_penalty(0.0)
 
 
+def test_penalty_of_resamples_moves_the_interval_and_not_the_estimate():
+    """We write half as long and the judge cares: a strong penalty pulls every resample from parity to the raw rate."""
+    rng = np.random.default_rng(10)
+    ours, theirs = lengths(rng, 400, 0.5)
+    difference = (ours - theirs)[:, None]
+    score = (rng.random(400) < expit(1.5 * np.tanh(difference[:, 0] / difference.std()))).astype(float)
+    weights = multinomial_weights(rng, 400, 200)
+
+    def fitted(**penalty):
+        return controlled.refit(
+            score, np.arange(400), difference, np.empty((400, 0)), weights, np.random.default_rng(0), **penalty
+        )
+
+    usual, mild, strong = fitted(), fitted(resample_penalty=0.5), fitted(resample_penalty=50.0)
+    assert np.array_equal(usual.controlled_B, mild.controlled_B)
+    assert mild.controlled == strong.controlled
+    assert strong.raw_B == pytest.approx(mild.raw_B)
+    assert np.mean(strong.controlled_B) < mild.controlled - 0.02
+    assert np.mean(mild.controlled_B) > mild.controlled
+
+
 @pytest.mark.parametrize("score", [0.0, 1.0])
 @pytest.mark.parametrize("num_rows", [1, 2, 50])
 def test_all_won_or_all_lost_stays_finite(score, num_rows):
