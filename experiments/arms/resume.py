@@ -57,25 +57,30 @@ class Checkpoints:
             {name: tensor.contiguous() for name, tensor in state.tensors.items()}, unfinished / "state.safetensors"
         )
         digest = _digest(unfinished / "state.safetensors")
-        numbers = {"identity": self._identity, "tensors": digest, "numbers": state.numbers}
+        numbers = {"identity": self._identity, "tensors": digest, "kept": self._kept(), "numbers": state.numbers}
         (unfinished / "state.json").write_text(json.dumps(numbers))
         _replace(unfinished, self._folder / RESUME_FOLDER)
         self._written = time.monotonic()
         self._cost = self._written - begin
 
     def load(self) -> State | None:
-        """The last state that was written whole and belongs to this specification, or None."""
+        """The last state that is whole, as are the adapters kept by then, and is of this specification, or None."""
         for folder in (self._folder / RESUME_FOLDER, self._folder / f".{RESUME_FOLDER}.old"):
             try:
                 content = json.loads((folder / "state.json").read_text())
-                if content["identity"] == self._identity and content["tensors"] == _digest(
-                    folder / "state.safetensors"
-                ):
+                kept = content["kept"].items() <= self._kept().items()  # later ones will be written again
+                whole = content["tensors"] == _digest(folder / "state.safetensors") and kept
+                if content["identity"] == self._identity and whole:
                     print(f"goes on from the checkpoint in {folder}", flush=True)
                     return State(load_file(folder / "state.safetensors"), content["numbers"])
-            except (OSError, ValueError, KeyError, SafetensorError):
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
                 continue
         return None
+
+    def _kept(self) -> dict[str, str]:
+        """Digests of the adapters that the arm has kept so far: going on, it does not write them again."""
+        files = sorted(self._folder.glob("adapters/*/*"))
+        return {str(path.relative_to(self._folder)): _digest(path) for path in files}
 
     def remove(self) -> None:
         """The arm has finished."""

@@ -8,9 +8,11 @@ the base with adapters off.
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from experiments.spec import Lora, Model
 
 POLICY = "default"  # PEFT's own name, so that a saved policy loads with PeftModel.from_pretrained and nothing else
 REWARD = "reward"
+DIGESTS = "digests.json"  # beside a converted model's files: what they were when they were written
 
 
 def precision(dtype: torch.dtype) -> torch.dtype:
@@ -88,7 +91,8 @@ def load(auto_class: Any, model: Model, cache_dir: Path, **options: Any) -> PreT
 def prepare_model(model: Model, cache_dir: Path) -> str:
     """What `from_pretrained` takes: a local folder or a hub id. Packaged and tiny models are converted once.
 
-    The conversion is atomic and safe when several processes ask at once: the first does it, the others wait.
+    The conversion is atomic and safe when several processes ask at once: the first does it, the others wait. What is
+    there is trusted as long as it is what was written, byte for byte, and converted again where it is not.
     """
     scheme, _, name = model.path.partition(":")
     if scheme not in {"package", "tiny"}:
@@ -99,14 +103,40 @@ def prepare_model(model: Model, cache_dir: Path) -> str:
     folder = cache_dir / "models" / f"{name}-{key}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not (folder / "config.json").exists():
-            unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+        if not _is_whole(folder):
+            for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed: we hold its lock
+                shutil.rmtree(left, ignore_errors=True)
+            unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
                 _convert_gguf(source, unfinished) if source else _make_tiny_llama(unfinished)
+                (unfinished / DIGESTS).write_text(json.dumps(_digests(unfinished)))
+                if folder.exists():  # aside in one step: another process may have its files open
+                    folder.rename(unfinished / "damaged")
                 unfinished.rename(folder)
+                shutil.rmtree(folder / "damaged", ignore_errors=True)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
     return str(folder)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a converted model is as it was written."""
+    try:
+        return bool(json.loads((folder / DIGESTS).read_text()) == _digests(folder))
+    except (OSError, ValueError):
+        return False
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of a model's files by name."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != DIGESTS]
+    return {path.name: _digest(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+@cache
+def _digest(path: Path, size: int, changed: int) -> str:
+    """A process asks several times and reads an untouched file once."""
+    return sha256_of_file(path)
 
 
 def load_tokenizer(model: Model, cache_dir: Path) -> PreTrainedTokenizerBase:

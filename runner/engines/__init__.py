@@ -14,6 +14,8 @@ from experiments import spec
 from experiments.errors import InputError
 
 GIB = 2**30
+LATE_SECONDS = 20.0  # by which a file of another machine shows up here: network shares cache what they list
+PATIENCE_VARIABLE = "RUNNER_PATIENCE_SECONDS"  # set for a process that may see the files it needs only so late
 PARENT_VARIABLE = "RUNNER_PARENT_PID"  # set for a process that must not outlive the one that started it
 Cause = Literal[
     "exited", "time_limit", "cancelled", "node_lost", "preempted", "not_started", "no_word", "out_of_memory"
@@ -44,7 +46,13 @@ class Outcome:
 
 
 class Engine(Protocol):
-    """What the runner asks of every engine."""
+    """What the runner asks of every engine.
+
+    Attributes:
+        late_seconds: how long what a task wrote may take to show up here; 0 where tasks run on this machine.
+    """
+
+    late_seconds: float
 
     def describe(self) -> str:
         """Where tasks run, in one line for people; needs no `open`."""

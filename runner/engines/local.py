@@ -28,6 +28,8 @@ class _Running:
 class LocalEngine:
     """Processes in slots. See `make_local_engine` for the usual ones."""
 
+    late_seconds = 0.0
+
     def __init__(
         self,
         slots: Sequence[Slot],
@@ -60,7 +62,7 @@ class LocalEngine:
         return self._reserved is not None
 
     def start(self, task: Task) -> None:
-        """Start the process in the slot that `can_take` found."""
+        """Start the process in the slot that `can_take` found. Raises OSError where the system cannot."""
         if not self.can_take(task) or self._reserved is None:
             raise RuntimeError(f"no slot for {task.name}")
         (_, lease), self._reserved = self._reserved, None
@@ -68,7 +70,11 @@ class LocalEngine:
         threads = self._num_cores if self._takes_all(task) else slot.threads
         environment = {**os.environ, **slot_environment(slot.device, threads)}
         inherited = () if lease.lock is None else (lease.lock,)
-        self._running[task.name] = _Running(lease, Process(task, environment, inherited=inherited))
+        try:
+            self._running[task.name] = _Running(lease, Process(task, environment, inherited=inherited))
+        except OSError:
+            self._pool.give_back(lease)
+            raise
 
     def poll(self) -> list[Outcome]:
         """Collect what has ended and free its slots."""

@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from experiments import spec
 from experiments.errors import InputError
-from runner.engines import GIB, Outcome, Task
+from runner.engines import GIB, LATE_SECONDS, PATIENCE_VARIABLE, Outcome, Task
 from runner.engines.process import GRACE_SECONDS, Process, slot_environment
 
 OBJECT_STORE_BYTES = 80 * 2**20  # of a cluster that we start; only small messages pass through it
@@ -33,6 +33,8 @@ OF_THE_MACHINE = ("RAY_", "CUDA_VISIBLE_DEVICES", "HOSTNAME", "TMPDIR")  # not t
 
 class RayEngine:
     """Tasks of one cluster, in the order in which they were started as far as Ray has room."""
+
+    late_seconds = LATE_SECONDS
 
     def __init__(self, settings: spec.RayEngine, folder: Path) -> None:
         self._settings = settings
@@ -160,7 +162,8 @@ def work(task: Task, environment: Mapping[str, str], folder: str, threads: int) 
         threads: for the task.
     """
     device = os.environ.get("CUDA_VISIBLE_DEVICES", "") if ray.get_gpu_ids() else ""
-    process = Process(task, {**os.environ, **environment, **slot_environment(device, threads)}, folder)
+    own = slot_environment(device, threads) | {PATIENCE_VARIABLE: str(LATE_SECONDS)}
+    process = Process(task, {**os.environ, **environment, **own}, folder)
     while True:
         try:
             return process.wait()

@@ -24,7 +24,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from experiments import spec
 from experiments.errors import InputError
-from runner.engines import GIB, Outcome, Task
+from runner.engines import GIB, LATE_SECONDS, Outcome, Task
 from runner.engines.slurm_job import SlurmJob, read_outcome
 from runner.engines.slurm_queue import HELD, LOST, UNLISTED, Entry, ask, cancel_jobs, read_queue
 from runner.ledger.files import write_json
@@ -33,7 +33,6 @@ from runner.ledger.reader import read_json
 PROGRAMS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 STOP_SECONDS = 60.0  # that cancelled jobs may take to leave the queue
 NOTICE_SECONDS = 90  # before the end of an allocation, for the task to end and the job to be requeued
-LATE_SECONDS = 20.0  # by which a file may show up here after its job has left the queue: network shares cache listings
 SPARE, SPARE_BYTES = 1.25, 2**29  # Slurm may kill at its limit: for chance, and for the process around the task
 
 
@@ -48,6 +47,8 @@ class _Job:
 
 class SlurmEngine:
     """The jobs of one sweep."""
+
+    late_seconds = LATE_SECONDS
 
     def __init__(self, settings: spec.SlurmEngine, folder: Path) -> None:
         self._settings = settings

@@ -10,7 +10,7 @@ from types import FrameType
 
 from submitit.core.utils import DelayedSubmission, UncompletedJobError
 
-from runner.engines import Outcome, Task
+from runner.engines import LATE_SECONDS, PATIENCE_VARIABLE, Outcome, Task
 from runner.engines.process import Process, slot_environment
 from runner.ledger.files import write_json
 from runner.ledger.reader import read_json
@@ -33,7 +33,8 @@ class SlurmJob:
         """Work to the end. Where Slurm takes the node away, nothing is written: the queue knows what comes next."""
         signal.signal(signal.SIGTERM, self._end)
         device = os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._gpus else ""
-        environment = {**os.environ, **slot_environment(device, self._threads)}
+        own = slot_environment(device, self._threads) | {PATIENCE_VARIABLE: str(LATE_SECONDS)}
+        environment = {**os.environ, **own}
         signal.pthread_sigmask(signal.SIG_BLOCK, {TIME_IS_UP})  # inherited: Slurm may send it to the whole job
         self._process = Process(self._task, environment)
         try:

@@ -6,6 +6,7 @@ happens, and as a heartbeat.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -27,7 +28,7 @@ class DriverFile:
     """Writes it, in one life of a driver."""
 
     def __init__(self, runs_dir: Path, command: str, where: str) -> None:
-        """``command`` is what goes on with the sweep, ``where`` the engine in words."""
+        """``command`` is what goes on with the sweep, ``where`` the engine in words. Raises OSError."""
         self._path = runs_dir / FILE
         self._began = self._written = time.monotonic()
         self._cost = 0.0
@@ -52,12 +53,17 @@ class DriverFile:
         self._content |= {"jobs": dict(jobs), "seconds_left": seconds_left}
         least = max(NEWS_SECONDS if news else HEARTBEAT_SECONDS, self._cost / MAX_SHARE_OF_TIME)
         if time.monotonic() - self._written >= least:
-            self._write()
+            self._try_to_write()
 
     def end(self, jobs: Mapping[str, Mapping[str, Any]], exit_code: int) -> None:
         """The driver ends."""
         self._content |= {"state": "ended", "jobs": dict(jobs), "exit_code": exit_code, "seconds_left": None}
-        self._write()
+        self._try_to_write()
+
+    def _try_to_write(self) -> None:
+        """The disk may be full for a while: that must end jobs that need it, not the driver."""
+        with contextlib.suppress(OSError):
+            self._write()
 
     def _write(self) -> None:
         begin = time.monotonic()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from runner.trackers.wandb import _arguments, has_key
 
 KEY = "a" * 40
 DEAD_SERVER = "http://127.0.0.1:9"
+SILENT_SERVER = "http://127.0.0.1:{port}"
 ROW = {
     "prompt_id": "p",
     "sample_id": 0,
@@ -122,8 +124,9 @@ def test_nothing_about_the_machine_is_kept(job: Callable[..., JobFile], tmp_path
     [
         ({"WANDB_API_KEY": "too-short"}, "AuthenticationError"),
         ({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": DEAD_SERVER}, "CommError: Timed out"),
+        ({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": SILENT_SERVER}, "CommError: Timed out"),
     ],
-    ids=["malformed key", "dead server"],
+    ids=["malformed key", "dead server", "a server that takes the call and never answers"],
 )
 def test_a_server_that_cannot_be_used_means_offline_and_training_goes_on(
     job: Callable[..., JobFile],
@@ -134,9 +137,11 @@ def test_a_server_that_cannot_be_used_means_offline_and_training_goes_on(
     reason: str,
 ) -> None:
     """A dead server is asked again until the client gives up by itself; how long that may take, it was told."""
+    silent = socket.create_server(("127.0.0.1", 0))
     for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    track(job(), tmp_path / "job")
+        monkeypatch.setenv(name, value.format(port=silent.getsockname()[1]))
+    with silent:
+        track(job(), tmp_path / "job")
 
     settings = job().tracker
     assert isinstance(settings, WandbTracker)

@@ -39,13 +39,15 @@ def test_choices_of_a_group_exist(choice: str) -> None:
 
 
 ALGORITHMS = ROOT / "experiments" / "algorithms" / "README.md"
-NAMED_TESTS = sorted(set(re.findall(r"`(test_\w+\.py)::(\w+)`", ALGORITHMS.read_text(encoding="utf-8"))))
+FAULTS = ROOT / "runner" / "FAULTS.md"
+NAMED_TESTS = sorted(
+    {test for page in (ALGORITHMS, FAULTS) for test in re.findall(r"`(test_\w+\.py)::(\w+)`", page.read_text("utf-8"))}
+)
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED_TESTS, ids="::".join)
-def test_the_tests_that_guard_the_algorithms_exist(file: str, name: str) -> None:
-    (path,) = (ROOT / "tests").rglob(file)
-    assert f"def {name}(" in path.read_text(encoding="utf-8")
+def test_the_tests_that_guard_the_algorithms_and_try_the_faults_exist(file: str, name: str) -> None:
+    assert any(f"def {name}(" in path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob(file))
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", ALGORITHMS.read_text(encoding="utf-8")))))

@@ -145,6 +145,26 @@ class TestModels:
         assert len(set(paths)) == 1
         assert [p.name for p in (tmp_path / "models").iterdir() if p.is_dir()] == [Path(paths[0]).name]
 
+    @pytest.mark.parametrize("fault", ["a byte", "a file lost", "digests torn"])
+    def test_a_converted_model_that_is_not_whole_is_converted_again(
+        self, tiny: Model, tmp_path: Path, fault: str
+    ) -> None:
+        folder = Path(prepare_model(tiny, tmp_path))
+        weights = folder / "model.safetensors"
+        whole = weights.read_bytes()
+        (folder.parent / f".{folder.name}-of-a-killed-process").mkdir()
+        if fault == "a byte":
+            weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        elif fault == "a file lost":
+            weights.unlink()
+        else:
+            (folder / "digests.json").write_text("{")
+
+        assert prepare_model(tiny, tmp_path) == str(folder)
+        assert weights.read_bytes() == whole
+        assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
+        assert not (folder / "damaged").exists()
+
     def test_the_tiny_model_has_about_20000_parameters_and_pads_with_eos(self, tiny: Model, cache_dir: Path) -> None:
         tokenizer = load_tokenizer(tiny, cache_dir)
         assert 10_000 < sum(p.numel() for p in load_base(tiny, cache_dir).parameters()) < 40_000

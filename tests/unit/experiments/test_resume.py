@@ -125,6 +125,19 @@ class TestCheckpoints:
             tensors.unlink()
         assert Checkpoints(tmp_path, spec).load() is None
 
+    @pytest.mark.parametrize("content", [None, b"", b"other weights"])
+    def test_an_adapter_that_is_no_longer_what_was_kept_ends_the_trust(
+        self, spec: ArmJobSpec, tmp_path: Path, content: bytes | None
+    ) -> None:
+        """Going on, the arm would not write it again, and its evaluation would believe it."""
+        kept = tmp_path / "adapters" / "point_1" / "adapter_model.safetensors"
+        kept.parent.mkdir(parents=True)
+        kept.write_bytes(b"weights")
+        Checkpoints(tmp_path, spec).save_if_due(lambda: self.state)
+        assert Checkpoints(tmp_path, spec).load() is not None
+        kept.unlink() if content is None else kept.write_bytes(content)
+        assert Checkpoints(tmp_path, spec).load() is None
+
     def test_killed_between_the_two_renames_the_old_one_is_there(self, spec: ArmJobSpec, tmp_path: Path) -> None:
         Checkpoints(tmp_path, spec).save_if_due(lambda: self.state)
         (tmp_path / "resume").rename(tmp_path / ".resume.old")

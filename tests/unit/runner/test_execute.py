@@ -255,6 +255,35 @@ def test_ctrl_c_ends_the_children(planned: Planned, tmp_path: Path, request_to_e
         os.kill(child, 0)
 
 
+@pytest.mark.parametrize(("late_seconds", "code"), [(60.0, 0), (0.0, 1)])
+def test_another_machines_files_may_show_up_late(
+    planned: Planned, sweep_of: SweepOf, monkeypatch: pytest.MonkeyPatch, late_seconds: float, code: int
+) -> None:
+    """Every change of a status is seen here a second after it was made, as on a network share that caches."""
+
+    def read_late(path: Path) -> dict[str, Any]:
+        if path.name == "status.json" and time.time() - path.stat().st_mtime < 1:
+            raise FileNotFoundError(path)
+        return read_json(path)
+
+    monkeypatch.setattr("runner.ledger.reader.read_json", read_late)
+    monkeypatch.setattr(LocalEngine, "late_seconds", late_seconds)
+    sweep = sweep_of(planned())
+
+    assert sweep.run() == code
+    assert ("failed: exit code 0" in sweep.text) == (code == 1)
+
+
+def test_on_another_machine_a_job_that_says_why_it_failed_is_not_waited_for(
+    planned: Planned, sweep_of: SweepOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LocalEngine, "late_seconds", 3600.0)
+    sweep = sweep_of(planned())
+
+    assert sweep.run(**{"ppo/seed0": "fail"}) == 1
+    assert "ppo/seed0 failed: ValueError: no luck" in sweep.text
+
+
 # ------------------------------------------------------------------------------------------------------------- judges
 JUDGE = (
     "judge=endpoint",

@@ -103,6 +103,7 @@ def test_each_start_that_a_result_goes_back_to_is_kept(gold: Job, monkeypatch: p
 TORN = {
     "the last row": lambda folder: (folder / "metrics.jsonl").write_text('{"phase": "tra'),
     "a file": lambda folder: (folder / "gold.safetensors").write_bytes(b"wei"),
+    "a table": lambda folder: (folder / "samples" / "point_0.parquet").write_bytes(b"raws"),
     "a file lost": lambda folder: (folder / "gold.safetensors").unlink(),
     "the status": lambda folder: (folder / "status.json").write_text('{"state": "finis'),
 }
@@ -111,6 +112,7 @@ TORN = {
 @pytest.mark.parametrize("fault", TORN)
 def test_a_finished_job_with_a_torn_file_is_done_again(gold: Job, fault: str) -> None:
     stage = f"{RECORD}; (folder / 'gold.safetensors').write_bytes(b'weights')"
+    stage += "; (folder / 'samples').mkdir(); (folder / 'samples' / 'point_0.parquet').write_bytes(b'rows')"
     work(gold.folder, stage=stage)
     TORN[fault](gold.folder)
     assert not is_finished(gold.folder, gold.identity)
@@ -189,6 +191,23 @@ def test_needs_must_have_finished(planned: Callable[..., Plan]) -> None:
     assert code == 2
     assert "ranking_data cannot start" in output
     assert f"gold in {ranking.file.needs['gold'].folder}" in output
+
+
+def test_on_another_machine_a_job_is_patient_with_the_files_of_its_needs(
+    planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network share may list what the driver has seen long ago only after a while."""
+    monkeypatch.setenv("RUNNER_PATIENCE_SECONDS", "30")
+    gold, ranking_data = planned().jobs[:2]
+    ranking_data.file.write(ranking_data.folder)
+    waiting = start(ranking_data.folder)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(timeout=3)
+    gold.file.write(gold.folder)
+    assert work(gold.folder)[0] == 0
+    waiting.communicate(timeout=60)
+
+    assert waiting.returncode == 0
 
 
 def test_an_edited_specification_is_refused(gold: Job) -> None:

@@ -284,12 +284,13 @@ def test_other_files_behind_the_same_paths_are_noticed(composed: Composed, tmp_p
         check_folder(make_plan(runs))
 
 
-def test_a_foreign_plan_file_is_named(planned: Planned) -> None:
+@pytest.mark.parametrize("content", ["{}", '{"schema": 2, "arms": [', "", "\x00" * 40])
+def test_a_foreign_or_torn_plan_file_is_named(planned: Planned, content: str) -> None:
     plan = planned()
     plan.folder.mkdir(parents=True)
-    (plan.folder / "plan.json").write_text("{}")
+    (plan.folder / "plan.json").write_text(content)
 
-    with pytest.raises(InputError, match="is no plan of this program"):
+    with pytest.raises(InputError, match=r"is no plan of this program.*remove it"):
         check_folder(plan)
 
 

@@ -1,0 +1,1 @@
+"""Hundreds of seeded interruptions of real sweeps: `python -m tests.chaos`."""
