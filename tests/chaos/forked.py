@@ -107,7 +107,7 @@ class Job:
 def _analysis(command: Sequence[str], check: bool) -> SimpleNamespace:
     """``python -m analysis …``, as `subprocess.run` would: the child is killed where the wait is interrupted."""
     arguments = list(command[command.index("analysis") + 1 :])
-    pid = fork(lambda: analysis.__main__.main(arguments), 1)
+    pid = fork(lambda: analysis.__main__.main(arguments), 1, {_Driver.orders.pipe})
     try:
         _, status = os.waitpid(pid, 0)
     except BaseException:

@@ -139,7 +139,7 @@ class Orders:
 
     def _strike_job(self, event: str) -> None:
         self.tell("struck", kind=JOB, at=event)
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.killpg(0, signal.SIGKILL)  # this may be the analysis, which the report's job has started
 
     def _begin(self, order: Order, act: Callable[[str], None]) -> None:
         self._began = time.monotonic()
