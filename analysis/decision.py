@@ -90,12 +90,20 @@ class Final:
 
 @dataclass(frozen=True)
 class Decision:
-    """The sentence on top of the report."""
+    """The sentence on top of the report.
+
+    Attributes:
+        headline, scope: in words.
+        confidence: of the head-to-head.
+        final: the head-to-head.
+        staged: the arm of PPO then DPO that is better than both of its arms by `AHEAD_RULE`, if there is one.
+    """
 
     headline: str
     confidence: Confidence
     scope: str
     final: Final | None
+    staged: str | None = None
 
 
 def verdict(rate: WinRate | None) -> Verdict:
@@ -217,14 +225,44 @@ def decide(ledger: Ledger, compared: Comparisons, resamples: Resamples, rng: np.
     num_seeds = len(final.seeds) if final else min(len(ledger.seeds(arm)) for arm in ledger.arms)
     rules = ledger.rules("confidence", ConfidenceRules)
     sure: Confidence = confidence(final, rules) if final else "inconclusive"
-    parts = [_final_words(final) if final else _no_final_words(ledger, judge), _base_words(verdicts)]
+    staged, leads_both = best_staged(ledger), False
+    parts = [_final_words(final) if final else _no_final_words(ledger, judge)]
+    if final and staged:
+        parts.append(_staged_words(staged, final, compared))
+        leads_both = {staged} == set(_staged_ahead(staged, final, compared))
+    parts.append(_base_words(verdicts))
     if ledger.missing:
         parts.append(f"{len(ledger.missing)} planned run{'s are' if len(ledger.missing) > 1 else ' is'} missing")
-    headline = (
-        "; ".join(parts)
-        + f" ({'inconclusive' if sure == 'inconclusive' else sure + ' confidence'}: {scope(num_seeds)})."
-    )
-    return Decision(headline, sure, scope(num_seeds), final)
+    words = _sure_words(sure)
+    if leads_both:
+        words += f" between PPO and DPO, {_sure_words(confidence_by_seeds(num_seeds, rules))} in PPO then DPO"
+    headline = f"{'; '.join(parts)} ({words}: {scope(num_seeds)})."
+    return Decision(headline, sure, scope(num_seeds), final, staged if leads_both else None)
+
+
+def _sure_words(sure: Confidence) -> str:
+    return sure if sure == "inconclusive" else f"{sure} confidence"
+
+
+def best_staged(ledger: Ledger) -> str | None:
+    """The arm of PPO then DPO with the highest final mean gold."""
+    arms = [arm for arm in ledger.arms if ledger.algorithm(arm) == "ppo_then_dpo"]
+    return choose(ledger, arms, range(len(ledger.prompt_ids))) if arms else None
+
+
+def _staged_ahead(staged: str, final: Final, compared: Comparisons) -> tuple[str | None, str | None]:
+    """Who is ahead, on all prompts, between the staged arm and PPO's, and between it and DPO's."""
+    ppo, dpo = (ahead(compared.get((staged, arm, final.judge))) for arm in (final.ppo, final.dpo))
+    return ppo, dpo
+
+
+def _staged_words(staged: str, final: Final, compared: Comparisons) -> str:
+    parts = []
+    for arm, leader in zip((final.ppo, final.dpo), _staged_ahead(staged, final, compared), strict=True):
+        word = {staged: "beats", arm: "loses to"}.get(str(leader), "is not shown to differ from")
+        rate = compared.get((staged, arm, final.judge))
+        parts.append(f"{word} {arm}" + (f" ({_percent(rate.estimate)})" if rate else ""))
+    return f"PPO then DPO ({staged}) {' and '.join(parts)}"
 
 
 def _no_final_words(ledger: Ledger, judge: Judge) -> str:

@@ -39,6 +39,7 @@ STAGED_IS_THERE = (
     "This sweep's own staged arm: its gates, and its win rates against the plain arms, if it loses PPO's gold or is no "
     "better in risk or cost."
 )
+STAGED_LEADS = "The staged arm failing a gate, or no longer ahead of both, in more seeds or on more prompts."
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Situation:
         lead: who wins the head-to-head.
         nearly_right: whether the base was; None where that was not assessed.
         stops_paying: whether PPO's marginal gain falls under its risk and cost within the run; the same.
+        staged: how the arm of PPO then DPO that leads both of these arms stands; None where none does.
     """
 
     ppo: Standing | None
@@ -97,6 +99,7 @@ class Situation:
     lead: Lead
     nearly_right: Reply | None
     stops_paying: Reply | None
+    staged: Standing | None = None
 
 
 @dataclass(frozen=True)
@@ -105,12 +108,18 @@ class Rule:
 
     when: str
     then: Choice
-    rests_on: Literal["the head-to-head", "the gates", "a hint", "nothing"]
+    rests_on: Literal["the head-to-head", "the staged arm", "the gates", "a hint", "nothing"]
     applies: Callable[[Situation], bool]
 
 
 RULES = (
     Rule("Every finished arm fails a gate, PPO's and DPO's alike", "base", "the gates", lambda now: now.all_fail),
+    Rule(
+        "PPO then DPO clears its gates and leads PPO's arm and DPO's",
+        "PPO then DPO",
+        "the staged arm",
+        lambda now: now.staged == "clears",
+    ),
     Rule(
         "PPO clears its gates and leads, but its marginal gain falls under its risk and cost within the run",
         "PPO then DPO",
@@ -186,6 +195,7 @@ def recommend(
     questions: Questions,
     confidence_rules: ConfidenceRules,
     rules: DecisionRules,
+    staged: str | None = None,
 ) -> Recommendation:
     """Apply the table, and say what it rests on and what would settle the rest.
 
@@ -197,28 +207,35 @@ def recommend(
         questions: the three answers.
         confidence_rules: registered.
         rules: registered.
+        staged: the arm of PPO then DPO that leads both arms of the head-to-head, if there is one.
     """
-    row = first_that_applies(situation(sweep, final, gates, questions))
+    now = situation(sweep, final, gates, questions, staged)
+    row = first_that_applies(now)
     rule = RULES[row]
     sure: dict[str, Confidence] = {
         "the head-to-head": head_to_head,
+        "the staged arm": confidence_by_seeds(sweep.num_seeds, confidence_rules),
         "the gates": confidence_by_seeds(sweep.num_seeds, confidence_rules),
         "a hint": "low",
         "nothing": "inconclusive",
     }
     return Recommendation(
         rule.then,
-        _sentence(rule.then, final, gates, questions.switch_at),
+        _sentence(rule.then, final, gates, questions.switch_at, staged),
         sure[rule.rests_on],
         row,
-        tuple(f"{arm}: {_stand(gates[arm])}" for arm in _worth_naming(final, gates)),
-        _would_change(rule.then, sweep),
+        tuple(f"{arm}: {_stand(gates[arm])}" for arm in _worth_naming(final, gates, staged)),
+        STAGED_LEADS if rule.rests_on == "the staged arm" else _would_change(rule.then, sweep),
         tuple(_next_runs(sweep, final, rules, rule.then)),
     )
 
 
 def situation(
-    sweep: Sweep, final: Final | None, gates: Mapping[str, Sequence[Gate]], questions: Questions
+    sweep: Sweep,
+    final: Final | None,
+    gates: Mapping[str, Sequence[Gate]],
+    questions: Questions,
+    staged: str | None = None,
 ) -> Situation:
     """What the rules look at."""
     stands = {arm: standing(items) for arm, items in gates.items()}
@@ -232,6 +249,7 @@ def situation(
         lead=lead,
         nearly_right=_reply(questions.nearly_right),
         stops_paying=_reply(questions.stops_paying),
+        staged=stands[staged] if staged else None,
     )
 
 
@@ -255,31 +273,42 @@ def _would_change(choice: Choice, sweep: Sweep) -> str:
     return STAGED_IS_THERE if staged else WOULD_CHANGE[choice]
 
 
-def _sentence(choice: Choice, final: Final | None, gates: Mapping[str, Sequence[Gate]], switch_at: str | None) -> str:
+def _sentence(
+    choice: Choice,
+    final: Final | None,
+    gates: Mapping[str, Sequence[Gate]],
+    switch_at: str | None,
+    staged: str | None,
+) -> str:
     ppo, dpo = (final.ppo, final.dpo) if final else ("", "")
+    if choice == "PPO then DPO" and staged:
+        return f"Shape with PPO, then set with DPO, as {staged} did."
     return {
         "PPO": f"Shape with PPO now ({ppo}).",
         "DPO": f"Set with DPO now ({dpo}).",
         "PPO then DPO": f"Shape with PPO ({ppo}) up to {switch_at or 'the switch point'}, then set with DPO.",
         "base": "Neither: stay with the base, because every arm fails a gate.",
-        "inconclusive": f"Do not choose yet: {_why_not(final, gates)}.",
+        "inconclusive": f"Do not choose yet: {_why_not(final, gates, staged)}.",
     }[choice]
 
 
-def _why_not(final: Final | None, gates: Mapping[str, Sequence[Gate]]) -> str:
+def _why_not(final: Final | None, gates: Mapping[str, Sequence[Gate]], staged: str | None) -> str:
     """What keeps the table from choosing."""
     if final is None:
         return "there is no comparison of a PPO arm with a DPO arm"
+    if staged:
+        return f"{staged} leads PPO's arm and DPO's, but {_stand(gates[staged])}"
     if final.ahead is None:
         return f"neither {final.ppo} nor {final.dpo} is shown to lead, and no gate or question settles it"
     return f"{final.ahead} leads, but {_stand(gates[final.ahead])}"
 
 
-def _worth_naming(final: Final | None, gates: Mapping[str, Sequence[Gate]]) -> list[str]:
-    """The arms of the head-to-head, and whichever else clears every gate."""
+def _worth_naming(final: Final | None, gates: Mapping[str, Sequence[Gate]], staged: str | None) -> list[str]:
+    """The arms of the head-to-head, the staged one that leads both, and whichever else clears every gate."""
     if final is None:
         return list(gates)
-    return [arm for arm in gates if arm in (final.ppo, final.dpo) or standing(gates[arm]) == "clears"]
+    compared = (final.ppo, final.dpo, staged)
+    return [arm for arm in gates if arm in compared or standing(gates[arm]) == "clears"]
 
 
 def _stand(gates: Sequence[Gate]) -> str:

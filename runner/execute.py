@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import filecmp
-import shutil
 import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from experiments.errors import InputError
 from runner.display import Display, Result
-from runner.engines import Cause, Engine, Outcome, Task
+from runner.engines import Engine, Outcome, Task
 from runner.ledger.driver import DriverFile
 from runner.ledger.reader import (
     damaged_files,
@@ -39,27 +36,19 @@ from runner.ledger.requests import (
 from runner.ledger.writer import record_end
 from runner.memory import learn, needed_bytes
 from runner.plan import COMPARING, SHARED, Job, Plan, with_needs
+from runner.reasons import failure_reason, full_disk
 from runner.retention import Retention
 from runner.retry import DIVISOR, read_retry, retry_smaller
+from runner.sharing import mend_specification, share
 from runner.watch import Watch, records
 
 OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 POLL_SECONDS = 0.2
 LISTEN_SECONDS = 1.0  # between two looks for requests
-LITTLE_BYTES = 2**20  # a disk with less is full
 LOCK_SECONDS = 1.0  # `runner.status` tries the lock for an instant
 # By kind: what goes on in the same process.
 FOLLOWED_BY = {"gold": "ranking_data", "fresh_pairs": "arm", "arm": "evaluation"}
 GOOD = {"finished", "reused"}
-CAUSES: dict[Cause, str] = {
-    "time_limit": "ended by its time limit",
-    "cancelled": "cancelled",
-    "node_lost": "its node was lost",
-    "preempted": "preempted by the cluster",
-    "not_started": "could not be started",
-    "out_of_memory": "killed by the system for want of memory",
-    "no_word": "did not come to start the job, or to say how it ended",
-}
 SMALLER = f"passes that are {DIVISOR} times smaller"
 JOB_COMMAND = (sys.executable, "-m", "runner.job")
 
@@ -360,7 +349,7 @@ class Walk:
                 self._display.event(left[0].label, f"{lack}; it starts once more, with {SMALLER}")
             else:
                 reason = failure_reason(outcome, read_status(left[0].folder) or {})
-                self._give_up(left[0], "failed", f"{reason}{_full_disk(left[0].folder)}")
+                self._give_up(left[0], "failed", f"{reason}{full_disk(left[0].folder)}")
 
     def _finish(self, job: Job) -> None:
         note = f"with {SMALLER}, after it had run out of memory" if read_retry(job.folder, job.identity) else ""
@@ -373,7 +362,7 @@ class Walk:
     def _take(self, state: str, job: Job, note: str = "") -> bool:
         """Take a finished job as one, with its record in the sweep's folder. Returns whether that could be made."""
         try:
-            _mend_specification(job)
+            mend_specification(job)
             share(job)
         except OSError as error:
             self._give_up(job, "failed", f"finished, but its record cannot be kept in {job.ledger}: {error.strerror}")
@@ -428,62 +417,6 @@ class Walk:
 def belongs(label: str, arm: str) -> bool:
     """Whether a job is one of an arm's, or of one of its seeds."""
     return label == arm or label.startswith(f"{arm}/")
-
-
-def _mend_specification(job: Job) -> None:
-    """Write a finished job's ``spec.json`` again where it is torn; the plan knows what stood in it."""
-    try:
-        torn = read_json(job.folder / "spec.json").get("identity") != job.identity
-    except (OSError, ValueError):
-        torn = True
-    if torn:
-        job.file.write(job.folder)
-
-
-def share(job: Job) -> None:
-    """Copy a shared artifact's record, without weights, into the sweep's folder, which so explains itself."""
-    if job.folder == job.ledger or _is_shared(job):
-        return
-    unfinished = job.ledger.with_name(f".{job.ledger.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    for path in job.folder.iterdir():
-        if path.suffix in {".json", ".jsonl", ".txt"}:
-            shutil.copy2(path, unfinished)
-    if (job.folder / "samples").is_dir():
-        shutil.copytree(job.folder / "samples", unfinished / "samples")
-    shutil.rmtree(job.ledger, ignore_errors=True)
-    unfinished.rename(job.ledger)
-
-
-def _is_shared(job: Job) -> bool:
-    """Whether the record in the sweep's folder is what the artifact's own folder holds."""
-    records = [path for path in job.folder.glob("*.json*") if path.is_file()] + list(job.folder.glob("samples/*"))
-    copies = [job.ledger / path.relative_to(job.folder) for path in records]
-    return all(
-        copy.is_file() and filecmp.cmp(path, copy, shallow=False) for path, copy in zip(records, copies, strict=True)
-    )
-
-
-def failure_reason(outcome: Outcome, status: dict[str, Any]) -> str:
-    """Why a job did not finish, in one line: what the engine did or saw, and what the job itself said last."""
-    code = outcome.exit_code
-    if outcome.cause != "exited":
-        return f"{CAUSES[outcome.cause]}: {outcome.detail}" if outcome.detail else CAUSES[outcome.cause]
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        return f"killed by {name}" + (" (often by the system, for want of memory)" if name == "SIGKILL" else "")
-    if code == 1 and status.get("error"):
-        return str(status["error"])
-    return "interrupted" if code == 130 else f"exit code {code}; its log says more"
-
-
-def _full_disk(folder: Path) -> str:
-    """Whether a job can have failed, and kept silent, for want of room."""
-    with contextlib.suppress(OSError):
-        free = shutil.disk_usage(folder).free
-        return f"; the disk is full there: {free} bytes are free" if free < LITTLE_BYTES else ""
-    return ""
 
 
 def _was_asked(job: Job) -> bool:

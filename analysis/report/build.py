@@ -209,6 +209,7 @@ def _recommendation(
         questions,
         ledger.rules("confidence", decision.ConfidenceRules),
         ledger.rules("decision", gates.DecisionRules),
+        outcome.staged,
     )
     table = [{"when": rule.when, "then": rule.then, "rests_on": rule.rests_on} for rule in recommendation.RULES]
     return {**plain(found), "rules": table}

@@ -5,7 +5,7 @@ import pytest
 
 from analysis import decision
 from analysis.load import load_ledger
-from analysis.statistics import Estimate
+from analysis.statistics import Estimate, Resamples
 from analysis.win_rate import WinRate, compare_all
 
 
@@ -144,3 +144,27 @@ def test_one_algorithm_alone_is_not_compared(make_sweep, resamples_for):
     assert outcome.final is None
     assert "cannot be compared, because no DPO arm has finished" in outcome.headline
     assert "1 planned run is missing" in outcome.headline
+
+
+@pytest.mark.parametrize(
+    ("gold", "words", "leads"),
+    [
+        ((0.1, 0.1, 0.3, 0.4), "PPO then DPO (staged) beats ppo (", "staged"),
+        ((0.1, 0.1, 0.1, 0.1), "PPO then DPO (staged) is not shown to differ from ppo (", None),
+        ((0.1, 0.1, -0.2, -0.3), "PPO then DPO (staged) loses to ppo (", None),
+    ],
+)
+def test_headline_says_how_a_staged_arm_did_against_both(make_ledger, synthetic, gold, words, leads):
+    plain = (0.1, 0.1, 0.1, 0.1)
+    ledger = make_ledger(
+        {
+            "ppo": synthetic.Arm("ppo", plain),
+            "dpo": synthetic.Arm("dpo", plain),
+            "staged": synthetic.Arm("ppo_then_dpo", gold, start=("ppo", 0.5)),
+        },
+        num_prompts=60,
+    )
+    outcome = decide(ledger, Resamples.draw(np.random.default_rng(0), 60, 1, num_resamples=1000))
+    assert words in outcome.headline
+    assert outcome.staged == leads
+    assert ("low confidence in PPO then DPO" in outcome.headline) == bool(leads)

@@ -33,7 +33,7 @@ def answer(reply):
 
 @pytest.fixture
 def recommend(synthetic):
-    def make(gold=EVEN, ppo=CLEAR, dpo=CLEAR, base=None, switch=None, sweep=SWEEP, **changes):
+    def make(gold=EVEN, ppo=CLEAR, dpo=CLEAR, base=None, switch=None, sweep=SWEEP, staged=None, **changes):
         ahead = gold and (("ppo" if gold.value > 50 else "dpo") if gold.excludes(50) else None)
         final = Final("ppo", "dpo", "gold", gold, ahead, "", "vader", gold, True, (0, 1, 2)) if gold else None
         final = replace(final, **changes) if final else None
@@ -41,10 +41,11 @@ def recommend(synthetic):
             sweep,
             final,
             "moderate",
-            {"ppo": ppo, "dpo": dpo},
+            {"ppo": ppo, "dpo": dpo} | ({"both": staged} if staged else {}),
             Questions(answer(base), None, answer(switch), "point 3"),
             ConfidenceRules(**synthetic.RULES["confidence"]),
             DecisionRules(**synthetic.RULES["decision"]),
+            "both" if staged else None,
         )
 
     return make
@@ -52,14 +53,15 @@ def recommend(synthetic):
 
 ROWS = [  # arguments -> row, what to do, confidence
     ({"ppo": FAILED, "dpo": FAILED}, 0, "base", "moderate"),
-    ({"gold": WON, "switch": "yes"}, 1, "PPO then DPO", "low"),
-    ({"gold": WON, "switch": "no"}, 2, "PPO", "moderate"),
-    ({"gold": LOST, "ppo": OPEN}, 3, "DPO", "moderate"),
-    ({"dpo": FAILED}, 4, "PPO", "moderate"),
-    ({"ppo": FAILED}, 5, "DPO", "moderate"),
-    ({"base": "yes"}, 6, "DPO", "low"),
-    ({"base": "no"}, 7, "PPO", "low"),
-    ({"base": "inconclusive"}, 8, "inconclusive", "inconclusive"),
+    ({"gold": WON, "staged": CLEAR}, 1, "PPO then DPO", "moderate"),
+    ({"gold": WON, "switch": "yes"}, 2, "PPO then DPO", "low"),
+    ({"gold": WON, "switch": "no", "staged": FAILED}, 3, "PPO", "moderate"),
+    ({"gold": LOST, "ppo": OPEN}, 4, "DPO", "moderate"),
+    ({"dpo": FAILED}, 5, "PPO", "moderate"),
+    ({"ppo": FAILED}, 6, "DPO", "moderate"),
+    ({"base": "yes"}, 7, "DPO", "low"),
+    ({"base": "no"}, 8, "PPO", "low"),
+    ({"base": "inconclusive"}, 9, "inconclusive", "inconclusive"),
 ]
 
 
@@ -93,6 +95,10 @@ def test_sentences_name_arm_and_point(recommend):
     assert recommend(gold=LOST).sentence == "Set with DPO now (dpo)."
     assert recommend(gold=WON, ppo=OPEN).sentence == "Do not choose yet: ppo leads, but is inconclusive in Gold."
     assert recommend(gold=None).sentence == "Do not choose yet: there is no comparison of a PPO arm with a DPO arm."
+    assert recommend(staged=CLEAR).sentence == "Shape with PPO, then set with DPO, as both did."
+    led = recommend(gold=WON, ppo=OPEN, staged=FAILED)
+    assert led.sentence == "Do not choose yet: both leads PPO's arm and DPO's, but fails Gold."
+    assert led.because[2] == "both: fails Gold"
     assert recommend(ppo=OPEN).because == ("ppo: is inconclusive in Gold", "dpo: clears every gate")
 
 

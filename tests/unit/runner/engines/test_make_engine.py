@@ -6,7 +6,7 @@ import pytest
 
 from runner.__main__ import compose, main
 from runner.engines import Cause, Outcome, Task, make_engine
-from runner.execute import failure_reason
+from runner.reasons import failure_reason
 
 
 @pytest.mark.parametrize(("kind", "library"), [("ray", "ray"), ("slurm", "submitit")])
