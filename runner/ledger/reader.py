@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from experiments.records import ADAPTER_FOLDER
 from runner.ledger.integrity import damaged
 
 NUMBERED_REPORT = re.compile(r"report-([1-9]\d*)")
@@ -88,7 +87,7 @@ def is_finished(folder: Path, identity: str) -> bool:
 def damaged_files(folder: Path) -> list[str]:
     """Which result files are no longer what a finished job left, in words."""
     files = (read_status(folder) or {}).get("files", {})
-    removed = tuple(f"{ADAPTER_FOLDER.format(point=point)}/" for point in removed_points(folder))
+    removed = tuple(f"adapters/point_{point}/" for point in removed_points(folder))
     return damaged(folder, {name: recorded for name, recorded in files.items() if not name.startswith(removed)})
 
 
