@@ -257,12 +257,14 @@ def _staged_ahead(staged: str, final: Final, compared: Comparisons) -> tuple[str
 
 
 def _staged_words(staged: str, final: Final, compared: Comparisons) -> str:
-    parts = []
+    parts, reasons = [], []
     for arm, leader in zip((final.ppo, final.dpo), _staged_ahead(staged, final, compared), strict=True):
         word = {staged: "beats", arm: "loses to"}.get(str(leader), "is not shown to differ from")
         rate = compared.get((staged, arm, final.judge))
         parts.append(f"{word} {arm}" + (f" ({_percent(rate.estimate)})" if rate else ""))
-    return f"PPO then DPO ({staged}) {' and '.join(parts)}"
+        reasons.append(why_not_ahead(rate))
+    why_not = ", and ".join(dict.fromkeys(filter(None, reasons)))
+    return f"PPO then DPO ({staged}) {' and '.join(parts)}" + (f": {why_not}" if why_not else "")
 
 
 def _no_final_words(ledger: Ledger, judge: Judge) -> str:

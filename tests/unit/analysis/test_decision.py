@@ -168,3 +168,19 @@ def test_headline_says_how_a_staged_arm_did_against_both(make_ledger, synthetic,
     assert words in outcome.headline
     assert outcome.staged == leads
     assert ("low confidence in PPO then DPO" in outcome.headline) == bool(leads)
+
+
+def test_headline_says_why_a_staged_arm_that_looks_better_is_not_called_so(make_sweep, synthetic):
+    rules = {**synthetic.RULES, "win_rate": {**synthetic.RULES["win_rate"], "primary_comparisons": ["ppo_against_dpo"]}}
+    plain = (0.1, 0.1, 0.1, 0.1)
+    arms = {
+        "ppo": synthetic.Arm("ppo", plain),
+        "dpo": synthetic.Arm("dpo", plain),
+        "staged": synthetic.Arm("ppo_then_dpo", (0.1, 0.1, 0.3, 0.4), start=("ppo", 0.5)),
+    }
+    sweep = make_sweep(arms, num_prompts=60)
+    sweep.edit("plan.json", rules=rules)
+    ledger = load_ledger(sweep.folder)
+    outcome = decide(ledger, Resamples.draw(np.random.default_rng(0), 60, 1, num_resamples=1000))
+    assert "]): the comparison was not declared a primary one before training; " in outcome.headline
+    assert outcome.staged is None
