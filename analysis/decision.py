@@ -48,7 +48,8 @@ AHEAD_RULE = (
 CONFIDENCE_RULE = (
     "Inconclusive: neither arm of the head-to-head is ahead by that rule. Low: one is, but there are fewer than three "
     "seeds, or the second judge clearly prefers the other side. Moderate: from three seeds on. High: from as many as "
-    "rules.confidence.min_seeds_for_high asks for."
+    "rules.confidence.min_seeds_for_high asks for. Where PPO then DPO is ahead of both, the sentence begins with that, "
+    "and the number of seeds alone decides."
 )
 
 
@@ -94,7 +95,7 @@ class Decision:
 
     Attributes:
         headline, scope: in words.
-        confidence: of the head-to-head.
+        confidence: of what the headline begins with, see `CONFIDENCE_RULE`.
         final: the head-to-head.
         staged: the arm of PPO then DPO that is better than both of its arms by `AHEAD_RULE`, if there is one.
     """
@@ -228,20 +229,17 @@ def decide(ledger: Ledger, compared: Comparisons, resamples: Resamples, rng: np.
     staged, leads_both = best_staged(ledger), False
     parts = [_final_words(final) if final else _no_final_words(ledger, judge)]
     if final and staged:
-        parts.append(_staged_words(staged, final, compared))
         leads_both = {staged} == set(_staged_ahead(staged, final, compared))
+        parts.append(_staged_words(staged, final, compared))
+        if leads_both:
+            parts = [parts[1], parts[0].replace("Neither", "neither")]
+            sure = confidence_by_seeds(num_seeds, rules)
     parts.append(_base_words(verdicts))
     if ledger.missing:
         parts.append(f"{len(ledger.missing)} planned run{'s are' if len(ledger.missing) > 1 else ' is'} missing")
-    words = _sure_words(sure)
-    if leads_both:
-        words += f" between PPO and DPO, {_sure_words(confidence_by_seeds(num_seeds, rules))} in PPO then DPO"
+    words = sure if sure == "inconclusive" else f"{sure} confidence"
     headline = f"{'; '.join(parts)} ({words}: {scope(num_seeds)})."
     return Decision(headline, sure, scope(num_seeds), final, staged if leads_both else None)
-
-
-def _sure_words(sure: Confidence) -> str:
-    return sure if sure == "inconclusive" else f"{sure} confidence"
 
 
 def best_staged(ledger: Ledger) -> str | None:
@@ -257,14 +255,16 @@ def _staged_ahead(staged: str, final: Final, compared: Comparisons) -> tuple[str
 
 
 def _staged_words(staged: str, final: Final, compared: Comparisons) -> str:
-    parts, reasons = [], []
+    found: dict[str, list[str]] = {}  # what it does -> to whom
+    reasons = []
     for arm, leader in zip((final.ppo, final.dpo), _staged_ahead(staged, final, compared), strict=True):
         word = {staged: "beats", arm: "loses to"}.get(str(leader), "is not shown to differ from")
         rate = compared.get((staged, arm, final.judge))
-        parts.append(f"{word} {arm}" + (f" ({_percent(rate.estimate)})" if rate else ""))
+        found.setdefault(word, []).append(f"{arm} ({_percent(rate.estimate)} of pairs)" if rate else arm)
         reasons.append(why_not_ahead(rate))
+    words = " and ".join(f"{word} {' and '.join(whom)}" for word, whom in found.items())
     why_not = ", and ".join(dict.fromkeys(filter(None, reasons)))
-    return f"PPO then DPO ({staged}) {' and '.join(parts)}" + (f": {why_not}" if why_not else "")
+    return f"PPO then DPO ({staged}) {words}" + (f": {why_not}" if why_not else "")
 
 
 def _no_final_words(ledger: Ledger, judge: Judge) -> str:

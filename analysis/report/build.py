@@ -201,13 +201,14 @@ def _recommendation(
         num_missing=len(ledger.missing),
         seed_looks=steady.seed_looks if (steady := stability.rules_of(ledger)) else (),
     )
+    sure_by = ledger.rules("confidence", decision.ConfidenceRules)
     found = recommendation.recommend(
         sweep,
         final,
-        outcome.confidence,
+        decision.confidence(final, sure_by) if final else "inconclusive",
         gates_of,
         questions,
-        ledger.rules("confidence", decision.ConfidenceRules),
+        sure_by,
         ledger.rules("decision", gates.DecisionRules),
         outcome.staged,
     )

@@ -167,7 +167,8 @@ def test_headline_says_how_a_staged_arm_did_against_both(make_ledger, synthetic,
     outcome = decide(ledger, Resamples.draw(np.random.default_rng(0), 60, 1, num_resamples=1000))
     assert words in outcome.headline
     assert outcome.staged == leads
-    assert ("low confidence in PPO then DPO" in outcome.headline) == bool(leads)
+    assert outcome.headline.startswith("PPO then DPO (staged)") == bool(leads)
+    assert outcome.confidence == ("low" if leads else "inconclusive")
 
 
 def test_headline_says_why_a_staged_arm_that_looks_better_is_not_called_so(make_sweep, synthetic):
@@ -182,5 +183,5 @@ def test_headline_says_why_a_staged_arm_that_looks_better_is_not_called_so(make_
     sweep.edit("plan.json", rules=rules)
     ledger = load_ledger(sweep.folder)
     outcome = decide(ledger, Resamples.draw(np.random.default_rng(0), 60, 1, num_resamples=1000))
-    assert "]): the comparison was not declared a primary one before training; " in outcome.headline
+    assert "] of pairs): the comparison was not declared a primary one before training; " in outcome.headline
     assert outcome.staged is None
