@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,8 @@ from analysis import recovery, win_rate
 from analysis.ledger import Ledger, LedgerError
 from analysis.load import load_ledger
 from analysis.report.build import build_report
-from analysis.report.render import view
+from analysis.report.markdown import render_markdown
+from analysis.report.render import render_html, view
 from analysis.report.tables import recovery as tables
 from analysis.statistics import Resamples
 from analysis.style_drift import SweepStyle
@@ -133,6 +135,16 @@ def test_the_headline_is_about_the_plain_arms(report: dict[str, Any]) -> None:
     assert [(pair["ppo"], pair["dpo"]) for pair in report["head_to_head"]] == [("ppo", "dpo")]
     assert [(pair["arm"], pair["opponent"]) for pair in report["staged"]] == [(STAGED, "ppo"), (STAGED, "dpo")]
     assert set(report["gates"]) == {"ppo", "dpo", STAGED, "half"}
+
+
+def test_a_lead_of_the_staged_arm_does_not_hide_how_little_is_known_of_the_plain_ones(
+    report: dict[str, Any],
+) -> None:
+    final = report["decision"]["final"] | {"ahead": None}
+    undecided = report | {"decision": report["decision"] | {"final": final, "confidence": "low", "staged": STAGED}}
+
+    for page in (render_html(undecided), render_markdown(undecided)):
+        assert re.search(r"a true lead of .* points would often go unseen", page)
 
 
 def test_algorithms_are_called_by_their_names(report: dict[str, Any]) -> None:
