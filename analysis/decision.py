@@ -12,6 +12,7 @@ import numpy as np
 from analysis.judges import TRAINING_REWARD
 from analysis.ledger import BASE, Ledger
 from analysis.next_runs import seed_share
+from analysis.recovery_answer import Answer
 from analysis.statistics import (
     MIN_SEEDS_FOR_METHOD,
     Estimate,
@@ -49,7 +50,8 @@ CONFIDENCE_RULE = (
     "Inconclusive: neither arm of the head-to-head is ahead by that rule. Low: one is, but there are fewer than three "
     "seeds, or the second judge clearly prefers the other side. Moderate: from three seeds on. High: from as many as "
     "rules.confidence.min_seeds_for_high asks for. Where PPO then DPO is ahead of both, the sentence begins with that, "
-    "and the number of seeds alone decides."
+    "and the number of seeds alone decides. Where all arms start from one checkpoint, it begins with whether that had "
+    "over-optimised: inconclusive where it is not shown, and where it is, the number of seeds alone decides."
 )
 
 
@@ -211,7 +213,13 @@ def scope(num_seeds: int) -> str:
     return f"{num_seeds} seeds an arm, so this speaks of the methods under these settings"
 
 
-def decide(ledger: Ledger, compared: Comparisons, resamples: Resamples, rng: np.random.Generator) -> Decision:
+def decide(
+    ledger: Ledger,
+    compared: Comparisons,
+    resamples: Resamples,
+    rng: np.random.Generator,
+    way_back: Answer | None = None,
+) -> Decision:
     """The headline and its confidence.
 
     Args:
@@ -219,6 +227,7 @@ def decide(ledger: Ledger, compared: Comparisons, resamples: Resamples, rng: np.
         compared: of `win_rate.compare_all`.
         resamples: of the report.
         rng: for resamples of the half that is reported on.
+        way_back: of `recovery_answer.answer`: where there is one, it is what the sweep is about.
     """
     judge = rules_of(ledger).primary_judge
     verdicts = {arm: verdict(compared.get((arm, BASE, judge))) for arm in ledger.arms}
@@ -234,6 +243,9 @@ def decide(ledger: Ledger, compared: Comparisons, resamples: Resamples, rng: np.
         if leads_both:
             parts = [parts[1], parts[0].replace("Neither", "neither")]
             sure = confidence_by_seeds(num_seeds, rules)
+    if way_back:
+        parts = [way_back.words]
+        sure = confidence_by_seeds(num_seeds, rules) if way_back.over_optimised else "inconclusive"
     parts.append(_base_words(verdicts))
     if ledger.missing:
         parts.append(f"{len(ledger.missing)} planned run{'s are' if len(ledger.missing) > 1 else ' is'} missing")

@@ -19,6 +19,7 @@ from analysis import (
     readiness,
     recommendation,
     recovery,
+    recovery_answer,
     stability,
     strengths,
     style_control,
@@ -50,15 +51,19 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     max_seeds = max(len(ledger.seeds(arm)) for arm in ledger.arms)
     resamples = Resamples.draw(rng, len(ledger.prompt_ids), max_seeds, win_rate.num_resamples(ledger))
     compared = win_rate.compare_all(ledger, resamples)
-    outcome = decision.decide(ledger, compared, resamples, rng)
+    halves = over_optimisation.Halves.draw(ledger, np.random.default_rng((ANALYSIS_SEED, HALVES_STREAM)))
     style = style_drift.SweepStyle(ledger, resamples)
+    recovered = recovery.assess(ledger, style, resamples)
+    checkpoints = recovery.checkpoints(ledger, recovered, halves)
+    way_back = recovery_answer.answer(ledger, recovered, checkpoints)
+    outcome = decision.decide(ledger, compared, resamples, rng, way_back)
     steadiness = {arm: stability.assess(ledger, arm, resamples) for arm in ledger.arms}
     together = stability.together(ledger, steadiness, resamples)
     decides = win_rate.rules_of(ledger).primary_judge
     refits = np.random.default_rng((ANALYSIS_SEED, REFITS_STREAM))
     controls = style_control.control_all(ledger, decides, resamples, refits)
     rates = _win_rates(ledger, compared, decides, controls)
-    audits = _audits(ledger, resamples, controls if decides == "gold" else {})
+    audits = _audits(ledger, resamples, controls if decides == "gold" else {}, halves)
     arms = [
         {
             **_arm(ledger, arm, resamples, steadiness[arm], style, rates[arm, BASE]),
@@ -108,7 +113,8 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "stability": plain(together),
         "head_to_head": pairs,
         "staged": staged,
-        "recovery": plain(recovery.assess(ledger, style, resamples)),
+        "recovery": plain(recovered),
+        "checkpoints": plain(checkpoints),
         "style": style.context(),
         "judges": {
             name: {**plain(card), "decides": name == decides} for name, card in win_rate.judges_of(ledger).items()
@@ -284,13 +290,14 @@ class Audited:
     switch_answer: Answer
 
 
-def _audits(ledger: Ledger, resamples: Resamples, controls: style_control.Controls) -> dict[str, Audited]:
-    """Of every arm; `controls` are by gold, or empty. Their halves of the prompts are drawn apart from all else."""
+def _audits(
+    ledger: Ledger, resamples: Resamples, controls: style_control.Controls, halves: over_optimisation.Halves
+) -> dict[str, Audited]:
+    """Of every arm; `controls` are by gold, or empty."""
     lacking = {"scaling_law", "over_optimisation", "switch"} - set(ledger.plan["rules"])
     if lacking:
         why = f"no rules of {', '.join(sorted(lacking))} were registered for this sweep"
         return {arm: _unaudited(ledger, arm, why) for arm in ledger.arms}
-    halves = over_optimisation.Halves.draw(ledger, np.random.default_rng((ANALYSIS_SEED, HALVES_STREAM)))
     base = over_optimisation.reference(ledger, resamples)
     audits = {}
     for arm in ledger.arms:

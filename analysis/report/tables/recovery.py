@@ -25,18 +25,39 @@ def recovery(report: Report) -> Table | None:
 
 
 def starts(report: Report) -> list[str]:
-    """Who starts where, a sentence for each checkpoint."""
+    """Who starts where, a sentence for each checkpoint, and how its gold stood there."""
     arms: dict[tuple[str, int], list[str]] = {}
     for item in report.get("recovery", []):
         arms.setdefault((item["start"], item["point"]), []).append(item["arm"])
-    return [_sentence(names, *checkpoint) for checkpoint, names in arms.items()]
+    stood = {(item["arm"], item["point"]): item for item in report.get("checkpoints", [])}
+    return [_sentence(names, *at) + _stood(stood.get(at)) for at, names in arms.items()]
 
 
 def _sentence(names: list[str], start: str, point: int) -> str:
     starts, are = ("starts", "is") if len(names) == 1 else ("start", "are")
     return (
         f"{', '.join(names)} {starts} from {start} at evaluation point {point}, and up to there {are} that arm, costs "
-        "included; whether it had over-optimised by then, its own audit says."
+        "included."
+    )
+
+
+def _stood(checkpoint: Report | None) -> str:
+    """Gold and proxy at the checkpoint against the peak of gold, in words."""
+    if checkpoint is None:
+        return ""
+    if checkpoint["status"] == "not assessable":
+        return f" Whether it had over-optimised by then cannot be told: {checkpoint['why']}."
+    verdict = {
+        "over-optimised": "By then it had over-optimised",
+        "past its peak": "By then its gold was past its peak, which is no proof of over-optimisation",
+        "not shown": "It is not shown to have over-optimised by then",
+    }[checkpoint["status"]]
+    why = f" ({checkpoint['why']})" if checkpoint["why"] else ""
+    gold, proxy = (number and cell(number, signed=True) for number in (checkpoint["gold"], checkpoint["proxy"]))
+    beside = f", and the proxy by {proxy.main} [{proxy.interval}]" if proxy else ""
+    return (
+        f" {verdict}{why}: since gold's peak at evaluation point {checkpoint['peak']}, chosen on the other half of the "
+        f"prompts, gold has changed by {gold.main} points [{gold.interval}]{beside} (95 % intervals)."
     )
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import recovery, win_rate
+from analysis import recovery, recovery_answer, win_rate
 from analysis.ledger import Ledger, LedgerError
 from analysis.load import load_ledger
+from analysis.over_optimisation import Halves
 from analysis.report.build import build_report
 from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html, view
@@ -181,6 +182,7 @@ def test_the_table_has_a_row_for_each_arm_and_measure(report: dict[str, Any]) ->
     assert len(table.rows) == 10
     assert table.rows[0].label == "ppo_then_dpo: Gold gain"
     assert tables.starts(report)[0].startswith("ppo_then_dpo starts from ppo at evaluation point 2, and up to there is")
+    assert "By then it had over-optimised: since gold's peak at evaluation point 1, chosen" in tables.starts(report)[0]
 
 
 def test_a_report_without_such_arms_has_no_section() -> None:
@@ -197,3 +199,95 @@ def test_a_checkpoint_of_another_sweep_is_refused(synthetic: ModuleType, tmp_pat
     sweep.edit(f"{STAGED}/seed0/spec.json", needs={"start": {"identity": "f" * 64}})
     with pytest.raises(LedgerError, match=r"ppo_then_dpo/seed0: starts from another ppo/seed0 \(ffffffffffff\)"):
         load_ledger(tmp_path)
+
+
+# ----------------------------------------------------------------------------------- a sweep about one checkpoint
+RISES, FALLS = (0.2, 0.4, 0.6, 0.8), (0.30, 0.05, 0.0, 0.0)
+
+
+@pytest.fixture
+def make_way_back(
+    synthetic: ModuleType, tmp_path: Path
+) -> Callable[..., tuple[Ledger, recovery.Checkpoint, recovery_answer.Answer | None]]:
+    """A PPO arm with the given gold and proxy, and two arms that start from the half of it."""
+
+    def make(
+        gold: tuple[float, ...], proxy: tuple[float, ...], num_prompts: int = 60, **others: Any
+    ) -> tuple[Ledger, recovery.Checkpoint, recovery_answer.Answer | None]:
+        arms = {
+            "ppo": synthetic.Arm("ppo", gold, proxy=proxy, kl=8.0),
+            STAGED: synthetic.Arm(STAGED, (0.0, 0.0, 0.1, 0.4), start=("ppo", 0.5)),
+            "half": synthetic.Arm("interpolation", (0.0, 0.0, 0.0, gold[1]), kl=2.0, start=("ppo", 0.5)),
+            **others,
+        }
+        ledger = load_ledger(synthetic.Sweep(tmp_path, arms, num_prompts=num_prompts).write())
+        resamples = Resamples.draw(np.random.default_rng(0), num_prompts, 1)
+        found = recovery.assess(ledger, SweepStyle(ledger, resamples), resamples)
+        checkpoints = recovery.checkpoints(ledger, found, Halves.draw(ledger, np.random.default_rng(1)))
+        return ledger, checkpoints[0], recovery_answer.answer(ledger, found, checkpoints)
+
+    return make
+
+
+def test_a_checkpoint_whose_gold_fell_while_its_proxy_rose_has_over_optimised(make_way_back: Any) -> None:
+    ledger, checkpoint, answer = make_way_back(FALLS, RISES)
+    half = Halves.draw(ledger, np.random.default_rng(1)).reported_on
+    one, two = (100 * ledger.numbers("ppo", "gold", point)[:, half].mean() for point in (1, 2))
+
+    assert (checkpoint.arm, checkpoint.point, checkpoint.peak) == ("ppo", 2, 1)
+    assert checkpoint.gold.value == pytest.approx(two - one)
+    assert checkpoint.gold.unit == "gold points"
+    assert checkpoint.gold.n == 30
+    assert checkpoint.proxy.low > 0
+    assert checkpoint.status == "over-optimised"
+    assert answer.over_optimised
+    assert answer.words.startswith("ppo had over-optimised at its checkpoint: gold −")
+    assert "since its peak, evaluation point 1, and proxy +" in answer.words
+
+
+@pytest.mark.parametrize(
+    ("gold", "proxy", "status", "words"),
+    [
+        (
+            (0.1, 0.3, 0.3, 0.3),
+            RISES,
+            "not shown",
+            "is not shown to have over-optimised at its checkpoint: gold had not",
+        ),
+        (FALLS, (0.6, 0.4, 0.2, 0.0), "past its peak", "the proxy is not shown to have risen on"),
+    ],
+)
+def test_a_fall_and_a_rising_proxy_must_both_be_shown(
+    make_way_back: Any, gold: tuple[float, ...], proxy: tuple[float, ...], status: str, words: str
+) -> None:
+    _, checkpoint, answer = make_way_back(gold, proxy)
+
+    assert checkpoint.status == status
+    assert words in answer.words
+    assert not answer.over_optimised
+
+
+def test_too_few_prompts_say_nothing_of_the_checkpoint(make_way_back: Any) -> None:
+    _, checkpoint, answer = make_way_back(FALLS, RISES, num_prompts=24)
+
+    assert checkpoint.status == "not assessable"
+    assert "cannot be told: on half of the prompts there are 12; the rule asks for 20" in answer.words
+
+
+def test_another_arm_from_the_base_makes_it_a_sweep_about_more(synthetic: ModuleType, make_way_back: Any) -> None:
+    _, _, answer = make_way_back(FALLS, RISES, dpo=synthetic.Arm("dpo", (0.05, 0.06, 0.07, 0.08)))
+
+    assert answer is None
+
+
+def test_the_headline_answers_what_was_won_back(make_way_back: Any) -> None:
+    ledger, _, _ = make_way_back(FALLS, RISES)
+    report = json.loads(json.dumps(build_report(ledger)))
+    changes = {item["arm"]: item["changes"][0]["change"] for item in report["recovery"]}
+    won = changes[STAGED]
+
+    assert report["headline"].startswith("ppo had over-optimised at its checkpoint")
+    assert f"+{won['value']:.0f} [+{won['low']:.0f} to +{won['high']:.0f}] in {STAGED}" in report["headline"]
+    assert "variety within a prompt" in report["headline"]
+    assert report["decision"]["confidence"] == "low"
+    assert "cannot be compared" not in report["headline"]
