@@ -72,6 +72,8 @@ def _directions(subject: str, found: Sequence[Recovery], name: str, up: str, dow
     arms: dict[str, list[str]] = {}
     for item in found:
         arms.setdefault(_direction(_of(item, name), up, down), []).append(item.arm)
+    if len(arms) == 1 and len(found) > 1:
+        return f"{subject} {next(iter(arms))} all of these"
     return f"{subject} " + " and ".join(f"{what} {', '.join(names)}" for what, names in arms.items())
 
 

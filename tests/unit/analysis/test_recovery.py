@@ -20,7 +20,7 @@ from analysis.report.build import build_report
 from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html, view
 from analysis.report.tables import recovery as tables
-from analysis.statistics import Resamples
+from analysis.statistics import Estimate, Resamples
 from analysis.style_drift import SweepStyle
 
 STAGED = "ppo_then_dpo"
@@ -182,7 +182,9 @@ def test_the_table_has_a_row_for_each_arm_and_measure(report: dict[str, Any]) ->
     assert len(table.rows) == 10
     assert table.rows[0].label == "ppo_then_dpo: Gold gain"
     assert tables.starts(report)[0].startswith("ppo_then_dpo starts from ppo at evaluation point 2, and up to there is")
-    assert "By then it had over-optimised: since gold's peak at evaluation point 1, chosen" in tables.starts(report)[0]
+    assert tables.starts(report)[0].endswith(
+        "cannot be told: on half of the prompts there are 12; the rule asks for 20."
+    )
 
 
 def test_a_report_without_such_arms_has_no_section() -> None:
@@ -280,6 +282,29 @@ def test_another_arm_from_the_base_makes_it_a_sweep_about_more(synthetic: Module
     assert answer is None
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ((0.5, 0.4), "style moves away from the base's in all of these"),
+        ((0.5, 0.0), "style moves away from the base's in a and is not shown to change in b"),
+        ((-0.5, None), "style comes nearer the base's in a and is not assessable in b"),
+    ],
+)
+def test_directions_are_said_of_each_arm_or_of_all(
+    make_way_back: Any, changes: tuple[float | None, ...], words: str
+) -> None:
+    def one(arm: str, value: float | None) -> recovery.Recovery:
+        change = None if value is None else Estimate(value, value - 0.1, value + 0.1, 0.05, "AUC", 60)
+        return recovery.Recovery(arm, "ppo", 2, (recovery.Change(recovery.STYLE, "", None, None, change),))
+
+    ledger, checkpoint, _ = make_way_back(FALLS, RISES)
+    found = [one(arm, value) for arm, value in zip("ab", changes, strict=True)]
+    answer = recovery_answer.answer(ledger, found, [checkpoint])
+
+    assert answer is not None
+    assert answer.words.endswith(words)
+
+
 def test_the_headline_answers_what_was_won_back(make_way_back: Any) -> None:
     ledger, _, _ = make_way_back(FALLS, RISES)
     report = json.loads(json.dumps(build_report(ledger)))
@@ -291,3 +316,6 @@ def test_the_headline_answers_what_was_won_back(make_way_back: Any) -> None:
     assert "variety within a prompt" in report["headline"]
     assert report["decision"]["confidence"] == "low"
     assert "cannot be compared" not in report["headline"]
+    (words,) = tables.starts(report)
+    assert "By then it had over-optimised: since gold's peak at evaluation point 1, chosen on the other half" in words
+    assert "gold has changed by −" in words
