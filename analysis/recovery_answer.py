@@ -57,7 +57,7 @@ def _checkpoint_words(checkpoint: Checkpoint) -> str:
         return f"{arm} is not shown to have over-optimised at its checkpoint: {words}"
     if checkpoint.status == "past its peak" or proxy is None:
         return f"{arm} was past its peak at its checkpoint ({since}), which is no proof: {checkpoint.why}"
-    risen = f"proxy {_signed(proxy, 1)} base SD [{_range(proxy, 1)}]"
+    risen = f"proxy {_signed(proxy)} base SD [{_range(proxy)}]"
     return f"{arm} had over-optimised at its checkpoint: {since}, and {risen}"
 
 
@@ -89,9 +89,9 @@ def _of(item: Recovery, name: str) -> Change | None:
     return next((change for change in item.changes if change.name == name), None)
 
 
-def _signed(number: Estimate, digits: int = 0) -> str:
-    return f"{number.value:+.{digits}f}".replace("-", "−")
+def _signed(number: Estimate) -> str:
+    return f"{number.value:+.1f}".replace("-", "−")
 
 
-def _range(number: Estimate, digits: int = 0) -> str:
-    return f"{number.low:+.{digits}f} to {number.high:+.{digits}f}".replace("-", "−")
+def _range(number: Estimate) -> str:
+    return f"{number.low:+.1f} to {number.high:+.1f}".replace("-", "−")

@@ -312,7 +312,7 @@ def test_the_headline_answers_what_was_won_back(make_way_back: Any) -> None:
     won = changes[STAGED]
 
     assert report["headline"].startswith("ppo had over-optimised at its checkpoint")
-    assert f"+{won['value']:.0f} [+{won['low']:.0f} to +{won['high']:.0f}] in {STAGED}" in report["headline"]
+    assert f"+{won['value']:.1f} [+{won['low']:.1f} to +{won['high']:.1f}] in {STAGED}" in report["headline"]
     assert "variety within a prompt" in report["headline"]
     assert report["decision"]["confidence"] == "low"
     assert "cannot be compared" not in report["headline"]
