@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn.functional import silu
 from transformers import DynamicCache
 
-from experiments.inputs.layers import joint_weight
 from experiments.inputs.lora import LoraLinear, low_rank
 from experiments.inputs.models import decoder_of, precision
+from experiments.inputs.projections import joint_weight
 from experiments.sampling.batch import left_pad, positions
 
 LLAMA_FAMILY = {"LlamaModel", "MistralModel", "Qwen2Model"}
