@@ -41,7 +41,7 @@ from experiments.inputs.models import (
 from experiments.meter import Meter
 from experiments.passes import forgetful
 from experiments.records import Axes, Recorder
-from experiments.sampling.batch import length_groups, make_batch, tokens_per_pass
+from experiments.sampling.batch import make_batches, tokens_per_pass
 from experiments.sampling.logprobs import total_logprobs
 from experiments.seeding import presentation_order
 from experiments.spec import ArmJobSpec, DPOSettings, PPOThenDPO, evaluation_updates, start_point
@@ -202,20 +202,18 @@ class _Forward:
         assert not use_cache
         decoder, device, trained_BL = decoder_of(self._model), labels.device, labels[:, 1:] != -100
         starts, ends = (labels != -100).int().argmax(dim=1).tolist(), attention_mask.sum(dim=1).tolist()
-        texts = [
+        texts = (
             [ids[:start] for ids, start in zip(input_ids.tolist(), starts, strict=True)],
             [ids[start:end] for ids, start, end in zip(input_ids.tolist(), starts, ends, strict=True)],
-        ]
-        packed = takes_any_mask(self._model)
-        groups = length_groups(*texts, tokens_per_pass(device), packed=packed)
+        )
+        batches = make_batches(*texts, tokens_per_pass(device), 0, device, packed=takes_any_mask(self._model))
         hidden, tokens = [], []
-        for rows in groups:
-            batch = make_batch(*([ids[row] for row in rows] for ids in texts), pad_id=0, device=device, packed=packed)
+        for _, batch in batches:
             real_BT = batch.response_mask.bool()
             hidden.append(forgetful(batch.hidden_states)(decoder)[batch.states[:, :-1][real_BT]])
             tokens.append(batch.response_ids[real_BT])
         logp_N, entropy_N = token_logprobs(torch.cat(hidden), torch.cat(tokens), language_head(self._model), 1.0)
-        order = torch.tensor([row for rows in groups for row in rows], device=device)
+        order = torch.tensor([row for rows, _ in batches for row in rows], device=device)
         shape = trained_BL.shape
         nothing = torch.zeros(shape, dtype=logp_N.dtype, device=device)
 

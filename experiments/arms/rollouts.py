@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from experiments.algorithms import kl, ppo
-from experiments.sampling.batch import Batch, length_groups, make_batch
+from experiments.sampling.batch import Batch, make_batches
 from experiments.sampling.logprobs import ResponseLogprobs
 from experiments.sampling.sampler import Response
 from experiments.spec import PPO
@@ -86,11 +86,8 @@ def cut_into_minibatches(
     minibatches = []
     for rows in map(np.ndarray.tolist, dealt):
         texts = [prompt_ids[row] for row in rows], [responses[row].token_ids for row in rows]
-        microbatches = []
-        for group in length_groups(*texts, arm.tokens_per_microbatch, packed=packed):
-            batch = make_batch(*([ids[i] for i in group] for ids in texts), pad_id, device, packed=packed)
-            microbatches.append(Microbatch([rows[i] for i in group], batch))
-        minibatches.append(microbatches)
+        batches = make_batches(*texts, arm.tokens_per_microbatch, pad_id, device, packed=packed)
+        minibatches.append([Microbatch([rows[i] for i in group], batch) for group, batch in batches])
     return minibatches
 
 

@@ -35,7 +35,7 @@ from experiments.inputs.models import device, load, load_tokenizer, precision, t
 from experiments.meter import Meter
 from experiments.passes import forgetful
 from experiments.records import Recorder
-from experiments.sampling.batch import length_groups, make_batch, tokens_per_pass
+from experiments.sampling.batch import make_batches, tokens_per_pass
 from experiments.seeding import derive_seed, numpy_generator
 from experiments.spec import RewardModelJobSpec
 
@@ -138,16 +138,14 @@ def _trainer(
 
 def _raw_scores(model: Any, prompt_ids: Sequence[list[int]], text_ids: Sequence[list[int]]) -> Tensor:
     """Unnormalised scores [B] of a sequence classifier: its head at every token of a text, averaged."""
-    classifier, packed = model.get_base_model(), takes_any_mask(model)
-    groups = length_groups(prompt_ids, text_ids, tokens_per_pass(model.device), packed=packed)
+    classifier, device = model.get_base_model(), model.device
+    batches = make_batches(prompt_ids, text_ids, tokens_per_pass(device), 0, device, packed=takes_any_mask(model))
     scores = []
-    for rows in groups:
-        chosen = [prompt_ids[row] for row in rows], [text_ids[row] for row in rows]
-        batch = make_batch(*chosen, pad_id=0, device=model.device, packed=packed)
+    for _, batch in batches:
         hidden = forgetful(batch.hidden_states)(classifier.base_model)[batch.states[:, 1:]]
         scores_BT = classifier.score(hidden.to(precision(hidden.dtype)))[..., 0] * batch.response_mask
         scores.append(scores_BT.sum(dim=1) / batch.response_mask.sum(dim=1).clamp_min(1))
-    order = torch.tensor([row for rows in groups for row in rows], device=model.device)
+    order = torch.tensor([row for rows, _ in batches for row in rows], device=device)
     return torch.cat(scores)[order.argsort()]
 
 

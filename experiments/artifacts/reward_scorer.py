@@ -14,7 +14,7 @@ from torch import Tensor
 
 from experiments.inputs.lora import lora_config
 from experiments.inputs.models import REWARD, adapter, decoder_of, device, precision, takes_any_mask
-from experiments.sampling.batch import Batch, length_groups, make_batch, tokens_per_pass
+from experiments.sampling.batch import Batch, make_batches, tokens_per_pass
 from experiments.spec import Model
 
 
@@ -62,9 +62,8 @@ class RewardScorer:
         """One score per response."""
         scores = [0.0] * len(response_ids)
         device, packed = self.model.device, takes_any_mask(self.model)
-        for rows in length_groups(prompt_ids, response_ids, tokens_per_pass(device), packed=packed):
-            chosen = [prompt_ids[row] for row in rows], [response_ids[row] for row in rows]
-            batch = make_batch(*chosen, self.eos_id, device, packed=packed)
+        batches = make_batches(prompt_ids, response_ids, tokens_per_pass(device), self.eos_id, device, packed=packed)
+        for rows, batch in batches:
             for row, score in zip(rows, self.prefix_scores(batch, self.features(batch))[:, -1].tolist(), strict=True):
                 scores[row] = score
         return scores

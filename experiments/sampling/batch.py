@@ -100,9 +100,22 @@ def make_batch(prompt_ids: Ids, response_ids: Ids, pad_id: int, device: torch.de
     )
 
 
+def make_batches(
+    prompt_ids: Ids, response_ids: Ids, max_tokens: int, pad_id: int, device: torch.device, *, packed: bool
+) -> list[tuple[list[int], Batch]]:
+    """Batches of at most `max_tokens` (`length_groups`), each with the numbers of its responses."""
+    return [
+        (
+            group,
+            make_batch([prompt_ids[i] for i in group], [response_ids[i] for i in group], pad_id, device, packed=packed),
+        )
+        for group in length_groups(prompt_ids, response_ids, max_tokens, packed=packed)
+    ]
+
+
 def tokens_per_pass(device: torch.device) -> int:
     """Padded tokens that one pass without gradient takes at a time: enough to fill the device, few enough to group."""
-    return 1024 if device.type == "cpu" else 32768
+    return 512 if device.type == "cpu" else 32768
 
 
 def length_groups(prompt_ids: Ids, response_ids: Ids, max_tokens: int, *, packed: bool) -> list[list[int]]:

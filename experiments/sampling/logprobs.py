@@ -10,7 +10,7 @@ from torch import Tensor
 
 from experiments.algorithms.token_logprobs import token_logprobs
 from experiments.inputs.models import decoder_of, language_head, takes_any_mask
-from experiments.sampling.batch import Batch, length_groups, make_batch, tokens_per_pass
+from experiments.sampling.batch import Batch, make_batches, tokens_per_pass
 
 
 class ResponseLogprobs(NamedTuple):
@@ -46,10 +46,8 @@ def total_logprobs(
 ) -> list[float]:
     """Log-prob of each whole response, nats: N floats."""
     totals = [0.0] * len(response_ids)
-    packed = takes_any_mask(model)
-    for rows in length_groups(prompt_ids, response_ids, tokens_per_pass(model.device), packed=packed):
-        chosen = [prompt_ids[i] for i in rows], [response_ids[i] for i in rows]
-        batch = make_batch(*chosen, pad_id, model.device, packed=packed)
+    device, packed = model.device, takes_any_mask(model)
+    for rows, batch in make_batches(prompt_ids, response_ids, tokens_per_pass(device), pad_id, device, packed=packed):
         sums = response_logprobs(model, batch, temperature).logp_BT.sum(dim=1).tolist()
         for row, total in zip(rows, sums, strict=True):
             totals[row] = total
