@@ -36,6 +36,7 @@ from experiments.spec import Lora, Model
 
 POLICY = "default"  # PEFT's own name, so that a saved policy loads with PeftModel.from_pretrained and nothing else
 REWARD = "reward"
+FULL_ATTENTION = {"LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model"}
 DIGESTS = "digests.json"  # beside a converted model's files: what they were when they were written
 
 
@@ -179,6 +180,14 @@ def decoder_of(model: Any) -> Any:
     """The model without its head: token ids to last hidden states, adapters as they are switched now."""
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     return base.base_model
+
+
+def takes_any_mask(model: Any) -> bool:
+    """Whether every layer looks wherever a given mask lets it, at given positions: no window, no bias of its own."""
+    decoder = decoder_of(model)
+    layers = getattr(decoder.config, "layer_types", None) or ["full_attention"]
+    known = type(decoder).__name__ in FULL_ATTENTION
+    return known and set(layers) == {"full_attention"} and not getattr(decoder.config, "sliding_window", None)
 
 
 def language_head(model: Any) -> Head:

@@ -19,7 +19,7 @@ from transformers import DynamicCache
 
 from experiments.inputs.layers import joint_weight
 from experiments.inputs.lora import LoraLinear, low_rank
-from experiments.inputs.models import decoder_of, precision
+from experiments.inputs.models import decoder_of, precision, takes_any_mask
 from experiments.sampling.batch import left_pad, positions
 
 LLAMA_FAMILY = {"LlamaModel", "MistralModel", "Qwen2Model"}
@@ -100,9 +100,8 @@ class LlamaDecoder:
         decoder = decoder_of(model)
         if any(hasattr(module, "base_layer") and not isinstance(module, LoraLinear) for module in decoder.modules()):
             return False
-        layers = getattr(decoder.config, "layer_types", None) or ["full_attention"]
         known = type(decoder).__name__ in LLAMA_FAMILY and decoder.config.hidden_act == "silu"
-        return known and set(layers) == {"full_attention"} and not getattr(decoder.config, "sliding_window", None)
+        return known and takes_any_mask(model)
 
     def prefill(self, prompt_ids: Sequence[Sequence[int]], num_steps: int) -> Tensor:
         """Read each different prompt once."""
