@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -124,15 +125,15 @@ def length_groups(prompt_ids: Ids, response_ids: Ids, max_tokens: int, *, packed
     Args:
         prompt_ids: N prompts.
         response_ids: N responses.
-        max_tokens: the most that a group has as a batch, padding included; where a unit alone is longer, groups of one
-            unit. Where passes are to be smaller, a part of that, and of all tokens.
+        max_tokens: the most that a group has as a batch, padding included; where a response with its prompt alone is
+            longer, a group of its own. Where passes are to be smaller, a part of that, and of all tokens.
         packed: as for `make_batch`.
 
     Returns:
         Numbers of the responses of each group, every response once.
     """
-    units = sorted(_units(prompt_ids, response_ids, packed), key=lambda unit: (unit.length, unit.responses))
-    max_tokens = smaller(min(max_tokens, _padded_tokens(units, packed)))
+    max_tokens = smaller(min(max_tokens, _padded_tokens(_units(prompt_ids, response_ids, packed), packed)))
+    units = sorted(_units(prompt_ids, response_ids, packed, max_tokens), key=lambda unit: (unit.length, unit.responses))
     fewest = min(len(units), -(-sum(unit.length for unit in units) // max_tokens))
     for count in range(fewest, len(units) + 1):
         cuts = np.linspace(0, len(units), count + 1).round().astype(int)  # of equal size: the largest sets the memory
@@ -167,8 +168,8 @@ class _Line:
         self.branches += [branch] * len(tokens)
 
 
-def _units(prompt_ids: Ids, response_ids: Ids, packed: bool) -> list[_Unit]:
-    """Which responses share a pass: of one prompt, as many as make it cheapest."""
+def _units(prompt_ids: Ids, response_ids: Ids, packed: bool, max_tokens: float = math.inf) -> list[_Unit]:
+    """Which responses share a pass: of one prompt, as many as make it cheapest, within `max_tokens` if possible."""
     by_prompt: dict[Hashable, list[int]] = {}
     for number, prompt in enumerate(prompt_ids):
         by_prompt.setdefault(tuple(prompt) if packed else number, []).append(number)
@@ -182,7 +183,8 @@ def _units(prompt_ids: Ids, response_ids: Ids, packed: bool) -> list[_Unit]:
             ]
             for size in range(1, len(numbers) + 1)
         ]
-        units += min(splits, key=lambda split: sum(_cost(unit.length, 1) for unit in split))
+        fitting = [split for split in splits if max(unit.length for unit in split) <= max_tokens] or splits[:1]
+        units += min(fitting, key=lambda split: sum(_cost(unit.length, 1) for unit in split))
     return units
 
 

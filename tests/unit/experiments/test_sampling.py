@@ -278,6 +278,12 @@ class TestPacking:
         batch = make_batch([[1]] * 4, [[20] * 2000] * 4, 0, CPU, packed=True)
         assert batch.input_ids.shape == (4, 2001)
 
+    def test_responses_to_one_prompt_part_where_the_budget_asks_for_it(self) -> None:
+        prompts, responses = [[1, 2]] * 4, [[20] * 8] * 4
+        assert length_groups(prompts, responses, 34, packed=True) == [[0, 1, 2, 3]]
+        assert length_groups(prompts, responses, 20, packed=True) == [[0, 1], [2, 3]]
+        assert length_groups(prompts, responses, 5, packed=True) == [[0], [1], [2], [3]]
+
     def test_a_response_sees_its_prompt_and_itself_alone(self) -> None:
         batch = make_batch([[1, 2], [1, 2], [3]], [[20], [21], [22]], 0, CPU, packed=True)
         assert batch.input_ids.tolist() == [[1, 2, 20, 21, 3, 22]]
