@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
+from experiments.collector import no_garbage
 from experiments.records import Recorder
 from experiments.spec import (
     ArmJobSpec,
@@ -36,31 +38,41 @@ def run_stage(
     Raises:
         InputError: an input turned out to be unusable.
     """
+    with no_garbage():
+        work = _import_work(kind, spec, needs, folder, cache_dir, recorder)
+    work()
+
+
+def _import_work(
+    kind: str, spec: JobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder
+) -> Callable[[], None]:
+    """What `run_stage` is to call, with everything that it imports."""
     match kind, spec:
         case "gold", GoldJobSpec():
             from experiments.artifacts import gold
 
-            gold.build(spec, folder, recorder)
+            return partial(gold.build, spec, folder, recorder)
         case "ranking_data", RankingJobSpec():
             from experiments.artifacts import ranking
 
-            ranking.build(spec, needs["gold"], folder, cache_dir, recorder)
+            return partial(ranking.build, spec, needs["gold"], folder, cache_dir, recorder)
         case "fresh_pairs", FreshPairsJobSpec():
             from experiments.artifacts import ranking
 
-            ranking.build_fresh(spec, needs["start"], needs["gold"], folder, cache_dir, recorder)
+            return partial(ranking.build_fresh, spec, needs["start"], needs["gold"], folder, cache_dir, recorder)
         case "reward_model", RewardModelJobSpec():
             from experiments.artifacts import reward_model
 
-            reward_model.build(spec, needs["ranking_data"], folder, cache_dir, recorder)
+            return partial(reward_model.build, spec, needs["ranking_data"], folder, cache_dir, recorder)
         case "base_evaluation", BaseEvaluationJobSpec():
             from experiments.evaluation import evaluate
 
-            evaluate.evaluate_base(spec, needs["gold"], needs["reward_model"], cache_dir, recorder)
+            return partial(evaluate.evaluate_base, spec, needs["gold"], needs["reward_model"], cache_dir, recorder)
         case "evaluation", EvaluationJobSpec():
             from experiments.evaluation import evaluate
 
-            evaluate.evaluate_arm(
+            return partial(
+                evaluate.evaluate_arm,
                 spec,
                 needs["arm"],
                 needs["gold"],
@@ -70,30 +82,41 @@ def run_stage(
                 needs.get("start_evaluation"),
             )
         case "arm", ArmJobSpec():
-            _run_arm(spec, needs, folder, cache_dir, recorder)
+            return _import_arm(spec, needs, folder, cache_dir, recorder)
         case "judgement", JudgementJobSpec():
             from experiments.evaluation.judging import job
 
-            job.build(spec, needs, folder, cache_dir, recorder)
+            return partial(job.build, spec, needs, folder, cache_dir, recorder)
         case _:
             raise AssertionError(f"no stage for kind {kind!r} with {type(spec).__name__}")
 
 
-def _run_arm(spec: ArmJobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder) -> None:
+def _import_arm(
+    spec: ArmJobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder
+) -> Callable[[], None]:
     match spec.arm.algorithm:
         case "ppo":
             from experiments.arms import ppo
 
-            ppo.train(spec, needs["ranking_data"], needs["reward_model"], needs["gold"], folder, cache_dir, recorder)
+            return partial(
+                ppo.train,
+                spec,
+                needs["ranking_data"],
+                needs["reward_model"],
+                needs["gold"],
+                folder,
+                cache_dir,
+                recorder,
+            )
         case "dpo":
             from experiments.arms import dpo
 
-            dpo.train(spec, needs["ranking_data"], folder, cache_dir, recorder)
+            return partial(dpo.train, spec, needs["ranking_data"], folder, cache_dir, recorder)
         case "ppo_then_dpo":
             from experiments.arms import dpo
 
-            dpo.train_staged(spec, needs["start"], needs["fresh_pairs"], folder, cache_dir, recorder)
+            return partial(dpo.train_staged, spec, needs["start"], needs["fresh_pairs"], folder, cache_dir, recorder)
         case "interpolation":
             from experiments.arms import interpolation
 
-            interpolation.build(spec, needs["start"], folder, recorder)
+            return partial(interpolation.build, spec, needs["start"], folder, recorder)

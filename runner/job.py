@@ -53,6 +53,7 @@ LEFTOVERS = (  # what an attempt appends to or adds to; the log is kept
     "adapters",
     PREFERENCES,
 )
+PREPARE = (sys.executable, "-m", "runner.prepare")
 CHECK_SECONDS = 1.0
 GRACE_SECONDS = 30.0
 STOPPED = ("stopped", "on request")
@@ -74,12 +75,35 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     _watch_parent()
-    for argument in arguments:
-        code = run_job(Path(argument))
-        if code != OK:
-            return code
-        gc.collect()  # trainers are full of cycles, and the next folder's models need the room
+    folders = [Path(argument) for argument in arguments]
+    with _model_prepared_beside(folders):
+        for folder in folders:
+            code = run_job(folder)
+            if code != OK:
+                return code
+            gc.collect()  # trainers are full of cycles, and the next folder's models need the room
     return OK
+
+
+@contextlib.contextmanager
+def _model_prepared_beside(folders: list[Path]) -> Iterator[None]:
+    """While gold is fitted, which takes one core and no model, convert that of the job that follows on another core."""
+    process = None
+    with contextlib.suppress(InputError, OSError):  # what is wrong with a folder, its own job says
+        if len(folders) > 1 and read_job_file(folders[0]).kind == "gold" and _converts(read_job_file(folders[1])):
+            process = subprocess.Popen((*PREPARE, folders[1]))
+    try:
+        yield
+    finally:
+        if process:
+            process.terminate()
+            process.wait()
+
+
+def _converts(job: JobFile) -> bool:
+    """Whether a job's model takes long to convert, where that has not been done."""
+    model = getattr(job.spec, "model", None)
+    return model is not None and str(model.path).startswith("package:")
 
 
 def run_job(folder: Path) -> int:

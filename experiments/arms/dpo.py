@@ -29,11 +29,19 @@ from experiments.artifacts.ranking import DPO_TEMPERATURE, RankedPrompt, load_sp
 from experiments.artifacts.ranking import load as load_ranking
 from experiments.errors import DivergedError, InputError
 from experiments.inputs.lora import lora_config
-from experiments.inputs.models import adapter_seed, decoder_of, device, language_head, load_base, load_tokenizer
+from experiments.inputs.models import (
+    adapter_seed,
+    decoder_of,
+    device,
+    language_head,
+    load_base,
+    load_tokenizer,
+    takes_any_mask,
+)
 from experiments.meter import Meter
 from experiments.passes import forgetful
 from experiments.records import Axes, Recorder
-from experiments.sampling.batch import length_groups, tokens_per_pass
+from experiments.sampling.batch import make_batches, tokens_per_pass
 from experiments.sampling.logprobs import total_logprobs
 from experiments.seeding import presentation_order
 from experiments.spec import ArmJobSpec, DPOSettings, PPOThenDPO, evaluation_updates, start_point
@@ -181,7 +189,7 @@ class FastDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
 
 class _Forward:
-    """What TRL's loss asks of a model, by our passes: rows of like length together, only completions to the head."""
+    """What TRL's loss asks of a model, by our passes: a prompt once for its pair, only completions to the head."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -191,24 +199,23 @@ class _Forward:
     ) -> SimpleNamespace:
         """Per-token statistics [B, L - 1] of the tokens that have a label; 0 elsewhere."""
         assert fused_lm_head
-        decoder, trained_BL = decoder_of(self._model), labels[:, 1:] != -100
-        lengths = attention_mask.sum(dim=1).tolist()
-        groups = length_groups([0] * len(lengths), lengths, tokens_per_pass(input_ids.device))
-        states = forgetful(
-            lambda ids, mask: decoder(input_ids=ids, attention_mask=mask, use_cache=use_cache).last_hidden_state
+        assert not use_cache
+        decoder, device, trained_BL = decoder_of(self._model), labels.device, labels[:, 1:] != -100
+        starts, ends = (labels != -100).int().argmax(dim=1).tolist(), attention_mask.sum(dim=1).tolist()
+        texts = (
+            [ids[:start] for ids, start in zip(input_ids.tolist(), starts, strict=True)],
+            [ids[start:end] for ids, start, end in zip(input_ids.tolist(), starts, ends, strict=True)],
         )
+        batches = make_batches(*texts, tokens_per_pass(device), 0, device, packed=takes_any_mask(self._model))
         hidden, tokens = [], []
-        for rows in groups:
-            part = slice(None, max(lengths[row] for row in rows))
-            ids_BL, mask_BL = input_ids[rows, part], attention_mask[rows, part]
-            output = states(ids_BL, mask_BL)
-            here_BL = trained_BL[rows][:, : ids_BL.shape[1] - 1]
-            hidden.append(output[:, :-1][here_BL])
-            tokens.append(ids_BL[:, 1:][here_BL])
+        for _, batch in batches:
+            real_BT = batch.response_mask.bool()
+            hidden.append(forgetful(batch.hidden_states)(decoder)[batch.states[:, :-1][real_BT]])
+            tokens.append(batch.response_ids[real_BT])
         logp_N, entropy_N = token_logprobs(torch.cat(hidden), torch.cat(tokens), language_head(self._model), 1.0)
-        order = torch.tensor([row for rows in groups for row in rows], device=labels.device)
+        order = torch.tensor([row for rows, _ in batches for row in rows], device=device)
         shape = trained_BL.shape
-        nothing = torch.zeros(shape, dtype=logp_N.dtype, device=labels.device)
+        nothing = torch.zeros(shape, dtype=logp_N.dtype, device=device)
 
         def as_rows(x_N: Tensor) -> Tensor:
             return nothing.masked_scatter(trained_BL[order], x_N)[order.argsort()]
@@ -218,7 +225,7 @@ class _Forward:
             log_probs=as_rows(logp_N),
             entropy=as_rows(entropy_N),
             mean_logits=nothing,
-            is_top1=torch.zeros(shape, dtype=torch.bool, device=labels.device),
+            is_top1=torch.zeros(shape, dtype=torch.bool, device=device),
             aux_loss=None,
         )
 

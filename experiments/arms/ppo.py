@@ -32,7 +32,16 @@ from experiments.artifacts.ranking import load as load_ranking
 from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.errors import DivergedError
 from experiments.evaluation.scorers import GoldScorer
-from experiments.inputs.models import adapter_seed, decode, load_base, load_tokenizer, precision, reference, with_policy
+from experiments.inputs.models import (
+    adapter_seed,
+    decode,
+    load_base,
+    load_tokenizer,
+    precision,
+    reference,
+    takes_any_mask,
+    with_policy,
+)
 from experiments.meter import Meter
 from experiments.records import Axes, Recorder
 from experiments.sampling.logprobs import ResponseLogprobs, response_logprobs
@@ -160,6 +169,7 @@ class PPOTrainer:
             self.arm,
             self.tokenizer.eos_token_id,
             self.policy.device,
+            takes_any_mask(self.policy),
             numpy_generator(self.seed, "minibatches", update),
         )
         texts = [

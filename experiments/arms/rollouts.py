@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from experiments.algorithms import kl, ppo
-from experiments.sampling.batch import Batch, length_groups, make_batch
+from experiments.sampling.batch import Batch, make_batches
 from experiments.sampling.logprobs import ResponseLogprobs
 from experiments.sampling.sampler import Response
 from experiments.spec import PPO
@@ -22,7 +22,7 @@ from experiments.spec import PPO
 
 @dataclass(frozen=True)
 class Microbatch:
-    """Rows that share every pass; its composition is fixed, so that the old and the new pass see the same shapes."""
+    """Responses that share every pass; they stay the same, so that the old and the new pass see the same shapes."""
 
     rows: list[int]
     batch: Batch
@@ -74,6 +74,7 @@ def cut_into_minibatches(
     arm: PPO,
     pad_id: int,
     device: torch.device,
+    packed: bool,
     generator: np.random.Generator,
 ) -> list[list[Microbatch]]:
     """Rows dealt to minibatches at random, and within each grouped by length.
@@ -83,20 +84,11 @@ def cut_into_minibatches(
     """
     dealt = np.array_split(generator.permutation(len(responses)), arm.num_minibatches)
     minibatches = []
-    for rows in dealt:
-        lengths = [len(prompt_ids[row]) for row in rows], [len(responses[row].token_ids) for row in rows]
-        groups = [[int(rows[i]) for i in group] for group in length_groups(*lengths, arm.tokens_per_microbatch)]
-        minibatches.append(
-            [Microbatch(group, _batch(group, prompt_ids, responses, pad_id, device)) for group in groups]
-        )
+    for rows in map(np.ndarray.tolist, dealt):
+        texts = [prompt_ids[row] for row in rows], [responses[row].token_ids for row in rows]
+        batches = make_batches(*texts, arm.tokens_per_microbatch, pad_id, device, packed=packed)
+        minibatches.append([Microbatch([rows[i] for i in group], batch) for group, batch in batches])
     return minibatches
-
-
-def _batch(
-    rows: Sequence[int], prompt_ids: Sequence[Sequence[int]], responses: Sequence[Response], pad_id: int,
-    device: torch.device,
-) -> Batch:  # fmt: skip
-    return make_batch([prompt_ids[row] for row in rows], [responses[row].token_ids for row in rows], pad_id, device)
 
 
 def treat_truncation(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,14 +31,13 @@ from experiments.artifacts.intervals import share, with_interval
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
 from experiments.inputs.lora import lora_config
-from experiments.inputs.models import device, load, load_tokenizer, precision
+from experiments.inputs.models import device, load, load_tokenizer, precision, takes_any_mask
 from experiments.meter import Meter
-from experiments.passes import forgetful, smaller
+from experiments.passes import forgetful
 from experiments.records import Recorder
+from experiments.sampling.batch import make_batches, tokens_per_pass
 from experiments.seeding import derive_seed, numpy_generator
 from experiments.spec import RewardModelJobSpec
-
-PROMPTS_PER_PASS = 8  # scored together after training
 
 
 def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
@@ -55,7 +53,7 @@ def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_di
     seen = training[
         :num_held_out
     ]  # as many as held out: enough to show by how much the training prompts were learnt by heart
-    train_scores, held_out_scores = (_score_all(model, part, tokenizer) for part in (seen, held_out))
+    train_scores, held_out_scores = (_score_all(model, part) for part in (seen, held_out))
     all_held_out = np.concatenate(held_out_scores)
     model.save_pretrained(folder / "adapter")
     head = next(module for name, module in model.named_modules() if name.endswith("score.modules_to_save.default"))
@@ -81,13 +79,13 @@ class _RankingTrainer(RewardTrainer):  # type: ignore[misc]
     def compute_loss(
         self,
         model: Any,
-        inputs: dict[str, Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
-        self._total_train_tokens += int(inputs["attention_mask"].sum())
+        self._total_train_tokens += sum(map(len, [*inputs["prompt_ids"], *inputs["text_ids"]]))
         self._metrics["train"]["num_tokens"] = [self._total_train_tokens]  # as RewardTrainer logs it
-        scores_B = _raw_scores(model, inputs)
+        scores_B = _raw_scores(model, inputs["prompt_ids"], inputs["text_ids"])
         loss = ranking_loss(scores_B, inputs["winner"], inputs["loser"])
         return (loss, {"scores": scores_B}) if return_outputs else loss
 
@@ -132,27 +130,23 @@ def _trainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list([_example(prompt, spec.comparisons) for prompt in rows]),
-        data_collator=_Collator(int(tokenizer.pad_token_id)),
+        data_collator=_collate,
         processing_class=tokenizer,
         callbacks=[_Progress(recorder, meter)],
     )
 
 
-def _raw_scores(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    """Unnormalised scores [B] of a sequence classifier: its head at every token, averaged over `text_mask`."""
-    classifier = model.get_base_model()
-
-    def scores(ids_BL: Tensor, attention_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        hidden_BLH = classifier.base_model(
-            input_ids=ids_BL, attention_mask=attention_BL, use_cache=False
-        ).last_hidden_state
-        scores_BL: Tensor = classifier.score(hidden_BLH.to(precision(hidden_BLH.dtype)))[..., 0]
-        return (scores_BL * mask_BL).sum(dim=1) / mask_BL.sum(dim=1).clamp_min(1)
-
-    rows = smaller(len(inputs["input_ids"]))
-    names = ("input_ids", "attention_mask", "text_mask")
-    parts = zip(*(torch.split(inputs[name], rows) for name in names), strict=True)
-    return torch.cat([forgetful(scores)(*part) for part in parts])
+def _raw_scores(model: Any, prompt_ids: Sequence[list[int]], text_ids: Sequence[list[int]]) -> Tensor:
+    """Unnormalised scores [B] of a sequence classifier: its head at every token of a text, averaged."""
+    classifier, device = model.get_base_model(), model.device
+    batches = make_batches(prompt_ids, text_ids, tokens_per_pass(device), 0, device, packed=takes_any_mask(model))
+    scores = []
+    for _, batch in batches:
+        hidden = forgetful(batch.hidden_states)(classifier.base_model)[batch.states[:, 1:]]
+        scores_BT = classifier.score(hidden.to(precision(hidden.dtype)))[..., 0] * batch.response_mask
+        scores.append(scores_BT.sum(dim=1) / batch.response_mask.sum(dim=1).clamp_min(1))
+    order = torch.tensor([row for rows, _ in batches for row in rows], device=device)
+    return torch.cat(scores)[order.argsort()]
 
 
 def _example(prompt: RankedPrompt, which: Literal["all", "best_worst"]) -> dict[str, Any]:
@@ -160,30 +154,18 @@ def _example(prompt: RankedPrompt, which: Literal["all", "best_worst"]) -> dict[
     return {"prompt": prompt.prompt_ids, "texts": prompt.text_ids, "winner": list(winner), "loser": list(loser)}
 
 
-@dataclass(frozen=True)
-class _Collator:
-    """Prompts with samples → one row per sample, padded on the right, and comparisons as indices into the rows."""
-
-    pad_id: int
-
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        pairs = [(example["prompt"], text) for example in examples for text in example["texts"]]
-        offsets = np.cumsum([0, *(len(example["texts"]) for example in examples)])
-        batch = {
-            "input_ids": _pad([[*prompt, *text] for prompt, text in pairs], self.pad_id),
-            "attention_mask": _pad([[1] * (len(prompt) + len(text)) for prompt, text in pairs], 0),
-            "text_mask": _pad([[0] * len(prompt) + [1] * len(text) for prompt, text in pairs], 0),
-        }
-        for role in ("winner", "loser"):
-            batch[role] = torch.tensor(
-                [offset + i for offset, example in zip(offsets, examples, strict=False) for i in example[role]]
-            )
-        return batch
-
-
-def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Right-padded rows [B, L]."""
-    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+def _collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Prompts with samples → one prompt and one text per sample, and comparisons as indices into these."""
+    offsets = np.cumsum([0, *(len(example["texts"]) for example in examples)])
+    batch: dict[str, Any] = {
+        "prompt_ids": [example["prompt"] for example in examples for _ in example["texts"]],
+        "text_ids": [text for example in examples for text in example["texts"]],
+    }
+    for role in ("winner", "loser"):
+        batch[role] = torch.tensor(
+            [offset + i for offset, example in zip(offsets, examples, strict=False) for i in example[role]]
+        )
+    return batch
 
 
 class _Progress(TrainerCallback):
@@ -201,16 +183,12 @@ class _Progress(TrainerCallback):
 
 
 @torch.no_grad()
-def _score_all(model: Any, ranked: Sequence[RankedPrompt], tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+def _score_all(model: Any, ranked: Sequence[RankedPrompt]) -> list[NDArray[np.float64]]:
     """Raw scores of all samples: one array per prompt."""
-    collate = _Collator(int(tokenizer.pad_token_id))
-    scores: list[Any] = []
-    for start in range(0, len(ranked), PROMPTS_PER_PASS):
-        part = ranked[start : start + PROMPTS_PER_PASS]
-        batch = collate([{"prompt": p.prompt_ids, "texts": p.text_ids, "winner": [], "loser": []} for p in part])
-        flat = _raw_scores(model, {key: value.to(model.device) for key, value in batch.items()}).cpu().numpy()
-        scores += np.split(flat, np.cumsum([len(prompt.text_ids) for prompt in part])[:-1])
-    return scores
+    texts = [prompt.text_ids for prompt in ranked]
+    prompts = [prompt.prompt_ids for prompt in ranked for _ in prompt.text_ids]
+    flat = _raw_scores(model, prompts, [ids for some in texts for ids in some]).cpu().numpy()
+    return np.split(flat, np.cumsum(list(map(len, texts)))[:-1])
 
 
 def _accuracy(

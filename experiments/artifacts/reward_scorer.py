@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from experiments.inputs.lora import lora_config
-from experiments.inputs.models import REWARD, adapter, device, precision
-from experiments.sampling.batch import Batch, length_groups, make_batch, tokens_per_pass
+from experiments.inputs.models import REWARD, adapter, decoder_of, device, precision, takes_any_mask
+from experiments.sampling.batch import Batch, make_batches, tokens_per_pass
 from experiments.spec import Model
 
 
@@ -44,9 +44,7 @@ class RewardScorer:
     def features(self, batch: Batch) -> Tensor:
         """Last hidden states [B, T + 1, H] in the head's precision; index t is the state *before* response token t."""
         with adapter(self.model, REWARD):
-            decoder = self.model.get_base_model().base_model
-            hidden: Tensor = decoder(**batch.model_inputs, use_cache=False).last_hidden_state
-        return hidden[:, -batch.response_mask.shape[1] - 1 :].to(self.weight.dtype)
+            return batch.hidden_states(decoder_of(self.model))[batch.states].to(self.weight.dtype)
 
     def prefix_scores(self, batch: Batch, features_BTH: Tensor) -> Tensor:
         """Scores [B, T + 1] of each prefix: index t scores the first t response tokens (none: 0, the base's mean).
@@ -63,11 +61,9 @@ class RewardScorer:
     def score_all(self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]]) -> list[float]:
         """One score per response."""
         scores = [0.0] * len(response_ids)
-        lengths = [len(ids) for ids in prompt_ids], [len(ids) for ids in response_ids]
-        for rows in length_groups(*lengths, tokens_per_pass(self.model.device)):
-            batch = make_batch(
-                [prompt_ids[row] for row in rows], [response_ids[row] for row in rows], self.eos_id, self.model.device
-            )
+        device, packed = self.model.device, takes_any_mask(self.model)
+        batches = make_batches(prompt_ids, response_ids, tokens_per_pass(device), self.eos_id, device, packed=packed)
+        for rows, batch in batches:
             for row, score in zip(rows, self.prefix_scores(batch, self.features(batch))[:, -1].tolist(), strict=True):
                 scores[row] = score
         return scores

@@ -26,6 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from experiments.algorithms.token_logprobs import Head
+from experiments.collector import no_garbage
 from experiments.errors import InputError
 from experiments.inputs.fingerprint import TINY_RECIPE, packaged_gguf, sha256_of_file
 from experiments.inputs.layers import fuse_layers
@@ -35,6 +36,7 @@ from experiments.spec import Lora, Model
 
 POLICY = "default"  # PEFT's own name, so that a saved policy loads with PeftModel.from_pretrained and nothing else
 REWARD = "reward"
+FULL_ATTENTION = {"LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model"}
 DIGESTS = "digests.json"  # beside a converted model's files: what they were when they were written
 
 
@@ -180,6 +182,14 @@ def decoder_of(model: Any) -> Any:
     return base.base_model
 
 
+def takes_any_mask(model: Any) -> bool:
+    """Whether every layer looks wherever a given mask lets it, at given positions: no window, no bias of its own."""
+    decoder = decoder_of(model)
+    layers = getattr(decoder.config, "layer_types", None) or ["full_attention"]
+    known = type(decoder).__name__ in FULL_ATTENTION
+    return known and set(layers) == {"full_attention"} and not getattr(decoder.config, "sliding_window", None)
+
+
 def language_head(model: Any) -> Head:
     """The head of a causal language model, with or without adapters.
 
@@ -226,19 +236,21 @@ def adapter(model: PeftModel, name: str) -> Iterator[None]:
 
 
 def _convert_gguf(source: Path, folder: Path) -> None:
-    """Dequantise a GGUF file into safetensors.
+    """Dequantise a GGUF file into safetensors. bfloat16 holds more than the four bits that the file had.
 
-    transformers refuses to save a model it loaded from GGUF, so the weights move into a fresh model first. bfloat16
-    holds more than the four bits that the file had.
+    transformers refuses to save a model it loaded from GGUF, so a model without weights of its own saves them. The
+    tokenizer comes from the file alone: `AutoTokenizer` would read the model's configuration once more first.
     """
-    quantised: Any = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
-    config = quantised.config
+    with no_garbage():  # the reader makes a million objects; looking through them took a third of the time
+        read: Any = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(source.parent, gguf_file=source.name)
+    config = read.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    fresh: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
-    fresh.load_state_dict(quantised.state_dict())
-    fresh.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
+    with torch.device("meta"):
+        unfilled: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
+    unfilled.save_pretrained(folder, state_dict=read.to(torch.bfloat16).state_dict())
+    tokenizer.save_pretrained(folder)
 
 
 def _make_tiny_llama(folder: Path) -> None:

@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.nn.functional import silu
 from transformers import DynamicCache
 
-from experiments.inputs.layers import joint_weight
 from experiments.inputs.lora import LoraLinear, low_rank
-from experiments.inputs.models import decoder_of, precision
+from experiments.inputs.models import decoder_of, precision, takes_any_mask
+from experiments.inputs.projections import joint_weight
 from experiments.sampling.batch import left_pad, positions
 
+PARTS_OF_PREFILL = 4  # fewer pad more, more are smaller products
 LLAMA_FAMILY = {"LlamaModel", "MistralModel", "Qwen2Model"}
 
 
@@ -100,12 +101,11 @@ class LlamaDecoder:
         decoder = decoder_of(model)
         if any(hasattr(module, "base_layer") and not isinstance(module, LoraLinear) for module in decoder.modules()):
             return False
-        layers = getattr(decoder.config, "layer_types", None) or ["full_attention"]
         known = type(decoder).__name__ in LLAMA_FAMILY and decoder.config.hidden_act == "silu"
-        return known and set(layers) == {"full_attention"} and not getattr(decoder.config, "sliding_window", None)
+        return known and takes_any_mask(model)
 
     def prefill(self, prompt_ids: Sequence[Sequence[int]], num_steps: int) -> Tensor:
-        """Read each different prompt once."""
+        """Read each different prompt once, in parts of like length."""
         weight = self.embedding.weight
         distinct, which = _distinct(prompt_ids)
         ids, mask = left_pad(distinct, 0, weight.device)
@@ -114,17 +114,30 @@ class LlamaDecoder:
         self.cache = [(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in self.layers]
         self.bias_BC = torch.full((num_rows, width + num_steps), -torch.inf, dtype=weight.dtype, device=weight.device)
         self.bias_BC[:, :width] = torch.where(mask.bool(), 0.0, -torch.inf)
-        self.column = torch.arange(width, device=weight.device)
         self.num_filled = width
         self.position_B1 = positions(mask)[:, -1:]
-        # A padding column sees itself, so that its softmax is defined; nothing else ever sees it.
-        causal_SC = torch.ones(width, width, dtype=torch.bool, device=weight.device).tril()
-        seen_BSC = (causal_SC & mask[:, None].bool()) | torch.eye(width, dtype=torch.bool, device=weight.device)
-        mask_BSC = torch.zeros(seen_BSC.shape, dtype=weight.dtype, device=weight.device)
-        hidden_BH = self._forward(ids, positions(mask), mask_BSC.masked_fill(~seen_BSC, -torch.inf), width)[:, -1]
-        self.column = self.column[-1:] + 1
+        size = -(-num_rows // PARTS_OF_PREFILL)
+        parts = [slice(start, start + size) for start in range(0, num_rows, size)]
+        hidden_BH = torch.cat([self._read(ids[part], mask[part], part) for part in parts])
+        self.column = torch.tensor([width], device=weight.device)
         self.keep(which.to(weight.device))
         return hidden_BH[which]
+
+    def _read(self, ids: Tensor, mask: Tensor, rows: slice) -> Tensor:
+        """The last hidden states [B, H] of some rows' prompts, which fill the right end of their columns."""
+        everything, total = self.cache, ids.shape[1]
+        width = int(mask.sum(dim=1).max())
+        ids, mask = ids[:, total - width :], mask[:, total - width :]
+        # A padding column sees itself, so that its softmax is defined; nothing else ever sees it.
+        causal_SC = torch.ones(width, width, dtype=torch.bool, device=ids.device).tril()
+        seen_BSC = (causal_SC & mask[:, None].bool()) | torch.eye(width, dtype=torch.bool, device=ids.device)
+        mask_BSC = torch.zeros(seen_BSC.shape, dtype=self.bias_BC.dtype, device=ids.device)
+        here = rows, slice(None), slice(total - width, None)
+        self.cache = [(keys[here], values[here]) for keys, values in everything]
+        self.column = torch.arange(width, device=ids.device)
+        hidden_BSH = self._forward(ids, positions(mask), mask_BSC.masked_fill(~seen_BSC, -torch.inf), width)
+        self.cache = everything
+        return hidden_BSH[:, -1]
 
     def step(self, token_B: Tensor) -> Tensor:
         """One token per row, in place: on CUDA nothing but the buffers' contents changes from step to step."""
@@ -266,6 +279,7 @@ def _rotate(x_BSND: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _distinct(prompt_ids: Sequence[Sequence[int]]) -> tuple[list[list[int]], Tensor]:
-    """The different prompts, and which of them each row has: several samples of a prompt share its first pass."""
-    number = {prompt: index for index, prompt in enumerate(dict.fromkeys(map(tuple, prompt_ids)))}
+    """The different prompts, short ones first, and which of them each row has: samples of a prompt share its pass."""
+    shortest_first = sorted(set(map(tuple, prompt_ids)), key=lambda prompt: (len(prompt), prompt))
+    number = {prompt: index for index, prompt in enumerate(shortest_first)}
     return [list(prompt) for prompt in number], torch.tensor([number[tuple(prompt)] for prompt in prompt_ids])

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from experiments.algorithms.token_logprobs import token_logprobs
-from experiments.inputs.models import decoder_of, language_head
-from experiments.sampling.batch import Batch, length_groups, make_batch, tokens_per_pass
+from experiments.inputs.models import decoder_of, language_head, takes_any_mask
+from experiments.sampling.batch import Batch, make_batches, tokens_per_pass
 
 
 class ResponseLogprobs(NamedTuple):
@@ -28,9 +28,8 @@ def response_logprobs(model: Any, batch: Batch, temperature: float) -> ResponseL
         batch: B rows, T response positions.
         temperature: the one the responses were sampled at; it divides the logits here as it did there.
     """
-    hidden_BLH = decoder_of(model)(**batch.model_inputs, use_cache=False).last_hidden_state
     real_BT = batch.response_mask.bool()
-    hidden_NH = hidden_BLH[:, -real_BT.shape[1] - 1 : -1][real_BT]
+    hidden_NH = batch.hidden_states(decoder_of(model))[batch.states[:, :-1][real_BT]]
     logp_N, entropy_N = token_logprobs(hidden_NH, batch.response_ids[real_BT], language_head(model), temperature)
     padding_BT = torch.zeros(real_BT.shape, dtype=logp_N.dtype, device=logp_N.device)
     return ResponseLogprobs(padding_BT.masked_scatter(real_BT, logp_N), padding_BT.masked_scatter(real_BT, entropy_N))
@@ -47,9 +46,8 @@ def total_logprobs(
 ) -> list[float]:
     """Log-prob of each whole response, nats: N floats."""
     totals = [0.0] * len(response_ids)
-    lengths = [len(ids) for ids in prompt_ids], [len(ids) for ids in response_ids]
-    for rows in length_groups(*lengths, tokens_per_pass(model.device)):
-        batch = make_batch([prompt_ids[i] for i in rows], [response_ids[i] for i in rows], pad_id, model.device)
+    device, packed = model.device, takes_any_mask(model)
+    for rows, batch in make_batches(prompt_ids, response_ids, tokens_per_pass(device), pad_id, device, packed=packed):
         sums = response_logprobs(model, batch, temperature).logp_BT.sum(dim=1).tolist()
         for row, total in zip(rows, sums, strict=True):
             totals[row] = total

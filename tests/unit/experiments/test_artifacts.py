@@ -144,7 +144,7 @@ class TestRewardModel:
         assert scorer.score_all([[5, 6]], [[scorer.eos_id]]) == [0.0]
 
     def test_the_score_of_a_prefix_is_that_of_the_shorter_text(self, scorer: RewardScorer) -> None:
-        batch = make_batch([[5, 6]], [[20, 21, 22]], 0, torch.device("cpu"))
+        batch = make_batch([[5, 6]], [[20, 21, 22]], 0, torch.device("cpu"), packed=True)
         prefixes = scorer.prefix_scores(batch, scorer.features(batch))[0].tolist()
         shorter = scorer.score_all([[5, 6]] * 3, [[20], [20, 21], [20, 21, 22]])
         assert prefixes == pytest.approx([0.0, *shorter], abs=1e-5)
@@ -170,12 +170,12 @@ class TestRewardModel:
         assert low <= value <= high
 
     def test_roles_do_not_leak_into_one_another(self, scorer: RewardScorer) -> None:
-        policy, batch = scorer.model, make_batch([[5, 6]], [[7, 8]], 0, torch.device("cpu"))
+        policy, ids = scorer.model, torch.tensor([[5, 6, 7, 8]])
         with torch.no_grad(), reference(policy):
-            before = policy(**batch.model_inputs).logits
-        scorer.features(batch)
+            before = policy(ids).logits
+        scorer.features(make_batch([[5, 6]], [[7, 8]], 0, torch.device("cpu"), packed=True))
         trainable = [name for name, p in policy.named_parameters() if p.requires_grad]
         assert trainable
         assert not any(REWARD in name for name in trainable)
         with torch.no_grad():
-            assert torch.equal(policy(**batch.model_inputs).logits, before)  # a fresh policy is the base
+            assert torch.equal(policy(ids).logits, before)  # a fresh policy is the base

@@ -3,11 +3,14 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from tokenizers import pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from experiments.errors import InputError
 from experiments.inputs import fingerprint, models
@@ -18,6 +21,43 @@ from experiments.spec import Data, Model
 
 def at(model: Model, path: str) -> Model:
     return model.model_copy(update={"path": path})
+
+
+def write_gguf(path: Path) -> Path:
+    """A random Llama of one layer with four-bit weights and a vocabulary of bytes and one merge."""
+    gguf = pytest.importorskip("gguf")
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ab", "<eos>"]
+    generator, width = np.random.default_rng(0), 64
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(128)
+    writer.add_embedding_length(width)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(2 * width)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_name("small")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * (len(tokens) - 1) + [3])  # the last is a control token
+    writer.add_token_merges(["a b"])
+    writer.add_eos_token_id(len(tokens) - 1)
+    shapes = {
+        "token_embd": (len(tokens), width), "blk.0.attn_q": (width, width), "blk.0.attn_k": (width // 2, width),
+        "blk.0.attn_v": (width // 2, width), "blk.0.attn_output": (width, width), "blk.0.ffn_gate": (2 * width, width),
+        "blk.0.ffn_up": (2 * width, width), "blk.0.ffn_down": (width, 2 * width), "blk.0.attn_norm": (width,),
+        "blk.0.ffn_norm": (width,), "output_norm": (width,),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        values = generator.standard_normal(shape, dtype=np.float32)
+        kind = gguf.GGMLQuantizationType.Q4_1 if len(shape) == 2 else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(f"{name}.weight", gguf.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
 
 
 class TestTexts:
@@ -164,6 +204,24 @@ class TestModels:
         assert weights.read_bytes() == whole
         assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
         assert not (folder / "damaged").exists()
+
+    def test_a_gguf_file_becomes_what_transformers_reads_from_it_in_bfloat16(
+        self, tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = write_gguf(tmp_path / "small.gguf")
+        monkeypatch.setattr(models, "packaged_gguf", lambda name: source)
+        folder = Path(prepare_model(at(tiny, "package:small"), tmp_path))
+        whole: Any = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=source.name, dtype=torch.float32)
+        tokenizer: Any = AutoTokenizer.from_pretrained(tmp_path, gguf_file=source.name)
+
+        saved: Any = AutoModelForCausalLM.from_pretrained(folder)
+        assert saved.dtype == torch.bfloat16
+        assert saved.config.tie_word_embeddings
+        assert saved.state_dict().keys() == whole.state_dict().keys()
+        for name, weight in whole.state_dict().items():
+            assert torch.equal(saved.state_dict()[name], weight.bfloat16()), name
+        assert AutoTokenizer.from_pretrained(folder)("ab ba")["input_ids"] == tokenizer("ab ba")["input_ids"] != []
+        assert sorted(path.name for path in folder.glob("*.safetensors")) == ["model.safetensors"]
 
     def test_the_tiny_model_has_about_20000_parameters_and_pads_with_eos(self, tiny: Model, cache_dir: Path) -> None:
         tokenizer = load_tokenizer(tiny, cache_dir)

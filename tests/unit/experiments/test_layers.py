@@ -12,9 +12,10 @@ from torch.autograd import gradcheck
 from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from experiments.errors import InputError
-from experiments.inputs.layers import _RMSNorm, _SwiGLU, fuse_layers, joint_weight
+from experiments.inputs.layers import _RMSNorm, _SwiGLU, fuse_layers
 from experiments.inputs.lora import LoraLinear, _Lora, lora_config
 from experiments.inputs.models import language_head
+from experiments.inputs.projections import joint_weight
 from experiments.spec import Lora
 
 SIZES = {
@@ -39,12 +40,14 @@ def llama() -> Any:
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
-    x, gate = random(3, 4, 8).requires_grad_(), random(3, 4, 8, seed=1).requires_grad_()
+    x = random(3, 4, 8).requires_grad_()
     assert gradcheck(lambda x: _RMSNorm.apply(x, random(8, seed=2), 1e-5), (x,))
-    assert gradcheck(_SwiGLU.apply, (gate, x))
-    low, up = random(2, 8, seed=3).requires_grad_(), random(5, 2, seed=4).requires_grad_()
+    assert gradcheck(_SwiGLU.apply, (x,))
+    downs = [random(2, 8, seed=3).requires_grad_(), random(1, 8, seed=4).requires_grad_()]
+    ups = [random(5, 2, seed=5).requires_grad_(), random(3, 1, seed=6).requires_grad_()]
     assert gradcheck(
-        lambda x, low, up: _Lora.apply(x, random(5, 8, seed=5), random(5, seed=6), low, up, 0.7), (x, low, up)
+        lambda x, *factors: _Lora.apply(x, random(8, 8, seed=7), random(8, seed=8), (0.7, 2.0), *factors),
+        (x, *downs, *ups),
     )
 
 

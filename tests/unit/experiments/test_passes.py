@@ -51,7 +51,7 @@ def check_same(run: Any, kind: str, spec: Any, tmp_path: Path) -> None:
     whole, most = run(kind, spec, tmp_path / "whole", 1)
     for divisor in (4, 10**6):
         cut, fewer = run(kind, spec, tmp_path / f"cut{divisor}", divisor)
-        assert fewer <= most / 3
+        assert fewer <= most / 2  # one response with its prompt is the least
         assert cut.keys() == whole.keys()
         assert whole
         for name, tensor in whole.items():

@@ -77,6 +77,7 @@ def estimated(
                 [responses[row].token_ids for row in rows],
                 trainer.tokenizer.eos_token_id if pad_id is None else pad_id,
                 trainer.policy.device,
+                packed=True,
             ),
         )
         for rows in groups
@@ -273,9 +274,14 @@ class TestUpdate:
         handle.remove()
         gradient = embeddings[-1].grad
         assert gradient is not None
-        mask = minibatch(rollouts)[0][0].batch.attention_mask.bool()
-        assert (gradient[~mask] == 0).all()
-        assert (gradient[mask] != 0).any()
+        batch = minibatch(rollouts)[0][0].batch
+        of_response_RL = torch.zeros(batch.input_ids.shape, dtype=torch.bool)
+        of_response_RL.view(-1)[batch.states[:, 1:][batch.response_mask.bool()]] = True
+        seen_RL = (batch.attention_mask[:, 0] & of_response_RL[:, :, None]).any(dim=1)
+        assert not seen_RL.all()
+        assert (gradient[~seen_RL] == 0).all()  # padding
+        assert (gradient.flatten(0, 1)[batch.states[:, -1]] == 0).all()  # the last token: nothing is predicted from it
+        assert (gradient[seen_RL] != 0).any()
 
     def test_changes_the_policy_and_nothing_else(self, make_trainer: Any, ppo_arm: PPO) -> None:
         trainer = make_trainer(ppo_arm)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -199,25 +200,35 @@ class TestDecoders:
 class TestLogProbs:
     responses = ([20, 21, 22], [23], [24, 25], [26, 27, 28, 29], [30])
 
-    def test_are_those_of_the_models_own_logits(self, base: Any) -> None:
-        batch = make_batch(PROMPTS, self.responses, 0, CPU)
-        with torch.no_grad():
-            logits = base(**batch.model_inputs).logits[:, -batch.response_mask.shape[1] - 1 : -1] / 0.7
-        expected = torch.log_softmax(logits, dim=-1).gather(2, batch.response_ids[:, :, None])[:, :, 0]
+    @pytest.mark.parametrize("packed", [True, False])
+    def test_are_those_of_the_models_own_logits(self, base: Any, packed: bool) -> None:
+        batch = make_batch(PROMPTS, self.responses, 0, CPU, packed=packed)
         found = response_logprobs(base, batch, 0.7)
-        torch.testing.assert_close(found.logp_BT, expected * batch.response_mask, rtol=1e-4, atol=1e-5)
+        for row, (prompt, response) in enumerate(zip(PROMPTS, self.responses, strict=True)):
+            with torch.no_grad():
+                logits = base(torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1] / 0.7
+            expected = torch.log_softmax(logits, dim=-1).gather(1, torch.tensor(response)[:, None])[:, 0]
+            torch.testing.assert_close(found.logp_BT[row, : len(response)], expected, rtol=1e-4, atol=1e-5)
+        assert (found.logp_BT[batch.response_mask == 0] == 0).all()
         assert (found.entropy_BT[batch.response_mask == 0] == 0).all()
 
-    def test_padding_and_batching_do_not_matter(self, base: Any) -> None:
+    @pytest.mark.parametrize("packed", [True, False])
+    def test_neither_padding_nor_what_shares_a_row_matters(self, base: Any, packed: bool) -> None:
         model = copy.deepcopy(base).double()
-        logp = response_logprobs(model, make_batch(PROMPTS, self.responses, pad_id=0, device=CPU), 1.0).logp_BT
-        for row, (prompt, response) in enumerate(zip(PROMPTS, self.responses, strict=True)):
-            alone = response_logprobs(model, make_batch([prompt], [response], pad_id=3, device=CPU), 1.0).logp_BT[0]
+        prompts = [*PROMPTS, *PROMPTS]  # a prompt's two responses follow one another in its row
+        responses = [*self.responses, *([token + 1 for token in ids] for ids in self.responses)]
+        batch = make_batch(prompts, responses, pad_id=0, device=CPU, packed=packed)
+        assert (batch.attention_mask.ndim == 4) == packed
+        assert (len(batch.input_ids) < len(prompts)) == packed
+        logp = response_logprobs(model, batch, 1.0).logp_BT
+        for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+            lone = make_batch([prompt], [response], pad_id=3, device=CPU, packed=packed)
+            alone = response_logprobs(model, lone, 1.0).logp_BT[0]
             torch.testing.assert_close(logp[row, : len(response)], alone, rtol=1e-12, atol=1e-12)
 
     def test_pad_equal_to_eos_is_the_same_as_any_other_pad(self, base: Any, eos_id: int) -> None:
         ended = [[*r, eos_id] for r in self.responses]
-        batches = [make_batch(PROMPTS, ended, pad, CPU) for pad in (eos_id, 0)]
+        batches = [make_batch(PROMPTS, ended, pad, CPU, packed=True) for pad in (eos_id, 0)]
         assert all(batch.response_mask.sum().item() == sum(map(len, ended)) for batch in batches)
         assert torch.equal(*(response_logprobs(base, batch, 1.0).logp_BT for batch in batches))
 
@@ -230,22 +241,67 @@ class TestLogProbs:
         assert together == pytest.approx(alone, abs=1e-4)
 
 
+def texts_of(prompt_lengths: Sequence[int], response_lengths: Sequence[int]) -> tuple[list[list[int]], list[list[int]]]:
+    """Different prompts, and responses, of given lengths."""
+    prompts = [[number + 1] * length for number, length in enumerate(prompt_lengths)]
+    return prompts, [[7] * length for length in response_lengths]
+
+
+@pytest.mark.parametrize("packed", [True, False])
 class TestLengthGroups:
-    def test_every_row_once_and_no_group_above_the_budget(self) -> None:
-        prompts, responses = [3, 9, 4, 4, 8, 2, 5], [10, 2, 30, 10, 11, 1, 29]
-        groups = length_groups(prompts, responses, 45)
+    def test_every_response_once_and_no_group_above_the_budget(self, packed: bool) -> None:
+        prompts, responses = texts_of([3, 9, 4, 4, 8, 2, 5], [10, 2, 30, 10, 11, 1, 29])
+        groups = length_groups(prompts, responses, 45, packed=packed)
         assert sorted(row for group in groups for row in group) == list(range(7))
         for group in groups:
-            width = max(prompts[i] for i in group) + max(responses[i] for i in group)
-            assert len(group) == 1 or width * len(group) <= 45
+            batch = make_batch(*([ids[i] for i in group] for ids in (prompts, responses)), 0, CPU, packed=packed)
+            assert batch.input_ids.numel() <= 45
         assert len(groups) < 7
 
-    def test_a_row_longer_than_the_budget_is_a_group_of_its_own(self) -> None:
-        assert length_groups([1, 1], [100, 1], 10) == [[1], [0]]
+    def test_a_text_longer_than_the_budget_is_a_group_of_its_own(self, packed: bool) -> None:
+        assert length_groups(*texts_of([1, 1], [100, 1]), 10, packed=packed) == [[1], [0]]
 
-    def test_groups_are_of_equal_size(self) -> None:
-        groups = length_groups([8] * 32, [28] * 32, 1024)
+    def test_groups_are_of_equal_size(self, packed: bool) -> None:
+        groups = length_groups(*texts_of([8] * 32, [28] * 32), 1024, packed=packed)
         assert [len(group) for group in groups] == [16, 16]
+
+
+class TestPacking:
+    def test_a_prompt_is_read_once_for_its_responses(self) -> None:
+        prompts, responses = [[1, 2, 3, 4, 5, 6]] * 3 + [[8, 9]], [[20] * 10, [21] * 10, [22] * 10, [23] * 34]
+        batch = make_batch(prompts, responses, 0, CPU, packed=True)
+        assert batch.input_ids.tolist() == [[1, 2, 3, 4, 5, 6, *[20] * 10, *[21] * 10, *[22] * 10], [8, 9, *[23] * 34]]
+        assert batch.position_ids[0].tolist() == [*range(6), *[*range(6, 16)] * 3]
+        assert batch.num_tokens == 3 * 16 + 36
+
+    def test_long_responses_to_one_prompt_are_not_put_into_one_row(self) -> None:
+        batch = make_batch([[1]] * 4, [[20] * 2000] * 4, 0, CPU, packed=True)
+        assert batch.input_ids.shape == (4, 2001)
+
+    def test_responses_to_one_prompt_part_where_the_budget_asks_for_it(self) -> None:
+        prompts, responses = [[1, 2]] * 4, [[20] * 8] * 4
+        assert length_groups(prompts, responses, 34, packed=True) == [[0, 1, 2, 3]]
+        assert length_groups(prompts, responses, 20, packed=True) == [[0, 1], [2, 3]]
+        assert length_groups(prompts, responses, 5, packed=True) == [[0], [1], [2], [3]]
+
+    def test_a_response_sees_its_prompt_and_itself_alone(self) -> None:
+        batch = make_batch([[1, 2], [1, 2], [3]], [[20], [21], [22]], 0, CPU, packed=True)
+        assert batch.input_ids.tolist() == [[1, 2, 20, 21, 3, 22]]
+        seen = batch.attention_mask[0, 0].int().tolist()
+        assert seen == [
+            [1, 0, 0, 0, 0, 0],
+            [1, 1, 0, 0, 0, 0],
+            [1, 1, 1, 0, 0, 0],
+            [1, 1, 0, 1, 0, 0],
+            [0, 0, 0, 0, 1, 0],
+            [0, 0, 0, 0, 1, 1],
+        ]
+
+    def test_a_text_without_tokens_has_the_state_of_its_prompt(self) -> None:
+        batch = make_batch([[1, 2], [3]], [[], [20, 21]], 0, CPU, packed=True)
+        assert batch.input_ids.tolist() == [[3, 20, 21, 1, 2]]
+        assert batch.states.tolist() == [[4, 4, 4], [0, 1, 2]]
+        assert batch.response_mask.tolist() == [[0, 0], [1, 1]]
 
 
 def tiny_model(name: str, **settings: Any) -> Any:
