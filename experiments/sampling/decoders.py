@@ -116,7 +116,7 @@ class LlamaDecoder:
         self.bias_BC[:, :width] = torch.where(mask.bool(), 0.0, -torch.inf)
         self.num_filled = width
         self.position_B1 = positions(mask)[:, -1:]
-        size = -(-num_rows // PARTS_OF_PREFILL)
+        size = num_rows if bool(mask.all()) else -(-num_rows // PARTS_OF_PREFILL)
         parts = [slice(start, start + size) for start in range(0, num_rows, size)]
         hidden_BH = torch.cat([self._read(ids[part], mask[part], part) for part in parts])
         self.column = torch.tensor([width], device=weight.device)

@@ -72,7 +72,7 @@ def test_one_task_is_cancelled_and_its_sibling_goes_on(bench: Any, wait_until: A
     outcome = bench.drain(engine, 1)["unwanted"]
     go.touch()
 
-    assert outcome.cause == "cancelled"
+    assert outcome.cause == "cancelled", outcome
     wait_until(lambda: not is_alive(int(bench.log("unwanted").read_text())), "the process lives on")
     assert bench.drain(engine, 1)["wanted"].exit_code == 0
 
