@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from experiments import spec
 from experiments.errors import InputError
 from runner.engines import GIB, LATE_SECONDS, PATIENCE_VARIABLE, Outcome, Task
-from runner.engines.process import GRACE_SECONDS, Process, slot_environment
+from runner.engines.process import GRACE_SECONDS, POLL_SECONDS, Process, slot_environment
 
 OBJECT_STORE_BYTES = 80 * 2**20  # of a cluster that we start; only small messages pass through it
 CONNECT_SECONDS = 10.0
@@ -41,6 +41,7 @@ class RayEngine:
         self._settings = settings
         self._folder = folder
         self._running: dict[str, ray.ObjectRef[Outcome]] = {}
+        self._marks: dict[str, Path] = {}  # by task: a file that asks its worker to end it
         self._asked: dict[str, float] = {}  # when a running task was last asked to end
 
     def describe(self) -> str:
@@ -77,6 +78,8 @@ class RayEngine:
             memory=self._memory(task) or None,
             max_retries=self._settings.max_restarts,
         )
+        self._marks[task.name] = _mark(task)
+        self._marks[task.name].unlink(missing_ok=True)
         environment = {key: value for key, value in os.environ.items() if not key.startswith(OF_THE_MACHINE)}
         self._running[task.name] = remote.remote(task, environment, str(Path.cwd()), self._settings.cpus_per_job)
 
@@ -95,9 +98,11 @@ class RayEngine:
         return outcomes
 
     def cancel(self, name: str) -> None:
-        """Interrupt the worker, which then ends its process; `poll` asks again, because Ray may lose a request."""
+        """Interrupt the worker, which then ends its process; a file says so too, because Ray may lose a request."""
         if name in self._running:
             self._asked[name] = time.monotonic()
+            with suppress(OSError):
+                self._marks[name].touch()
             ray.cancel(self._running[name], force=False)
 
     def stop(self) -> None:
@@ -166,12 +171,21 @@ def work(task: Task, environment: Mapping[str, str], folder: str, threads: int) 
     own = slot_environment(device, threads) | {PATIENCE_VARIABLE: str(LATE_SECONDS)}
     with suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the sweep was started with nohup or &
-    process = Process(task, {**os.environ, **environment, **own}, folder)
+    mark, process = _mark(task), Process(task, {**os.environ, **environment, **own}, folder)
     while True:
         try:
-            return process.wait()
+            while (outcome := process.poll()) is None:
+                if mark.exists():
+                    process.end("cancelled")
+                time.sleep(POLL_SECONDS)
+            mark.unlink(missing_ok=True)
+            return outcome
         except KeyboardInterrupt:  # this is how `ray.cancel` reaches a worker, more than once where it asks again
             process.end("cancelled")
+
+
+def _mark(task: Task) -> Path:
+    return task.log.with_name(f".{task.log.name}.cancel")
 
 
 def _sees(node: str, path: Path) -> bool:
