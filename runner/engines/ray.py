@@ -7,7 +7,6 @@ repeat (`max_retries`): the job then goes on from its last checkpoint. An exit c
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import time
 import uuid
@@ -169,8 +168,6 @@ def work(task: Task, environment: Mapping[str, str], folder: str, threads: int) 
     """
     device = os.environ.get("CUDA_VISIBLE_DEVICES", "") if ray.get_gpu_ids() else ""
     own = slot_environment(device, threads) | {PATIENCE_VARIABLE: str(LATE_SECONDS)}
-    with suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the sweep was started with nohup or &
     mark, process = _mark(task), Process(task, {**os.environ, **environment, **own}, folder)
     while True:
         try:

@@ -51,7 +51,7 @@ def check_same(run: Any, kind: str, spec: Any, tmp_path: Path) -> None:
     whole, most = run(kind, spec, tmp_path / "whole", 1)
     for divisor in (4, 10**6):
         cut, fewer = run(kind, spec, tmp_path / f"cut{divisor}", divisor)
-        assert fewer <= most / 2  # one response with its prompt is the least
+        assert fewer <= most / 3
         assert cut.keys() == whole.keys()
         assert whole
         for name, tensor in whole.items():
@@ -79,7 +79,7 @@ def test_dpo_and_a_loss_that_looks_at_all_pairs_of_a_step(
 
 
 def test_reward_model(run: Any, tiny64: Model, tmp_path: Path) -> None:
-    settings = RewardModel(learning_rate=1e-2, num_epochs=2, comparisons_per_step=12, held_out_fraction=0.25)
+    settings = RewardModel(learning_rate=1e-2, num_epochs=2, comparisons_per_step=24, held_out_fraction=0.25)
     spec = RewardModelJobSpec(model=tiny64, reward_model=settings, comparisons="all", seed=0)
     check_same(run, "reward_model", spec, tmp_path)
 
