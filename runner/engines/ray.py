@@ -78,7 +78,7 @@ class RayEngine:
             max_retries=self._settings.max_restarts,
         )
         self._marks[task.name] = _mark(task)
-        self._marks[task.name].unlink(missing_ok=True)
+        _remove(self._marks[task.name])
         environment = {key: value for key, value in os.environ.items() if not key.startswith(OF_THE_MACHINE)}
         self._running[task.name] = remote.remote(task, environment, str(Path.cwd()), self._settings.cpus_per_job)
 
@@ -89,6 +89,8 @@ class RayEngine:
         ready, _ = ray.wait(list(self._running.values()), num_returns=len(self._running), timeout=0)
         ended = [name for name, reference in self._running.items() if reference in ready]
         outcomes = [_outcome(name, self._running.pop(name)) for name in ended]
+        for name in ended:
+            _remove(self._marks.pop(name))
         for name, when in list(self._asked.items()):
             if name not in self._running:
                 del self._asked[name]
@@ -172,10 +174,9 @@ def work(task: Task, environment: Mapping[str, str], folder: str, threads: int) 
     while True:
         try:
             while (outcome := process.poll()) is None:
-                if mark.exists():
+                if _is_there(mark):
                     process.end("cancelled")
                 time.sleep(POLL_SECONDS)
-            mark.unlink(missing_ok=True)
             return outcome
         except KeyboardInterrupt:  # this is how `ray.cancel` reaches a worker, more than once where it asks again
             process.end("cancelled")
@@ -183,6 +184,17 @@ def work(task: Task, environment: Mapping[str, str], folder: str, threads: int) 
 
 def _mark(task: Task) -> Path:
     return task.log.with_name(f".{task.log.name}.cancel")
+
+
+def _is_there(mark: Path) -> bool:
+    with suppress(OSError):  # a share may fail for a moment, which is no reason to leave the process alone
+        return mark.exists()
+    return False
+
+
+def _remove(mark: Path) -> None:
+    with suppress(OSError):
+        mark.unlink()
 
 
 def _sees(node: str, path: Path) -> bool:
