@@ -100,13 +100,15 @@ class Decision:
         confidence: of what the headline begins with, see `CONFIDENCE_RULE`.
         final: the head-to-head.
         staged: the arm of PPO then DPO that is better than both of its arms by `AHEAD_RULE`, if there is one.
+        remark: what stands below the headline, or "".
     """
 
     headline: str
     confidence: Confidence
     scope: str
     final: Final | None
-    staged: str | None = None
+    staged: str | None
+    remark: str
 
 
 def verdict(rate: WinRate | None) -> Verdict:
@@ -251,7 +253,9 @@ def decide(
         parts.append(f"{len(ledger.missing)} planned run{'s are' if len(ledger.missing) > 1 else ' is'} missing")
     words = sure if sure == "inconclusive" else f"{sure} confidence"
     headline = f"{'; '.join(parts)} ({words}: {scope(num_seeds)})."
-    return Decision(headline, sure, scope(num_seeds), final, staged if leads_both else None)
+    return Decision(
+        headline, sure, scope(num_seeds), final, staged if leads_both else None, way_back.remark if way_back else ""
+    )
 
 
 def best_staged(ledger: Ledger) -> str | None:

@@ -15,13 +15,16 @@ NOT_ASSESSED = "is not assessable in"
 
 @dataclass(frozen=True)
 class Answer:
-    """The words of the headline.
+    """In words.
 
     Attributes:
+        words: of the headline: the checkpoint, and gold from there.
+        remark: below it: variety and style from there.
         over_optimised: whether that is shown of the checkpoint.
     """
 
     words: str
+    remark: str
     over_optimised: bool
 
 
@@ -40,10 +43,10 @@ def answer(ledger: Ledger, found: Sequence[Recovery], checkpoints: Sequence[Chec
     if not one_checkpoint or len(from_one) < len(starts) - 1 or len(checkpoints) != 1:
         return None
     (checkpoint,) = checkpoints
-    parts = [_checkpoint_words(checkpoint), _gold_words(found)]
-    parts.append(_directions("variety within a prompt", found, WITHIN_PROMPT, "rises in", "falls in"))
-    parts.append(_directions("style", found, STYLE, "moves away from the base's in", "comes nearer the base's in"))
-    return Answer("; ".join(parts), checkpoint.status == "over-optimised")
+    words = f"{_checkpoint_words(checkpoint)}; {_gold_words(found)}"
+    variety = _directions("variety within a prompt", found, WITHIN_PROMPT, "rises in", "falls in")
+    style = _directions("style", found, STYLE, "moves away from the base's in", "comes nearer the base's in")
+    return Answer(words, f"From the checkpoint on, {variety}; {style}.", checkpoint.status == "over-optimised")
 
 
 def _checkpoint_words(checkpoint: Checkpoint) -> str:

@@ -13,8 +13,7 @@ from analysis.signatures import Signature
 
 def render_markdown(report: Mapping[str, Any], signed: Sequence[Signature] = ()) -> str:
     """The Markdown twin of report.json and the signatures under it."""
-    engine = environment(autoescape=False)
-    engine.filters |= {"md": markdown_inline, "fence": markdown_fence, "table": table}
+    engine = environment(autoescape=False, md=markdown_inline, fence=markdown_fence, table=table)
     return engine.get_template("report.md.j2").render(**view(report, signed))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -47,9 +48,10 @@ APPENDICES = (  # title, what it holds, files of templates/sections
 )
 
 
-def environment(autoescape: bool) -> Environment:
+@cache  # compiling the templates takes longer than filling them
+def environment(autoescape: bool, **filters: Callable[..., str]) -> Environment:
     """Templates of this package; an unknown name in one is an error, not an empty string."""
-    return Environment(
+    engine = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=autoescape,  # noqa: S701 - off for Markdown only, which has its own escaping
         undefined=StrictUndefined,
@@ -57,6 +59,8 @@ def environment(autoescape: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    engine.filters |= filters
+    return engine
 
 
 def view(report: Mapping[str, Any], signed: Sequence[Signature]) -> dict[str, Any]:
@@ -121,9 +125,7 @@ def render_html(report: Mapping[str, Any], signed: Sequence[Signature] = ()) -> 
         for name, picture in figures.pictures(dict(report)).items()
     }
     style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
-    engine = environment(autoescape=True)
-    engine.filters["breakable"] = breakable
-    template = engine.get_template("report.html.j2")
+    template = environment(autoescape=True, breakable=breakable).get_template("report.html.j2")
     return template.render(**view(report, signed), pictures=pictures, style=style, policy=CONTENT_SECURITY_POLICY)
 
 

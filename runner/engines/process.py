@@ -1,6 +1,6 @@
 """One command in a session of its own, on whatever machine this is: started, watched, ended, with a time limit.
 
-The local engine keeps many of these; on Ray and Slurm, `run` is what a worker does.
+The local engine keeps many of these; on Ray and Slurm each worker keeps one.
 """
 
 from __future__ import annotations

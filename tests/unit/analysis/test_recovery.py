@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from analysis import recovery, recovery_answer, win_rate
 from analysis.ledger import Ledger, LedgerError
@@ -20,6 +21,7 @@ from analysis.report.build import build_report
 from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html, view
 from analysis.report.tables import recovery as tables
+from analysis.report.text import markdown_inline
 from analysis.statistics import Estimate, Resamples
 from analysis.style_drift import SweepStyle
 
@@ -302,7 +304,7 @@ def test_directions_are_said_of_each_arm_or_of_all(
     answer = recovery_answer.answer(ledger, found, [checkpoint])
 
     assert answer is not None
-    assert answer.words.endswith(words)
+    assert answer.remark.endswith(f"{words}.")
 
 
 def test_the_headline_answers_what_was_won_back(make_way_back: Any) -> None:
@@ -313,7 +315,10 @@ def test_the_headline_answers_what_was_won_back(make_way_back: Any) -> None:
 
     assert report["headline"].startswith("ppo had over-optimised at its checkpoint")
     assert f"+{won['value']:.1f} [+{won['low']:.1f} to +{won['high']:.1f}] in {STAGED}" in report["headline"]
-    assert "variety within a prompt" in report["headline"]
+    remark = report["decision"]["remark"]
+    assert remark.startswith("From the checkpoint on, variety within a prompt")
+    assert f"<p>{escape(remark)}</p>" in render_html(report)
+    assert markdown_inline(remark) in render_markdown(report)
     assert report["decision"]["confidence"] == "low"
     assert "cannot be compared" not in report["headline"]
     (words,) = tables.starts(report)

@@ -62,8 +62,9 @@ def outcome(model: Any, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]
 
 def assert_joint_is_apart(model: Any, monkeypatch: pytest.MonkeyPatch, num_trained: int) -> None:
     together = outcome(model)
-    monkeypatch.setattr(projections, "_joint_view", lambda _: None)
-    apart = outcome(model)
+    with monkeypatch.context() as patched:
+        patched.setattr(projections, "_joint_view", lambda _: None)
+        apart = outcome(model)
     assert together.keys() == apart.keys()
     assert len(together) == 2 + num_trained
     for name, value in together.items():

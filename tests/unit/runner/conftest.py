@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from experiments.spec import RunSpec, start_of
+from experiments.spec import RunSpec
 from runner.__main__ import compose
 from runner.display import Display
 from runner.engines.local import LocalEngine
@@ -32,7 +32,7 @@ def composed(tmp_path: Path) -> Callable[..., list[RunSpec]]:
     folders = {"runs_dir": f"{tmp_path}/runs", "cache_dir": f"{tmp_path}/cache"}
 
     def make(*overrides: str, staged: bool = False) -> list[RunSpec]:
-        runs = [run for run in smoke(*overrides) if staged or start_of(run.arm) is None]
+        runs = smoke(*overrides) if staged else smoke("+arm=ppo,dpo", *overrides)
         return [run.model_copy(update=folders) for run in runs]
 
     return make

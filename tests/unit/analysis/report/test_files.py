@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
@@ -24,11 +25,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.fixture
-def signed(make_sweep):
-    sweep = make_sweep()
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, synthetic):
+    arms = {"ppo": synthetic.Arm("ppo", (0.1, 0.2)), "dpo": synthetic.Arm("dpo", (0.05, 0.1))}
+    sweep = synthetic.Sweep(tmp_path_factory.mktemp("signed") / "sweep", arms)
+    sweep.folder.mkdir()
+    sweep.write()
     assert main(["report", str(sweep.folder)]) == 0
     sign_by_ada(sweep.folder / "report")
+    return sweep
+
+
+@pytest.fixture
+def signed(original, tmp_path):
+    sweep = copy.copy(original)
+    sweep.folder = shutil.copytree(original.folder, tmp_path / "sweep")
     return sweep
 
 
