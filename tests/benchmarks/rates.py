@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.benchmarks import probe
 
 SECONDS_PER_SHAPE = 0.08
 READ_BYTES = 2**30  # beyond any cache
+TYPICAL = (512, 576, 1536)  # rows, inner, columns of a pass through a layer of SmolLM2-135M
 
 
 def best_seconds(call: Any, budget: float = SECONDS_PER_SHAPE) -> float:
@@ -67,7 +69,12 @@ def conditions() -> None:
         torch=torch.__version__,
         python=platform.python_version(),
         system=platform.platform(),
+        gigaflops={name: round(_gigaflops(getattr(torch, name)), 1) for name in ("float32", "bfloat16")},
     )
+
+
+def _gigaflops(dtype: torch.dtype) -> float:
+    return 2e-9 * math.prod(TYPICAL) / product_seconds(*TYPICAL, dtype)
 
 
 def _cpu_name() -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 from tests.benchmarks.settings import Comparison
 
 Measurement = Mapping[str, Any]  # what `probe.emit` printed
+SLOW_BFLOAT16 = 4  # times slower than float32: without instructions for it each product is emulated
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,17 @@ def floor_row(name: str, seconds: float, floors: Mapping[str, float], flops: flo
     )
 
 
-def failed_row(name: str, reason: str) -> Row:
-    """A comparison that did not finish counts as missed."""
-    return Row(name, "failed", reason, "", "", met=False)
+def slow_bfloat16(gigaflops: Mapping[str, float]) -> str | None:
+    """Why a peer in bfloat16 would take hours on this machine, where it would."""
+    wide, narrow = gigaflops["float32"], gigaflops["bfloat16"]
+    if narrow * SLOW_BFLOAT16 >= wide:
+        return None
+    return f"products in bfloat16 reach {narrow:.3g} GFLOP/s on this machine, those in float32 {wide:.3g}"
+
+
+def failed_row(name: str, reason: str, how: str = "failed") -> Row:
+    """A comparison that did not finish, or could not be made, counts as missed."""
+    return Row(name, how, reason, "", "", met=False)
 
 
 def table(rows: Sequence[Row], title: str) -> Table:

@@ -51,6 +51,11 @@ class Comparison:
     twin: str | None = None  # the same in float32, run before: the peer may be faster in that
     floor: bool = False  # whether the floor of a PPO update is worked out beside it
 
+    @property
+    def peer_needs_bfloat16(self) -> bool:
+        """Whether the peer multiplies in bfloat16 however slow that is; our arms change to float32 where it is."""
+        return self.peer.name != "arm" and self.peer.arguments["dtype"] == "bfloat16"
+
 
 def conf(name: str) -> dict[str, Any]:
     """A file of `conf/`."""

