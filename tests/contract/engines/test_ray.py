@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -58,6 +59,18 @@ def test_lost_task_starts_again_elsewhere(bench: Any, lose_a_node: Callable[...,
 
     assert {outcome.exit_code for outcome in outcomes.values()} == {0}
     assert starts == [1, 1, 2]
+
+
+def test_a_task_ends_though_ray_loses_the_request(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = bench.engine()
+    engine.start(bench.task("one", "say('started'); time.sleep(60)"))
+    bench.wait_for_log(engine, "one", "started")
+    monkeypatch.setattr("ray.cancel", lambda *_, **__: None)
+    engine.cancel("one")
+    outcome = bench.drain(engine, 1)["one"]
+
+    assert (outcome.cause, outcome.exit_code) == ("cancelled", -signal.SIGTERM)
+    assert list(bench.folder.rglob("*.cancel")) == []
 
 
 @pytest.mark.parametrize(
