@@ -27,7 +27,7 @@ THREAD_VARIABLES = (
 # Threads of GNU OpenMP wait for each other actively, by default for milliseconds. Where another program takes a core,
 # they do so while the one that they wait for has none. A short wait costs nothing, and their core is soon free for it.
 SPIN_VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-SPINS = "10000"
+SPINS = "1000"
 
 
 class Process:
