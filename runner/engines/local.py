@@ -68,7 +68,7 @@ class LocalEngine:
         (_, lease), self._reserved = self._reserved, None
         slot = lease.slots[0]
         threads = self._num_cores if self._takes_all(task) else slot.threads
-        environment = {**os.environ, **slot_environment(slot.device, threads)}
+        environment = slot_environment(os.environ, slot.device, threads)
         inherited = () if lease.lock is None else (lease.lock,)
         try:
             self._running[task.name] = _Running(lease, Process(task, environment, inherited=inherited))

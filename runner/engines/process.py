@@ -25,9 +25,9 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
 )
 # Threads of GNU OpenMP wait for each other actively, by default for milliseconds. Where another program takes a core,
-# they do so while the one that they wait for has none. A short wait costs nothing, and their core is soon free for it.
-SPIN_VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-SPINS = "1000"
+# they do so while the one that they wait for has none; after a short wait their core is free for it.
+SHORT_WAIT = {"GOMP_SPINCOUNT": "1000"}
+WAIT_VARIABLES = {*SHORT_WAIT, "OMP_WAIT_POLICY"}
 
 
 class Process:
@@ -107,7 +107,10 @@ def kernel_oom_kills() -> int:
         return 0
 
 
-def slot_environment(device: str, threads: int) -> dict[str, str]:
-    """What a process must find in its environment before Python starts; how long to spin is left to a user who says."""
-    spins = {} if os.environ.keys() & set(SPIN_VARIABLES) else {SPIN_VARIABLES[0]: SPINS}
-    return {"CUDA_VISIBLE_DEVICES": device, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **spins}
+def slot_environment(inherited: Mapping[str, str], device: str, threads: int) -> dict[str, str]:
+    """What a process finds in its environment: `inherited`, with its own device and threads.
+
+    How long threads wait for each other actively is the user's where `inherited` says it.
+    """
+    wait = {} if inherited.keys() & WAIT_VARIABLES else SHORT_WAIT
+    return {**inherited, **wait, "CUDA_VISIBLE_DEVICES": device, **dict.fromkeys(THREAD_VARIABLES, str(threads))}

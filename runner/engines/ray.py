@@ -169,8 +169,8 @@ def work(task: Task, environment: Mapping[str, str], folder: str, threads: int) 
         threads: for the task.
     """
     device = os.environ.get("CUDA_VISIBLE_DEVICES", "") if ray.get_gpu_ids() else ""
-    own = slot_environment(device, threads) | {PATIENCE_VARIABLE: str(LATE_SECONDS)}
-    mark, process = _mark(task), Process(task, {**os.environ, **environment, **own}, folder)
+    own = slot_environment({**os.environ, **environment}, device, threads) | {PATIENCE_VARIABLE: str(LATE_SECONDS)}
+    mark, process = _mark(task), Process(task, own, folder)
     while True:
         try:
             while (outcome := process.poll()) is None:

@@ -33,8 +33,7 @@ class SlurmJob:
         """Work to the end. Where Slurm takes the node away, nothing is written: the queue knows what comes next."""
         signal.signal(signal.SIGTERM, self._end)
         device = os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._gpus else ""
-        own = slot_environment(device, self._threads) | {PATIENCE_VARIABLE: str(LATE_SECONDS)}
-        environment = {**os.environ, **own}
+        environment = slot_environment(os.environ, device, self._threads) | {PATIENCE_VARIABLE: str(LATE_SECONDS)}
         signal.pthread_sigmask(signal.SIG_BLOCK, {TIME_IS_UP})  # inherited: Slurm may send it to the whole job
         self._process = Process(self._task, environment)
         try:

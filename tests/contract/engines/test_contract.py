@@ -88,16 +88,18 @@ def test_stop_ends_everything_with_its_children(bench: Any, wait_until: Any, is_
 
 
 def test_output_environment_and_folder(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOMETHING_OF_MINE", "kept")
+    mine = {"SOMETHING_OF_MINE": "kept", "GOMP_SPINCOUNT": "7"}
+    for name, value in mine.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.chdir(bench.folder)
     engine = bench.engine()
-    code = "print(os.environ['SOMETHING_OF_MINE'], os.getcwd(), os.environ['OMP_NUM_THREADS'], file=sys.stderr)"
+    code = f"print(*map(os.environ.get, {[*mine]}), os.getcwd(), os.environ['OMP_NUM_THREADS'], file=sys.stderr)"
     for _ in range(2):
         engine.start(bench.task("job", code))
         bench.drain(engine, 1)
     threads = 2 if bench.kind == "local" else 1
 
-    assert bench.log("job").read_text() == f"kept {bench.folder} {threads}\n" * 2  # the log is appended to
+    assert bench.log("job").read_text() == f"kept 7 {bench.folder} {threads}\n" * 2  # the log is appended to
 
 
 def test_driver_is_killed_and_the_sweep_goes_on(bench: Any, wait_until: Any) -> None:

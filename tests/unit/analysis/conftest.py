@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -58,18 +59,24 @@ def annotation_row() -> Callable[..., dict[str, Any]]:
     return make
 
 
-@pytest.fixture
-def make_sweep(tmp_path: Path, synthetic: ModuleType) -> Callable[..., Any]:
-    """make_sweep({name: Arm}, num_prompts=…, seeds=…) -> a written Sweep; one PPO and one DPO arm if none are given."""
+@pytest.fixture(scope="session")
+def write_sweep(synthetic: ModuleType) -> Callable[..., Any]:
+    """write_sweep(folder, {name: Arm}, num_prompts=…) -> a Sweep; one PPO and one DPO arm if none are given."""
 
-    def make(arms: dict[str, Any] | None = None, **options: Any) -> Any:
+    def write(folder: Path, arms: dict[str, Any] | None = None, **options: Any) -> Any:
         arms = arms or {"ppo": synthetic.Arm("ppo", (0.1, 0.2)), "dpo": synthetic.Arm("dpo", (0.05, 0.1))}
-        sweep = synthetic.Sweep(tmp_path / "sweep", arms, **options)
+        sweep = synthetic.Sweep(folder, arms, **options)
         sweep.folder.mkdir()
         sweep.write()
         return sweep
 
-    return make
+    return write
+
+
+@pytest.fixture
+def make_sweep(tmp_path: Path, write_sweep: Callable[..., Any]) -> Callable[..., Any]:
+    """`write_sweep` in the test's own folder."""
+    return partial(write_sweep, tmp_path / "sweep")
 
 
 @pytest.fixture

@@ -48,12 +48,9 @@ def drawn_once():
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory, synthetic) -> Path:
+def original(tmp_path_factory, write_sweep) -> Path:
     """A sweep whose report three people have signed."""
-    arms = {"ppo": synthetic.Arm("ppo", (0.1, 0.2)), "dpo": synthetic.Arm("dpo", (0.05, 0.1))}
-    sweep = synthetic.Sweep(tmp_path_factory.mktemp("signed") / "sweep", arms)
-    sweep.folder.mkdir()
-    sweep.write()
+    sweep = write_sweep(tmp_path_factory.mktemp("signed") / "sweep")
     assert main(["report", str(sweep.folder)]) == 0
     for position in range(len(SIGNERS)):
         sign_as(sweep.folder / "report", position)

@@ -26,11 +26,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory, synthetic):
-    arms = {"ppo": synthetic.Arm("ppo", (0.1, 0.2)), "dpo": synthetic.Arm("dpo", (0.05, 0.1))}
-    sweep = synthetic.Sweep(tmp_path_factory.mktemp("signed") / "sweep", arms)
-    sweep.folder.mkdir()
-    sweep.write()
+def original(tmp_path_factory, write_sweep):
+    sweep = write_sweep(tmp_path_factory.mktemp("signed") / "sweep")
     assert main(["report", str(sweep.folder)]) == 0
     sign_by_ada(sweep.folder / "report")
     return sweep

@@ -6,7 +6,7 @@ from experiments.spec import LocalEngine as Settings
 from runner.engines import Task
 from runner.engines.devices import Device
 from runner.engines.local import LocalEngine, make_local_engine
-from runner.engines.process import SPIN_VARIABLES, SPINS
+from runner.engines.process import WAIT_VARIABLES
 from runner.engines.slots import Slot, SlotPool
 
 
@@ -73,12 +73,12 @@ def test_what_a_task_needs_decides_where_it_goes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("users", "expected"),
-    [({}, f"{SPINS} "), ({"GOMP_SPINCOUNT": "5"}, "5 "), ({"OMP_WAIT_POLICY": "ACTIVE"}, " ACTIVE")],
+    [({}, "1000 "), ({"GOMP_SPINCOUNT": "5"}, "5 "), ({"OMP_WAIT_POLICY": "ACTIVE"}, " ACTIVE")],
 )
 def test_threads_do_not_wait_long_for_each_other_with_a_core_unless_the_user_wants_it(
     users: dict[str, str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in SPIN_VARIABLES:
+    for name in WAIT_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in users.items():
         monkeypatch.setenv(name, value)
