@@ -35,13 +35,13 @@ from experiments.inputs.models import (
     device,
     language_head,
     load_base,
-    load_tokenizer,
     takes_any_mask,
 )
+from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
 from experiments.passes import forgetful
 from experiments.records import Axes, Recorder
-from experiments.sampling.batch import make_batches, tokens_per_pass
+from experiments.sampling.batch import PAD_ID, make_batches, tokens_per_pass
 from experiments.sampling.logprobs import total_logprobs
 from experiments.seeding import presentation_order
 from experiments.spec import ArmJobSpec, DPOSettings, PPOThenDPO, evaluation_updates, start_point
@@ -152,7 +152,7 @@ def make_trainer(
         ref_model=None,
         args=_arguments(spec, arm, scratch, steps_done),
         train_dataset=_dataset(spec, ranked, steps_done),
-        processing_class=load_tokenizer(spec.model, cache_dir),
+        processing_class=Tokens.load(spec.model, cache_dir).tokenizer,
         peft_config=lora_config(spec.model.lora),
     )
     if start is not None:
@@ -206,7 +206,7 @@ class _Forward:
             [ids[:start] for ids, start in zip(input_ids.tolist(), starts, strict=True)],
             [ids[start:end] for ids, start, end in zip(input_ids.tolist(), starts, ends, strict=True)],
         )
-        batches = make_batches(*texts, tokens_per_pass(device), 0, device, packed=takes_any_mask(self._model))
+        batches = make_batches(*texts, tokens_per_pass(device), PAD_ID, device, packed=takes_any_mask(self._model))
         hidden, tokens = [], []
         for _, batch in batches:
             real_BT = batch.response_mask.bool()
@@ -297,7 +297,7 @@ def _under_the_policy(spec: ArmJobSpec, ranked: Sequence[RankedPrompt], trainer:
         [ranked[place].prompt_ids for place, _ in rows],
         [ranked[place].response_ids[index] for place, index in rows],
         temperature=DPO_TEMPERATURE,
-        pad_id=trainer.processing_class.pad_token_id,
+        pad_id=PAD_ID,
     )
     logps = [[math.nan] * len(prompt.response_ids) for prompt in ranked]
     for (place, index), value in zip(rows, values, strict=True):

@@ -34,16 +34,16 @@ from experiments.errors import DivergedError
 from experiments.evaluation.scorers import GoldScorer
 from experiments.inputs.models import (
     adapter_seed,
-    decode,
     load_base,
-    load_tokenizer,
     precision,
     reference,
     takes_any_mask,
     with_policy,
 )
+from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
 from experiments.records import Axes, Recorder
+from experiments.sampling.batch import PAD_ID
 from experiments.sampling.logprobs import ResponseLogprobs, response_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
 from experiments.seeding import derive_seed, numpy_generator, presentation_order
@@ -99,11 +99,11 @@ class PPOTrainer:
         self, spec: ArmJobSpec, arm: PPO, ranking_folder: Path, reward_folder: Path, cache_dir: Path, meter: Meter
     ) -> None:
         self.arm, self.data, self.seed, self.meter = arm, spec.data, spec.seed, meter
-        self.tokenizer = load_tokenizer(spec.model, cache_dir)
+        self.tokens = Tokens.load(spec.model, cache_dir)
         self.prompts = load_ranking(ranking_folder)
         base = load_base(spec.model, cache_dir)
         self.policy: PeftModel = with_policy(base, spec.model.lora, adapter_seed(spec.seed))
-        self.reward = RewardScorer.attach(self.policy, spec.model, reward_folder, self.tokenizer.eos_token_id)
+        self.reward = RewardScorer.attach(self.policy, spec.model, reward_folder, self.tokens.eos_ids)
         self.value = Critic(len(self.reward.weight), derive_seed(spec.seed, "value head"))
         self.value.to(self.policy.device, self.reward.weight.dtype)
         self.policy_parameters = [p for p in self.policy.parameters() if p.requires_grad]
@@ -158,7 +158,7 @@ class PPOTrainer:
             prompt_ids,
             common_uniforms(self.seed, update, names, self.data.max_new_tokens),
             temperature=self.data.temperature,
-            eos_id=self.tokenizer.eos_token_id,
+            eos_ids=self.tokens.eos_ids,
             rows_per_batch=len(prompts),
         )
         self.meter.prompts_seen += len(prompts)
@@ -167,16 +167,14 @@ class PPOTrainer:
             prompt_ids,
             responses,
             self.arm,
-            self.tokenizer.eos_token_id,
+            PAD_ID,
             self.policy.device,
             takes_any_mask(self.policy),
             numpy_generator(self.seed, "minibatches", update),
         )
-        texts = [
-            prompt.prompt + decode(self.tokenizer, response.token_ids)
-            for prompt, response in zip(prompts, responses, strict=True)
-        ]
-        return self.estimate(minibatches, responses, texts)
+        texts = self.tokens.response_texts(prompt_ids, [response.token_ids for response in responses])
+        whole = [prompt.prompt + text for prompt, text in zip(prompts, texts, strict=True)]
+        return self.estimate(minibatches, responses, whole)
 
     def estimate(
         self, minibatches: list[list[Microbatch]], responses: Sequence[Response], texts: list[str]

@@ -55,7 +55,7 @@ class Rollouts:
     advantages_NT: Tensor  # whitened
     returns_NT: Tensor
     ended_N: Tensor  # whether the response ended itself
-    texts: list[str]
+    texts: list[str]  # prompts and responses
 
     @property
     def sampler_gap(self) -> float:

@@ -17,10 +17,12 @@ import pandas as pd
 
 from experiments.arms import checkpoints
 from experiments.evaluation.scorers import GoldScorer, vader_scores
-from experiments.inputs.models import decode, load_base, load_tokenizer, precision, with_policy
+from experiments.inputs.models import load_base, precision, with_policy
 from experiments.inputs.texts import Prompt, prompts
+from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
 from experiments.records import Axes, Recorder, SampleRow
+from experiments.sampling.batch import PAD_ID
 from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
 from experiments.spec import FreshPairsJobSpec, RankingJobSpec
@@ -77,8 +79,8 @@ def build(spec: RankingJobSpec, gold_folder: Path, folder: Path, cache_dir: Path
     Elsewhere they take a pass.
     """
     meter, data = Meter(), spec.data
-    tokenizer, base = load_tokenizer(spec.model, cache_dir), load_base(spec.model, cache_dir)
-    drawn = _draw(spec, base, tokenizer, gold_folder, data.seed, "sample the base", recorder)
+    tokens, base = Tokens.load(spec.model, cache_dir), load_base(spec.model, cache_dir)
+    drawn = _draw(spec, base, tokens, gold_folder, data.seed, "sample the base", recorder)
     frame, responses = drawn.frame, drawn.responses
     if data.temperature == DPO_TEMPERATURE and base.dtype == precision(base.dtype):
         frame["reference_logp"] = [math.fsum(response.logps) for response in responses]
@@ -90,7 +92,7 @@ def build(spec: RankingJobSpec, gold_folder: Path, folder: Path, cache_dir: Path
             [drawn.prompt_ids[row] for row in used],
             [responses[row].token_ids for row in used],
             temperature=DPO_TEMPERATURE,
-            pad_id=tokenizer.eos_token_id,
+            pad_id=PAD_ID,
         )
     _keep(drawn, folder, meter, recorder, is_base=True)
 
@@ -103,10 +105,10 @@ def build_fresh(
     The reference's log-probs are left to the trainer, whose own policy the reference is.
     """
     meter = Meter()
-    tokenizer = load_tokenizer(spec.model, cache_dir)
+    tokens = Tokens.load(spec.model, cache_dir)
     policy = with_policy(load_base(spec.model, cache_dir), spec.model.lora, seed=0)
     checkpoints.load(policy, checkpoints.weights_file(start_folder, spec.start_point))
-    drawn = _draw(spec, policy, tokenizer, gold_folder, spec.seed, "sample the checkpoint", recorder)
+    drawn = _draw(spec, policy, tokens, gold_folder, spec.seed, "sample the checkpoint", recorder)
     drawn.frame["reference_logp"] = math.nan
     _keep(drawn, folder, meter, recorder, is_base=False)
     (folder / SPENT_FILE).write_text(json.dumps(asdict(meter.axes())))
@@ -118,25 +120,25 @@ def load_spent(folder: Path) -> Axes:
 
 
 def _draw(
-    spec: RankingJobSpec, model: Any, tokenizer: Any, gold_folder: Path, seed: int, stage: str, recorder: Recorder
+    spec: RankingJobSpec, model: Any, tokens: Tokens, gold_folder: Path, seed: int, stage: str, recorder: Recorder
 ) -> Drawn:
     """Sample `model` on the training prompts, with random numbers of `seed`, and score the samples."""
     data, gold = spec.data, GoldScorer.load(gold_folder)
     rows = [
         (p, index) for p in prompts(data, "train", spec.num_ranking_prompts) for index in range(data.samples_per_prompt)
     ]
-    prompt_ids = [tokenizer(prompt.text)["input_ids"] for prompt, _ in rows]
+    prompt_ids = [tokens.prompt_ids(prompt.text) for prompt, _ in rows]
     names = [f"{prompt.prompt_id}/{index}" for prompt, index in rows]
     responses = sample(
         model,
         prompt_ids,
         common_uniforms(seed, STREAM, names, data.max_new_tokens),
         temperature=data.temperature,
-        eos_id=tokenizer.eos_token_id,
+        eos_ids=tokens.eos_ids,
         rows_per_batch=ROWS_PER_BATCH,
         on_batch=lambda done: recorder.progress(stage, done, len(rows), "responses"),
     )
-    texts = [decode(tokenizer, response.token_ids) for response in responses]
+    texts = tokens.response_texts(prompt_ids, [response.token_ids for response in responses])
     whole = [prompt.text + text for (prompt, _), text in zip(rows, texts, strict=True)]
     frame = pd.DataFrame(
         {

@@ -31,11 +31,12 @@ from experiments.artifacts.intervals import share, with_interval
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
 from experiments.inputs.lora import lora_config
-from experiments.inputs.models import device, load, load_tokenizer, precision, takes_any_mask
+from experiments.inputs.models import device, load, precision, takes_any_mask
+from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
 from experiments.passes import forgetful
 from experiments.records import Recorder
-from experiments.sampling.batch import make_batches, tokens_per_pass
+from experiments.sampling.batch import PAD_ID, make_batches, tokens_per_pass
 from experiments.seeding import derive_seed, numpy_generator
 from experiments.spec import RewardModelJobSpec
 
@@ -43,7 +44,7 @@ from experiments.spec import RewardModelJobSpec
 def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
     """Train on the comparisons of most prompts; measure accuracy and normalise scores on the others' samples."""
     meter = Meter()
-    tokenizer = load_tokenizer(spec.model, cache_dir)
+    tokenizer = Tokens.load(spec.model, cache_dir).tokenizer
     ranked = load_ranking(ranking_folder)
     num_held_out = max(1, round(spec.reward_model.held_out_fraction * len(ranked)))
     held_out, training = ranked[:num_held_out], ranked[num_held_out:]
@@ -139,7 +140,7 @@ def _trainer(
 def _raw_scores(model: Any, prompt_ids: Sequence[list[int]], text_ids: Sequence[list[int]]) -> Tensor:
     """Unnormalised scores [B] of a sequence classifier: its head at every token of a text, averaged."""
     classifier, device = model.get_base_model(), model.device
-    batches = make_batches(prompt_ids, text_ids, tokens_per_pass(device), 0, device, packed=takes_any_mask(model))
+    batches = make_batches(prompt_ids, text_ids, tokens_per_pass(device), PAD_ID, device, packed=takes_any_mask(model))
     scores = []
     for _, batch in batches:
         hidden = forgetful(batch.hidden_states)(classifier.base_model)[batch.states[:, 1:]]

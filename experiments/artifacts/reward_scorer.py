@@ -14,7 +14,7 @@ from torch import Tensor
 
 from experiments.inputs.lora import lora_config
 from experiments.inputs.models import REWARD, adapter, decoder_of, device, precision, takes_any_mask
-from experiments.sampling.batch import Batch, make_batches, tokens_per_pass
+from experiments.sampling.batch import PAD_ID, Batch, is_end, make_batches, tokens_per_pass
 from experiments.spec import Model
 
 
@@ -25,10 +25,10 @@ class RewardScorer:
     model: PeftModel
     weight: Tensor  # [H], of the scalar head, in normalised units
     bias: Tensor  # scalar
-    eos_id: int
+    eos_ids: Tensor  # [E]
 
     @classmethod
-    def attach(cls, policy: PeftModel, spec: Model, folder: Path, eos_id: int) -> RewardScorer:
+    def attach(cls, policy: PeftModel, spec: Model, folder: Path, eos_ids: Sequence[int]) -> RewardScorer:
         """Add the adapter in `folder` to `policy` under the name "reward"."""
         policy.add_adapter(REWARD, lora_config(spec.lora))
         state = load_file(folder / "adapter" / "adapter_model.safetensors")
@@ -38,7 +38,7 @@ class RewardScorer:
         scale = json.loads((folder / "scale.json").read_text())
         weight = load_file(folder / "head.safetensors")["weight"][0].to(device(), precision(policy.dtype))
         bias = torch.tensor(-scale["mean"] / scale["standard_deviation"], dtype=weight.dtype, device=device())
-        return cls(policy, weight / scale["standard_deviation"], bias, eos_id)
+        return cls(policy, weight / scale["standard_deviation"], bias, torch.tensor(list(eos_ids), device=device()))
 
     @torch.no_grad()
     def features(self, batch: Batch) -> Tensor:
@@ -49,9 +49,9 @@ class RewardScorer:
     def prefix_scores(self, batch: Batch, features_BTH: Tensor) -> Tensor:
         """Scores [B, T + 1] of each prefix: index t scores the first t response tokens (none: 0, the base's mean).
 
-        The end-of-sequence token is no text: the prefix that ends with it has the score of the one before.
+        An end-of-sequence token is no text: the prefix that ends with it has the score of the one before.
         """
-        is_text_BT = batch.response_mask * (batch.response_ids != self.eos_id)
+        is_text_BT = batch.response_mask * ~is_end(batch.response_ids, self.eos_ids)
         token_scores_BT = (features_BTH[:, 1:] @ self.weight) * is_text_BT
         count_BT = is_text_BT.cumsum(dim=1)
         raw_BT = token_scores_BT.cumsum(dim=1) / count_BT.clamp_min(1)
@@ -62,7 +62,7 @@ class RewardScorer:
         """One score per response."""
         scores = [0.0] * len(response_ids)
         device, packed = self.model.device, takes_any_mask(self.model)
-        batches = make_batches(prompt_ids, response_ids, tokens_per_pass(device), self.eos_id, device, packed=packed)
+        batches = make_batches(prompt_ids, response_ids, tokens_per_pass(device), PAD_ID, device, packed=packed)
         for rows, batch in batches:
             for row, score in zip(rows, self.prefix_scores(batch, self.features(batch))[:, -1].tolist(), strict=True):
                 scores[row] = score

@@ -13,10 +13,12 @@ from experiments.arms import checkpoints
 from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.evaluation.embedder import SentenceEncoder
 from experiments.evaluation.scorers import GoldScorer, vader_scores
-from experiments.inputs.models import decode, load_base, load_tokenizer, reference, with_policy
+from experiments.inputs.models import load_base, reference, with_policy
 from experiments.inputs.texts import Prompt, prompts
+from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
 from experiments.records import SAMPLES_FILE, Axes, Recorder, SampleRow
+from experiments.sampling.batch import PAD_ID
 from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
 from experiments.spec import BaseEvaluationJobSpec, EvaluationJobSpec
@@ -27,9 +29,9 @@ class Evaluator:
 
     def __init__(self, spec: EvaluationJobSpec, gold_folder: Path, reward_folder: Path, cache_dir: Path) -> None:
         self.spec = spec
-        self.tokenizer = load_tokenizer(spec.model, cache_dir)
+        self.tokens = Tokens.load(spec.model, cache_dir)
         self.policy: PeftModel = with_policy(load_base(spec.model, cache_dir), spec.model.lora, seed=0)
-        self.reward = RewardScorer.attach(self.policy, spec.model, reward_folder, self.tokenizer.eos_token_id)
+        self.reward = RewardScorer.attach(self.policy, spec.model, reward_folder, self.tokens.eos_ids)
         self.gold = GoldScorer.load(gold_folder)
         self.encoder = SentenceEncoder.load(spec.evaluation.embedder) if spec.evaluation.embedder else None
         self.ask(spec.samples_per_prompt)
@@ -42,7 +44,7 @@ class Evaluator:
             for prompt in prompts(self.spec.data, "evaluation", self.spec.num_prompts)
             for index in range(samples_per_prompt)
         ]
-        self.prompt_ids: list[list[int]] = [self.tokenizer(prompt.text)["input_ids"] for prompt, _ in self.rows]
+        self.prompt_ids = [self.tokens.prompt_ids(prompt.text) for prompt, _ in self.rows]
 
     def load_adapter(self, weights: Path) -> None:
         """Make a kept adapter the policy. A fresh one, as after construction, is the base."""
@@ -61,7 +63,7 @@ class Evaluator:
             self.prompt_ids,
             common_uniforms(self.spec.evaluation.seed, stream, names, data.max_new_tokens),
             temperature=data.temperature,
-            eos_id=self.tokenizer.eos_token_id,
+            eos_ids=self.tokens.eos_ids,
             rows_per_batch=self.spec.evaluation.rows_per_batch,
             on_batch=lambda done: recorder.progress(stage, self.drawn + done, self.to_draw, "responses"),
         )
@@ -79,7 +81,7 @@ class Evaluator:
         logp_policy = [sum(response.logps) for response in responses]
         logp_base = logp_policy if is_base else self._logps_under_the_base(response_ids)
         proxy = self.reward.score_all(self.prompt_ids, response_ids)
-        texts = [decode(self.tokenizer, response.token_ids) for response in responses]
+        texts = self.tokens.response_texts(self.prompt_ids, response_ids)
         whole = [prompt.text + text for (prompt, _), text in zip(self.rows, texts, strict=True)]
         gold, vader = self.gold.score(whole), vader_scores(whole)
         return [
@@ -107,7 +109,7 @@ class Evaluator:
                 self.prompt_ids,
                 response_ids,
                 temperature=self.spec.data.temperature,
-                pad_id=self.tokenizer.eos_token_id,
+                pad_id=PAD_ID,
             )
 
 

@@ -11,7 +11,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,7 @@ from peft import PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from experiments.algorithms.token_logprobs import Head
 from experiments.collector import no_garbage
@@ -139,25 +138,6 @@ def _digests(folder: Path) -> dict[str, str]:
 def _digest(path: Path, size: int, changed: int) -> str:
     """A process asks several times and reads an untouched file once."""
     return sha256_of_file(path)
-
-
-def load_tokenizer(model: Model, cache_dir: Path) -> PreTrainedTokenizerBase:
-    """The base's tokenizer; where it has no pad token, the end-of-sequence token pads (masks come from lengths).
-
-    Raises:
-        InputError: the tokenizer has no end-of-sequence token.
-    """
-    tokenizer = AutoTokenizer.from_pretrained(prepare_model(model, cache_dir), revision=model.revision)
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"model.path={model.path}: its tokenizer has no end-of-sequence token")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
-    """The text of a response, without its end-of-sequence token."""
-    return str(tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
 
 def load_base(model: Model, cache_dir: Path) -> PreTrainedModel:

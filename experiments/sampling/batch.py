@@ -23,6 +23,7 @@ from experiments.passes import smaller
 
 ATTENTION_COST = 1e-3  # what each further column of a row adds to the cost of its tokens, which all look at it
 MOST_UNITS_IN_A_ROW = 8
+PAD_ID = 0  # any token of the model will do: padding is masked everywhere
 
 Ids = Sequence[Sequence[int]]
 
@@ -56,6 +57,11 @@ def left_pad(rows: Ids, pad_id: int, device: torch.device) -> tuple[Tensor, Tens
     ids = [[pad_id] * (width - len(row)) + list(row) for row in rows]
     mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def is_end(token_ids: Tensor, eos_ids: Tensor) -> Tensor:
+    """Which tokens, of any shape, are one of the ends [E]. Never makes a GPU wait."""
+    return (token_ids[..., None] == eos_ids).any(dim=-1)
 
 
 def positions(attention_mask: Tensor) -> Tensor:

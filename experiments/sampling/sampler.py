@@ -18,6 +18,7 @@ from torch import Tensor
 from experiments.algorithms.token_logprobs import Head
 from experiments.inputs.models import language_head, precision
 from experiments.passes import smaller
+from experiments.sampling.batch import is_end
 from experiments.sampling.decoders import Decoder, LlamaDecoder, make_decoder
 from experiments.seeding import numpy_generator
 
@@ -48,7 +49,7 @@ def sample(
     uniforms: Tensor,
     *,
     temperature: float,
-    eos_id: int,
+    eos_ids: Sequence[int],
     rows_per_batch: int,
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> list[Response]:
@@ -59,7 +60,7 @@ def sample(
         prompt_ids: N prompts, none empty.
         uniforms: [N, T]: one number per row and step; T is the length limit.
         temperature: divides the logits; there is no top-k or top-p.
-        eos_id: ends a row; it belongs to the response.
+        eos_ids: any of them ends a row; it belongs to the response.
         rows_per_batch: rows decoded together, in the order given; fewer after a want of memory, but in half precision,
             where the company of a row can change its response.
         on_batch: called with the number of rows done.
@@ -67,12 +68,13 @@ def sample(
     responses: list[Response] = []
     uniforms = uniforms.to(model.device)
     decoder, head = make_decoder(model), language_head(model)
+    eos_E = torch.tensor(list(eos_ids), device=model.device)
     rows_per_batch = smaller(rows_per_batch) if model.dtype == precision(model.dtype) else rows_per_batch
     for start in range(0, len(prompt_ids), rows_per_batch):
         rows = slice(start, start + rows_per_batch)
         sampled = _Sampled.empty(uniforms[rows], precision(model.dtype))
-        _decode(decoder, head, prompt_ids[rows], sampled, temperature, eos_id)
-        responses += sampled.responses(eos_id)
+        _decode(decoder, head, prompt_ids[rows], sampled, temperature, eos_E)
+        responses += sampled.responses(eos_ids)
         on_batch(len(responses))
     return responses
 
@@ -109,14 +111,14 @@ class _Sampled:
     def put(self, rows: Tensor, part: _Sampled) -> None:
         self.token_BT[rows], self.logp_BT[rows] = part.token_BT, part.logp_BT
 
-    def responses(self, eos_id: int) -> list[Response]:
+    def responses(self, eos_ids: Sequence[int]) -> list[Response]:
         rows = zip(self.token_BT.tolist(), self.logp_BT.tolist(), strict=True)
-        return [_response(tokens, logps, eos_id) for tokens, logps in rows]
+        return [_response(tokens, logps, eos_ids) for tokens, logps in rows]
 
 
 def _decode(
     decoder: Decoder, head: Head, prompt_ids: Sequence[Sequence[int]], everything: _Sampled, temperature: float,
-    eos_id: int,
+    eos_E: Tensor,
 ) -> None:  # fmt: skip
     """Fill `everything`; rows that ended leave, and what they would have sampled afterwards is never looked at."""
     num_rows, num_steps = everything.token_BT.shape
@@ -129,7 +131,7 @@ def _decode(
         advance()
         if (step + 1) % STOP_CHECK_STEPS or step + 1 == num_steps:
             continue
-        going = ~(running.token_BT[:, : step + 1] == eos_id).any(dim=1)
+        going = ~is_end(running.token_BT[:, : step + 1], eos_E).any(dim=1)
         num_going = int(going.sum())
         if num_going < COMPACT_BELOW * len(rows):
             everything.put(rows, running)
@@ -193,6 +195,6 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tens
     return token_B1[:, 0], (logits_BV.gather(1, token_B1) - total_B1.log())[:, 0]
 
 
-def _response(tokens: list[int], logps: list[float], eos_id: int) -> Response:
-    length = tokens.index(eos_id) + 1 if eos_id in tokens else len(tokens)
-    return Response(tokens[:length], logps[:length], "eos" if tokens[length - 1] == eos_id else "length")
+def _response(tokens: list[int], logps: list[float], eos_ids: Sequence[int]) -> Response:
+    length = next((place for place, token in enumerate(tokens, start=1) if token in eos_ids), len(tokens))
+    return Response(tokens[:length], logps[:length], "eos" if tokens[length - 1] in eos_ids else "length")

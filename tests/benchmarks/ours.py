@@ -10,8 +10,10 @@ from typing import Any
 
 from experiments.artifacts import ranking
 from experiments.artifacts.ranking import RankedPrompt
-from experiments.inputs.models import load_base, load_tokenizer, with_policy
+from experiments.inputs.models import load_base, with_policy
+from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
+from experiments.sampling.batch import PAD_ID
 from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import common_uniforms, sample
 from experiments.spec import DPO, PPO, ArmJobSpec, Model
@@ -80,7 +82,7 @@ def dpo(folder: Path, cache_dir: Path, a: dict[str, Any]) -> None:
     ranked = ranking.load(folder / "ranking")[: a["num_distinct_pairs"]]
     base = load_base(spec.model, cache_dir)
     start = probe.now()
-    ranked = with_reference(ranked, base, load_tokenizer(spec.model, cache_dir).pad_token_id)
+    ranked = with_reference(ranked, base)
     reference_seconds = probe.now() - start
     del base
     with tempfile.TemporaryDirectory() as scratch:
@@ -95,18 +97,18 @@ def dpo(folder: Path, cache_dir: Path, a: dict[str, Any]) -> None:
     probe.emit(seconds, num_pairs, stages, losses=losses, policy_dtypes=probe.dtypes(trainer.model))
 
 
-def with_reference(ranked: list[RankedPrompt], base: Any, pad_id: int) -> list[RankedPrompt]:
+def with_reference(ranked: list[RankedPrompt], base: Any) -> list[RankedPrompt]:
     """The log-probs of both responses under the base, as `ranking.build` computes them."""
     prompt_ids = [prompt.prompt_ids for prompt in ranked for _ in prompt.response_ids]
     response_ids = [ids for prompt in ranked for ids in prompt.response_ids]
-    logps = total_logprobs(base, prompt_ids, response_ids, temperature=1.0, pad_id=pad_id)
+    logps = total_logprobs(base, prompt_ids, response_ids, temperature=1.0, pad_id=PAD_ID)
     return [replace(p, reference_logp=logps[2 * index : 2 * index + 2]) for index, p in enumerate(ranked)]
 
 
 def sampler(folder: Path, cache_dir: Path, a: dict[str, Any]) -> None:
     """Responses of the policy with its adapter on."""
     spec = model(folder, a["dtype"])
-    tokenizer, policy = load_tokenizer(spec, cache_dir), with_policy(load_base(spec, cache_dir), spec.lora, 0)
+    tokens, policy = Tokens.load(spec, cache_dir), with_policy(load_base(spec, cache_dir), spec.lora, 0)
     prompts = json.loads((folder / "prompts.json").read_text())[: a["rows"]]
 
     def draw(repeat: int, new_tokens: int) -> int:
@@ -116,7 +118,7 @@ def sampler(folder: Path, cache_dir: Path, a: dict[str, Any]) -> None:
             prompts,
             common_uniforms(0, repeat, names, new_tokens),
             temperature=1.0,
-            eos_id=tokenizer.eos_token_id,
+            eos_ids=tokens.eos_ids,
             rows_per_batch=len(prompts),
         )
         return sum(len(response.token_ids) for response in responses)

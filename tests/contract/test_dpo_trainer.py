@@ -21,7 +21,8 @@ from experiments.artifacts.ranking import RankedPrompt
 from experiments.errors import DivergedError, InputError
 from experiments.inputs import models
 from experiments.inputs.lora import lora_config
-from experiments.inputs.models import load_base, load_tokenizer, reference, with_policy
+from experiments.inputs.models import load_base, reference, with_policy
+from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
 from experiments.sampling.logprobs import total_logprobs
 from experiments.spec import DPO, PPO, SMOOTHED, DPOLoss, Model
@@ -78,7 +79,7 @@ def stock_trainer(ours: Any, model: Model, cache_dir: Path, scratch: Path) -> St
             output_dir=str(scratch),
         ),
         train_dataset=ours.train_dataset.remove_columns(["ref_chosen_logps", "ref_rejected_logps"]),
-        processing_class=load_tokenizer(model, cache_dir),
+        processing_class=Tokens.load(model, cache_dir).tokenizer,
         peft_config=config,
     )  # fmt: skip
     adapter = {name: p for name, p in ours.model.named_parameters() if p.requires_grad}
@@ -269,7 +270,7 @@ class TestReference:
 def test_token_ids_reach_the_loss_untouched_and_no_end_is_taught_where_a_sample_was_cut(
     arm_job: Any, dpo_arm: DPO, cache_dir: Path, tmp_path: Path, tiny: Model
 ) -> None:
-    eos_id = load_tokenizer(tiny, cache_dir).eos_token_id
+    (eos_id,) = Tokens.load(tiny, cache_dir).eos_ids
     ranked = [
         RankedPrompt(str(i), "p", [1, 2], [[10, 11, 12], [20, eos_id]], [False, True], [0.9, 0.1], [-9.0, -9.0])
         for i in range(8)

@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 
 from experiments.artifacts.ranking import FILE
 from experiments.evaluation.scorers import NUM_FEATURES, GoldScorer
-from experiments.inputs.models import load_base, load_tokenizer, with_policy
+from experiments.inputs.models import load_base, with_policy
+from experiments.sampling.batch import PAD_ID
 from experiments.sampling.logprobs import total_logprobs
 from experiments.spec import DPO, PPO, AdaptiveKL, ArmJobSpec, Data, Gold, Lora, Model
 from experiments.stages import run_stage
@@ -81,7 +82,7 @@ def trace(algorithm: str) -> list[dict[str, float]]:
 
 def _write_inputs(needs: dict[str, Path], cache: Path) -> None:
     random = np.random.Generator(np.random.Philox(0))
-    base, tokenizer = load_base(MODEL, cache), load_tokenizer(MODEL, cache)
+    base = load_base(MODEL, cache)
     rows = [
         {
             "prompt_id": str(number),
@@ -97,7 +98,7 @@ def _write_inputs(needs: dict[str, Path], cache: Path) -> None:
     ]
     frame = pd.DataFrame(rows)
     frame["reference_logp"] = total_logprobs(
-        base, frame["prompt_ids"], frame["response_ids"], temperature=1.0, pad_id=tokenizer.eos_token_id
+        base, frame["prompt_ids"], frame["response_ids"], temperature=1.0, pad_id=PAD_ID
     )
     frame.to_parquet(needs["ranking_data"] / FILE)
     weights = random.normal(size=NUM_FEATURES).astype(np.float32)

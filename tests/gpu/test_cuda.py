@@ -10,7 +10,8 @@ import torch
 
 from experiments.algorithms.token_logprobs import Head, token_logprobs
 from experiments.arms.ppo import PPOTrainer
-from experiments.inputs.models import load_base, load_tokenizer, with_policy
+from experiments.inputs.models import load_base, with_policy
+from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
 from experiments.sampling import sampler
 from experiments.sampling.decoders import LibraryDecoder
@@ -30,18 +31,18 @@ def policy(tiny: Model, cache_dir: Path) -> Any:
     return model
 
 
-def responses(policy: Any, eos_id: int) -> list[Response]:
+def responses(policy: Any, eos_ids: tuple[int, ...]) -> list[Response]:
     uniforms = common_uniforms(0, 1, [str(row) for row in range(len(PROMPTS))], 24)
-    return sample(policy, PROMPTS, uniforms, temperature=1.0, eos_id=eos_id, rows_per_batch=20)
+    return sample(policy, PROMPTS, uniforms, temperature=1.0, eos_ids=eos_ids, rows_per_batch=20)
 
 
 def test_the_captured_step_samples_what_the_library_samples(
     policy: Any, tiny: Model, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    eos_id = int(load_tokenizer(tiny, cache_dir).eos_token_id)
-    captured = responses(policy, eos_id)
+    eos_ids = Tokens.load(tiny, cache_dir).eos_ids
+    captured = responses(policy, eos_ids)
     monkeypatch.setattr(sampler, "make_decoder", LibraryDecoder)
-    assert [r.token_ids for r in captured] == [r.token_ids for r in responses(policy, eos_id)]
+    assert [r.token_ids for r in captured] == [r.token_ids for r in responses(policy, eos_ids)]
 
 
 def test_rows_leave_a_captured_batch_and_the_rest_goes_on(

@@ -20,7 +20,8 @@ from experiments.errors import InputError
 from experiments.evaluation.judging.judgement import Judgement, preference_row
 from experiments.evaluation.judging.pairs import BASE, KEYS, STREAM, Pair
 from experiments.inputs.fingerprint import is_our_reward_model
-from experiments.inputs.models import device, load_base, load_tokenizer, with_policy
+from experiments.inputs.models import device, load_base, with_policy
+from experiments.inputs.tokens import Tokens
 from experiments.judge_spec import RewardModelJudge
 from experiments.records import Recorder
 from experiments.seeding import numpy_generator
@@ -91,16 +92,14 @@ def _our_scorer(judge: RewardModelJudge, folder: Path, cache_dir: Path) -> Score
         raise InputError(
             f"judge.reward_model.path={judge.path}: its spec.json, which names the base, cannot be used: {error}"
         ) from None
-    tokenizer = load_tokenizer(spec.model, cache_dir)
+    tokens = Tokens.load(spec.model, cache_dir)
     policy = with_policy(load_base(spec.model, cache_dir), spec.model.lora, seed=0)
-    scorer = RewardScorer.attach(policy, spec.model, folder, tokenizer.eos_token_id)
+    scorer = RewardScorer.attach(policy, spec.model, folder, tokens.eos_ids)
 
     def score(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        ids = [
-            [tokenizer(text, add_special_tokens=i == 0)["input_ids"] for text in texts]
-            for i, texts in enumerate((prompts, responses))
-        ]
-        return scorer.score_all(ids[0], [row or [tokenizer.eos_token_id] for row in ids[1]])
+        response_ids = [tokens.response_ids(*texts) for texts in zip(prompts, responses, strict=True)]
+        nothing = tokens.eos_ids[:1]  # no text, but a token: a pass needs one
+        return scorer.score_all(list(map(tokens.prompt_ids, prompts)), [ids or nothing for ids in response_ids])
 
     return score
 

@@ -15,8 +15,9 @@ from experiments.artifacts import ranking
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.evaluation.scorers import GoldScorer, vader_scores
-from experiments.inputs.models import REWARD, load_base, load_tokenizer, prepare_model, reference, with_policy
+from experiments.inputs.models import REWARD, load_base, prepare_model, reference, with_policy
 from experiments.inputs.texts import labelled_texts
+from experiments.inputs.tokens import Tokens
 from experiments.sampling.batch import make_batch
 from experiments.sampling.logprobs import total_logprobs
 from experiments.spec import Data, GoldJobSpec, Model, RankingJobSpec, RewardModel, RewardModelJobSpec
@@ -114,9 +115,9 @@ class TestRankingData:
 class TestRewardModel:
     @pytest.fixture
     def scorer(self, artifacts: dict[str, Path], tiny: Model, cache_dir: Path) -> RewardScorer:
-        eos_id = load_tokenizer(tiny, cache_dir).eos_token_id
+        eos_ids = Tokens.load(tiny, cache_dir).eos_ids
         policy = with_policy(load_base(tiny, cache_dir), tiny.lora, seed=0)
-        return RewardScorer.attach(policy, tiny, artifacts["reward_model"], eos_id)
+        return RewardScorer.attach(policy, tiny, artifacts["reward_model"], eos_ids)
 
     def test_scores_as_the_trained_classifier_does(
         self, scorer: RewardScorer, artifacts: dict[str, Path], tiny: Model, cache_dir: Path
@@ -137,11 +138,11 @@ class TestRewardModel:
         assert [first, second] == pytest.approx(expected, abs=1e-4)
 
     def test_an_end_of_sequence_token_does_not_change_the_score(self, scorer: RewardScorer) -> None:
-        without, with_eos = scorer.score_all([[5, 6], [5, 6]], [[20, 21], [20, 21, scorer.eos_id]])
+        without, with_eos = scorer.score_all([[5, 6], [5, 6]], [[20, 21], [20, 21, int(scorer.eos_ids[0])]])
         assert with_eos == pytest.approx(without, abs=1e-5)
 
     def test_an_empty_text_scores_as_the_bases_mean(self, scorer: RewardScorer) -> None:
-        assert scorer.score_all([[5, 6]], [[scorer.eos_id]]) == [0.0]
+        assert scorer.score_all([[5, 6]], [scorer.eos_ids.tolist()]) == [0.0]
 
     def test_the_score_of_a_prefix_is_that_of_the_shorter_text(self, scorer: RewardScorer) -> None:
         batch = make_batch([[5, 6]], [[20, 21, 22]], 0, torch.device("cpu"), packed=True)

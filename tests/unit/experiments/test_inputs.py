@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from experiments.errors import InputError
 from experiments.inputs import fingerprint, models
-from experiments.inputs.models import arithmetic, load_base, load_tokenizer, prepare_model, reference, with_policy
+from experiments.inputs.models import arithmetic, load_base, prepare_model, reference, with_policy
 from experiments.inputs.texts import labelled_texts, prompts
+from experiments.inputs.tokens import Tokens
 from experiments.spec import Data, Model
 
 
@@ -224,13 +225,13 @@ class TestModels:
         assert sorted(path.name for path in folder.glob("*.safetensors")) == ["model.safetensors"]
 
     def test_the_tiny_model_has_about_20000_parameters_and_pads_with_eos(self, tiny: Model, cache_dir: Path) -> None:
-        tokenizer = load_tokenizer(tiny, cache_dir)
+        tokenizer = Tokens.load(tiny, cache_dir).tokenizer
         assert 10_000 < sum(p.numel() for p in load_base(tiny, cache_dir).parameters()) < 40_000
         assert tokenizer.pad_token_id == tokenizer.eos_token_id
 
     @pytest.mark.parametrize("text", ["plain", "naïve café", "日本", "tab\tand\nline", " leading"])
     def test_its_tokens_are_bytes(self, tiny: Model, cache_dir: Path, text: str) -> None:
-        tokenizer = load_tokenizer(tiny, cache_dir)
+        tokenizer = Tokens.load(tiny, cache_dir).tokenizer
         ids = tokenizer(text)["input_ids"]
         assert len(ids) == len(text.encode())
         assert tokenizer.decode(ids) == text

@@ -76,7 +76,7 @@ def estimated(
             make_batch(
                 [prompts[row].prompt_ids for row in rows],
                 [responses[row].token_ids for row in rows],
-                trainer.tokenizer.eos_token_id if pad_id is None else pad_id,
+                trainer.tokens.eos_ids[0] if pad_id is None else pad_id,
                 trainer.policy.device,
                 packed=True,
             ),
@@ -108,7 +108,7 @@ class TestRollOut:
     ) -> None:
         trainer = make_trainer(ppo_arm, model=tiny64)
         perturb(trainer)
-        rollouts = estimated(trainer, mixed_endings(trainer.tokenizer.eos_token_id))
+        rollouts = estimated(trainer, mixed_endings(trainer.tokens.eos_ids[0]))
         kl_NT = kl.k1(rollouts.logp_NT, rollouts.ref_logp_NT) * rollouts.mask_NT
         assert kl_NT.abs().max() > 1e-3
         torch.testing.assert_close(
@@ -130,7 +130,7 @@ class TestRollOut:
         self, make_trainer: Any, ppo_arm: PPO, tiny64: Model
     ) -> None:
         trainer = make_trainer(ppo_arm, model=tiny64)
-        rollouts = estimated(trainer, mixed_endings(trainer.tokenizer.eos_token_id))
+        rollouts = estimated(trainer, mixed_endings(trainer.tokens.eos_ids[0]))
         raw = (rollouts.returns_NT - rollouts.values_NT) * rollouts.mask_NT
         torch.testing.assert_close(ppo.whiten(raw, rollouts.mask_NT), rollouts.advantages_NT, rtol=1e-12, atol=1e-12)
         assert ppo.masked_mean(rollouts.advantages_NT, rollouts.mask_NT).abs() < 1e-12
@@ -210,7 +210,7 @@ class TestUpdate:
         for size, pad_id in ((10**6, 7), (budget, None)):  # any pad token, and pad = eos
             trainer = make_trainer(arm, model=tiny64)
             perturb(trainer)
-            responses = mixed_endings(trainer.tokenizer.eos_token_id)
+            responses = mixed_endings(trainer.tokens.eos_ids[0])
             found.append(gradients(trainer, estimated(trainer, responses, pad_id, size)))
         assert max(float(g.abs().max()) for g in found[0]) > 1e-6
         for whole, cut in zip(*found, strict=True):
@@ -225,7 +225,7 @@ class TestUpdate:
         trainer = make_trainer(changed(ppo_arm, max_gradient_norm=1e9))
         perturb(trainer)
         state = deepcopy(trainer.optimizer.state_dict()), [p.detach().clone() for p in trainer.policy_parameters]
-        rollouts = estimated(trainer, mixed_endings(trainer.tokenizer.eos_token_id), budget=budget)
+        rollouts = estimated(trainer, mixed_endings(trainer.tokens.eos_ids[0]), budget=budget)
         assert (len(rollouts.states) > 1) == (budget == 100)
         assert (rollouts.shared_pass is None) == (dtype == torch.float32)
         first = [g.clone() for g in gradients(trainer, rollouts)]
@@ -262,7 +262,7 @@ class TestUpdate:
     ) -> None:
         trainer = make_trainer(ppo_arm, model=tiny64)
         perturb(trainer)
-        rollouts = estimated(trainer, mixed_endings(trainer.tokenizer.eos_token_id))
+        rollouts = estimated(trainer, mixed_endings(trainer.tokens.eos_ids[0]))
         embeddings: list[torch.Tensor] = []
         decoder = trainer.policy.get_base_model().base_model
 
@@ -404,7 +404,7 @@ class TestTruncation:
         arm = changed(ppo_arm, truncation="bootstrap", gae_lambda=0.0, kl_coefficient=0.0)
         trainer = make_trainer(arm, model=tiny64)
         perturb(trainer)
-        rollouts = estimated(trainer, mixed_endings(trainer.tokenizer.eos_token_id))
+        rollouts = estimated(trainer, mixed_endings(trainer.tokens.eos_ids[0]))
         ((micro, _),) = minibatch(rollouts)
         features = trainer.reward.features(micro.batch)
         with torch.no_grad():
@@ -417,7 +417,7 @@ class TestTruncation:
 
     def test_masked_rows_take_no_part_in_whitening(self, make_trainer: Any, ppo_arm: PPO, tiny64: Model) -> None:
         trainer = make_trainer(changed(ppo_arm, truncation="mask"), model=tiny64)
-        rollouts = estimated(trainer, mixed_endings(trainer.tokenizer.eos_token_id))
+        rollouts = estimated(trainer, mixed_endings(trainer.tokens.eos_ids[0]))
         assert 0 < rollouts.trained_NT.sum() < rollouts.mask_NT.sum()
         assert (rollouts.advantages_NT[~rollouts.ended_N] == 0).all()
         assert ppo.masked_mean(rollouts.advantages_NT**2, rollouts.trained_NT).item() == pytest.approx(1, abs=1e-6)

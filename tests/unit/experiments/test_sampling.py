@@ -13,7 +13,8 @@ from peft import get_peft_model
 
 from experiments.inputs.layers import fuse_layers
 from experiments.inputs.lora import lora_config, low_rank
-from experiments.inputs.models import load_base, load_tokenizer
+from experiments.inputs.models import load_base
+from experiments.inputs.tokens import Tokens
 from experiments.sampling import sampler
 from experiments.sampling.batch import length_groups, make_batch
 from experiments.sampling.decoders import LibraryDecoder, LlamaDecoder, make_decoder
@@ -32,13 +33,13 @@ def base(tiny: Model, cache_dir: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def eos_id(tiny: Model, cache_dir: Path) -> int:
-    return int(load_tokenizer(tiny, cache_dir).eos_token_id)
+    return Tokens.load(tiny, cache_dir).eos_ids[0]
 
 
 def run(
     base: Any, prompts: list[list[int]], uniforms: torch.Tensor, eos_id: int, rows_per_batch: int = 64
 ) -> list[Response]:
-    return sample(base, prompts, uniforms, temperature=0.7, eos_id=eos_id, rows_per_batch=rows_per_batch)
+    return sample(base, prompts, uniforms, temperature=0.7, eos_ids=[eos_id], rows_per_batch=rows_per_batch)
 
 
 def uniforms(num_rows: int, num_steps: int = 10, seed: int = 0) -> torch.Tensor:
@@ -124,7 +125,7 @@ class TestSample:
 
     def test_progress_counts_rows(self, base: Any, eos_id: int) -> None:
         done: list[int] = []
-        sample(base, PROMPTS, uniforms(5), temperature=1.0, eos_id=eos_id, rows_per_batch=2, on_batch=done.append)
+        sample(base, PROMPTS, uniforms(5), temperature=1.0, eos_ids=[eos_id], rows_per_batch=2, on_batch=done.append)
         assert done == [2, 4, 5]
 
 
