@@ -25,7 +25,8 @@ class Tokens:
     """The tokens of one base."""
 
     tokenizer: PreTrainedTokenizerBase
-    eos_ids: tuple[int, ...]  # any of them ends a response, and belongs to it but not to its text
+    eos_ids: tuple[int, ...]  # any of them ends a response and belongs to it
+    silent_ids: frozenset[int]  # ends and special tokens: no part of a response's text
     path: str  # `model.path`, for messages
 
     @classmethod
@@ -40,7 +41,8 @@ class Tokens:
         eos_ids = _eos_ids(tokenizer, source, model)
         if tokenizer.pad_token_id is None:  # TRL's trainers want one; masks come from lengths
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(eos_ids[0])
-        return cls(tokenizer, eos_ids, model.path)
+        special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        return cls(tokenizer, eos_ids, frozenset(special.union(tokenizer.all_special_ids, eos_ids)), model.path)
 
     def prompt_ids(self, text: str) -> list[int]:
         """A prompt with what the tokenizer puts in front of it, but not with what it appends: an end, say.
@@ -60,11 +62,12 @@ class Tokens:
         )
 
     def response_texts(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[str]:
-        """Responses in words, as they read behind their prompts; ends and other special tokens are no text."""
+        """Responses in words, as they read behind their prompts."""
         prompts = {prompt: self._decode(prompt) for prompt in set(map(tuple, prompt_ids))}
+        spoken = [[number for number in response if number not in self.silent_ids] for response in response_ids]
         return [
-            self._behind(prompt, prompts[tuple(prompt)], self._text_ids(response))
-            for prompt, response in zip(prompt_ids, response_ids, strict=True)
+            self._behind(prompt, prompts[tuple(prompt)], response)
+            for prompt, response in zip(prompt_ids, spoken, strict=True)
         ]
 
     def response_ids(self, prompt: str, text: str) -> list[int]:
@@ -85,10 +88,7 @@ class Tokens:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _decode(self, token_ids: Ids) -> str:
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
-
-    def _text_ids(self, response: Ids) -> Ids:
-        return response[:-1] if response and response[-1] in self.eos_ids else response
+        return str(self.tokenizer.decode(list(token_ids)))
 
     def _behind(self, prompt: Ids, prompt_text: str, response: Ids) -> str:
         """What `response` adds to the text of its prompt.
