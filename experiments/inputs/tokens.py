@@ -110,12 +110,9 @@ class Tokens:
 def _eos_ids(tokenizer: PreTrainedTokenizerBase, source: str, model: Model) -> tuple[int, ...]:
     """Every end that is named somewhere and that the model can sample, in order."""
     config, _ = PreTrainedConfig.get_config_dict(source, revision=model.revision)  # a class has ends that no file names
-    try:
-        generation = GenerationConfig.from_pretrained(source, revision=model.revision or "main").eos_token_id
-    except OSError:  # there is none
-        generation = None
+    configs = [config, config.get("text_config") or {}, _generation_config(source, model)]
     named: list[object] = [tokenizer.eos_token_id]
-    for ids in (config.get("eos_token_id"), (config.get("text_config") or {}).get("eos_token_id"), generation):
+    for ids in (some.get("eos_token_id") for some in configs):
         named += ids if isinstance(ids, list) else [ids]
     known = AutoConfig.from_pretrained(source, revision=model.revision, trust_remote_code=False)
     size = int(known.get_text_config().vocab_size)
@@ -126,3 +123,19 @@ def _eos_ids(tokenizer: PreTrainedTokenizerBase, source: str, model: Model) -> t
             f"it could sample (found {[number for number in named if number is not None]}, vocab_size={size})"
         )
     return tuple(eos_ids)
+
+
+def _generation_config(source: str, model: Model) -> dict[str, object]:
+    """What `generation_config.json` says; nothing where there is none.
+
+    Raises:
+        InputError: there is one that cannot be read, so that an end may be missing.
+    """
+    try:
+        return dict(GenerationConfig.from_pretrained(source, revision=model.revision or "main").to_dict())
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) or (Path(source) / "generation_config.json").exists():
+            raise InputError(
+                f"model.path={model.path}: its generation_config.json cannot be read, which may name ends: {error}"
+            ) from None
+        return {}

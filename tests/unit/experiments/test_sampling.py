@@ -112,6 +112,19 @@ class TestSample:
             assert (response.token_ids[-1] == eos_id) == (response.finish_reason == "eos")
             assert len(response.logps) == len(response.token_ids) <= 10
 
+    def test_any_of_several_ends_ends_a_row(self, base: Any, eos_id: int) -> None:
+        """With the same numbers the tokens are the same up to the first end."""
+        model, numbers = ends_early(base, eos_id, 2.0), uniforms(len(PROMPTS), 12)
+        model.lm_head.bias[7] = 2.0
+        ends = {eos_id, 7}
+        endless = sample(model, PROMPTS, numbers, temperature=0.7, eos_ids=[], rows_per_batch=64)
+        responses = sample(model, PROMPTS, numbers, temperature=0.7, eos_ids=sorted(ends), rows_per_batch=64)
+        assert {r.token_ids[-1] for r in responses if r.finish_reason == "eos"} == ends
+        for response, all_tokens in zip(responses, (r.token_ids for r in endless), strict=True):
+            end = next((place for place, token in enumerate(all_tokens) if token in ends), len(all_tokens))
+            assert response.token_ids == all_tokens[: end + 1]
+            assert (response.finish_reason == "eos") == (end < len(all_tokens))
+
     def test_log_probs_are_those_of_a_second_pass(self, base: Any, eos_id: int) -> None:
         responses = run(base, PROMPTS, uniforms(len(PROMPTS)), eos_id)
         totals = total_logprobs(base, PROMPTS, [r.token_ids for r in responses], temperature=0.7, pad_id=eos_id)

@@ -253,6 +253,11 @@ class TestEnds:
         with pytest.raises(InputError, match=r"end-of-sequence token .*found \[2, 99\], vocab_size=2"):
             tokens(metaspace("first"), 99, None, vocab_size=2)
 
+    def test_a_generation_configuration_that_cannot_be_read_is_refused(self, tokens: Any, tmp_path: Path) -> None:
+        (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2,')
+        with pytest.raises(InputError, match=r"its generation_config.json cannot be read"):
+            tokens(metaspace("first"))
+
 
 # --------------------------------------------------------------------------------------------- all of it in every stage
 @pytest.fixture(scope="module")
