@@ -237,12 +237,10 @@ def coverage(ranked: RankedSamples | None, weights_BP: FloatArray | None, rules:
         "how much more a chosen response surprises the base, per token, than its own samples do",
         "chosen responses that surprise the base more than 95 % of its own samples do",
     )
-    gap_at, share_at = (
-        (rules.small_coverage_gap_nats, rules.large_coverage_gap_nats),
-        (rules.small_off_support_share, rules.large_off_support_share),
-    )
+    gap_at = (rules.small_coverage_gap_nats, rules.large_coverage_gap_nats)
+    share_at = (rules.small_off_support_share, rules.large_off_support_share)
     threshold = (
-        f"gap below {gap_at[0]:g} nats and share below {_percent(share_at[0])}: DPO; "
+        f"gap within ±{gap_at[0]:g} nats and share below {_percent(share_at[0])}: DPO; "
         f"gap above {gap_at[1]:g} nats or share above {_percent(share_at[1])}: PPO"
     )
     if ranked is None or weights_BP is None:
@@ -252,18 +250,31 @@ def coverage(ranked: RankedSamples | None, weights_BP: FloatArray | None, rules:
     gap = weighted_mean(chosen - ranked.nll.mean(axis=1), weights_BP, "nats per token")
     unusual = (chosen > np.quantile(ranked.nll, 0.95)).astype(np.float64)
     share = weighted_mean(unusual, weights_BP, "share")
-    votes = {vote_between(gap, *gap_at), vote_between(share, *share_at)}
-    vote: Vote = "PPO" if "PPO" in votes else "DPO" if votes == {"DPO"} else "neutral"
-    why = {
-        "DPO": "on support: the base itself would write the chosen responses (here it did: they are its samples)",
-        "PPO": "DPO would learn from responses that the base does not write",
-        "neutral": BETWEEN,
-    }[vote]
+    vote, why = coverage_vote(gap, share, rules)
     evidence = (
         Evidence(names[0], meanings[0], gap, threshold, why),
         Evidence(names[1], meanings[1], share, threshold, "5 % is what the base shows against itself"),
     )
-    return Finding("U2", vote, evidence, (Measured(names[0], gap, gap_at), Measured(names[1], share, share_at)))
+    turns_at = (-gap_at[0], *gap_at)
+    return Finding("U2", vote, evidence, (Measured(names[0], gap, turns_at), Measured(names[1], share, share_at)))
+
+
+def coverage_vote(gap: Estimate, share: Estimate, rules: ReadinessRules) -> tuple[Vote, str]:
+    """The vote of U2 and why.
+
+    A clearly negative gap is no vote for DPO: text can be likelier than the base's own samples and still be none that
+    the base writes. Short, plain sentences of people are, under a small base.
+    """
+    small = rules.small_coverage_gap_nats
+    by_gap = vote_between(gap, small, rules.large_coverage_gap_nats)
+    by_share = vote_between(share, rules.small_off_support_share, rules.large_off_support_share)
+    if "PPO" in (by_gap, by_share):
+        return "PPO", "DPO would learn from responses that the base does not write"
+    if side(gap, -small) < 0:
+        return "neutral", "the chosen responses are likelier than the base's own samples, so they are not typical of it"
+    if by_gap == by_share == "DPO" and side(gap, -small) > 0:
+        return "DPO", "on support: the base itself would write the chosen responses (here it did: they are its samples)"
+    return "neutral", BETWEEN
 
 
 def implicit_ranking(ranked: RankedSamples | None, weights_BP: FloatArray | None, rules: ReadinessRules) -> Finding:

@@ -29,7 +29,7 @@ class ReadinessRules(Strict):
     low_reach: float = Field(ge=0, le=1, description="below, and nothing for PPO to explore: neither has a case yet")
     large_headroom_base_sd: float = Field(ge=0, description="above: exploring pays, for PPO; best of n minus mean")
     small_coverage_gap_nats: float = Field(
-        description="below: chosen responses are on support, for DPO; nats per token"
+        ge=0, description="at most this, above or below 0: chosen responses are on support, for DPO; nats per token"
     )
     large_coverage_gap_nats: float = Field(description="above: they are not, for PPO; nats per token")
     small_off_support_share: float = Field(ge=0, le=1, description="of chosen responses; below: for DPO")

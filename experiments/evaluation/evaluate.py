@@ -13,7 +13,7 @@ from experiments.arms import checkpoints
 from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.evaluation.embedder import SentenceEncoder
 from experiments.evaluation.scorers import GoldScorer, vader_scores
-from experiments.inputs.models import load_base, reference, with_policy
+from experiments.inputs.models import load_base, precision, reference, with_policy
 from experiments.inputs.texts import Prompt, prompts
 from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
@@ -51,10 +51,7 @@ class Evaluator:
         checkpoints.load(self.policy, weights)
 
     def evaluate(self, stream: int, recorder: Recorder, stage: str, is_base: bool = False) -> list[SampleRow]:
-        """Sample every row with the common random numbers of `stream`, and score it.
-
-        The policy's log-probs are those of the sampler, so no pass is needed for them; the base's own KL is 0.
-        """
+        """Sample every row with the common random numbers of `stream`, and score it. The base's own KL is 0."""
         data = self.spec.data
         recorder.progress(stage, self.drawn, self.to_draw, "responses")
         names = [f"{prompt.prompt_id}/{index}" for prompt, index in self.rows]
@@ -78,7 +75,7 @@ class Evaluator:
 
     def _rows(self, responses: Sequence[Response], stream: int, is_base: bool) -> list[SampleRow]:
         response_ids = [response.token_ids for response in responses]
-        logp_policy = [sum(response.logps) for response in responses]
+        logp_policy = self._logps_under_the_policy(responses)
         logp_base = logp_policy if is_base else self._logps_under_the_base(response_ids)
         proxy = self.reward.score_all(self.prompt_ids, response_ids)
         texts = self.tokens.response_texts(self.prompt_ids, response_ids)
@@ -102,15 +99,30 @@ class Evaluator:
             for i, (prompt, index) in enumerate(self.rows)
         ]
 
+    def _logps_under_the_policy(self, responses: Sequence[Response]) -> list[float]:
+        """The sampler's own in float32 or more, where a pass gives the same numbers; otherwise those of a pass.
+
+        In half precision the two are rounded differently, and KL is the difference of two log-probs, so both sides take
+        the same kind of pass. On 1,024 responses of SmolLM2-135M in bfloat16 the sampler gave 0.045 ± 0.019 nats a
+        response more than a pass (95 % interval), under the base and under trained policies alike.
+        """
+        if self.policy.dtype == precision(self.policy.dtype):
+            return [sum(response.logps) for response in responses]
+        return self._pass([response.token_ids for response in responses])
+
     def _logps_under_the_base(self, response_ids: Sequence[Sequence[int]]) -> list[float]:
         with reference(self.policy):
-            return total_logprobs(
-                self.policy,
-                self.prompt_ids,
-                response_ids,
-                temperature=self.spec.data.temperature,
-                pad_id=PAD_ID,
-            )
+            return self._pass(response_ids)
+
+    def _pass(self, response_ids: Sequence[Sequence[int]]) -> list[float]:
+        """Log-prob of each row's response, nats, adapters as they are switched now."""
+        return total_logprobs(
+            self.policy,
+            self.prompt_ids,
+            response_ids,
+            temperature=self.spec.data.temperature,
+            pad_id=PAD_ID,
+        )
 
 
 def evaluate_base(

@@ -141,6 +141,23 @@ class TestCoverage:
         assert finding.vote == "PPO"
         assert finding.evidence[0].number.value == pytest.approx(1.5, abs=0.1)  # a quarter of the samples is itself
 
+    @pytest.mark.parametrize("surprise", [-0.8, -3.0])
+    def test_responses_likelier_than_the_bases_own_samples_are_no_case_for_dpo(self, rules, surprise):
+        finding = readiness.coverage(self.ranked(surprise), weights(60), rules)
+        assert finding.evidence[0].number.high < -rules.small_coverage_gap_nats
+        assert finding.vote == "neutral"
+        assert "likelier than the base's own samples" in finding.evidence[0].reading
+        assert "Open for want of data" not in readiness.answer([finding], 2).would_change
+
+    def test_gap_around_minus_the_small_threshold_is_open(self, rules):
+        small = rules.small_coverage_gap_nats
+        share = estimate(0.0, 0.1)
+        assert readiness.coverage_vote(estimate(-small - 0.1, -small + 0.1), share, rules)[0] == "neutral"
+        assert readiness.coverage_vote(estimate(-small + 0.01, small - 0.01), share, rules)[0] == "DPO"
+
+    def test_off_support_share_outweighs_a_negative_gap(self, rules):
+        assert readiness.coverage_vote(estimate(-2, -1), estimate(0.6, 0.8), rules)[0] == "PPO"
+
     def test_by_hand(self, rules):
         ranked = RankedSamples(np.array([[1.0, 3.0], [2.0, 2.0]]), np.array([[0.1, 0.9], [0.9, 0.1]]))
         gap = readiness.coverage(ranked, weights(2), rules).evidence[0].number

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from experiments.inputs import models
 from experiments.spec import PPO, BaseEvaluationJobSpec, EvaluationJobSpec
 from experiments.stages import run_stage
 
@@ -106,3 +108,13 @@ def test_an_untrained_arm_answers_exactly_as_the_base(base_rows: list[Any], eval
     keys = ("response", "gold", "num_tokens", "finish_reason")
     final = evaluate(learning_rate=1e-300).sample_rows[2]
     assert [[row[k] for k in keys] for row in final] == [[row[k] for k in keys] for row in base_rows[:12]]
+
+
+def test_kl_in_half_precision_is_the_difference_of_two_passes(
+    base_rows: list[Any], evaluate: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy equal to the base has a KL of exactly 0, though in half precision its sampler rounds unlike a pass."""
+    monkeypatch.setattr(models, "arithmetic", lambda model: torch.bfloat16)
+    final = evaluate(learning_rate=1e-300).sample_rows[2]
+    assert [row["logp_policy"] for row in final] == [row["logp_base"] for row in final]
+    assert any(row["logp_policy"] != base["logp_policy"] for row, base in zip(final, base_rows, strict=False))
