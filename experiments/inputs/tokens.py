@@ -74,7 +74,7 @@ class Tokens:
         """Token ids that read as `text` behind a prompt, for a response whose own ids are not known; without an end.
 
         A tokenizer may begin whatever it is given with a space. So the text is encoded alone, behind its prompt and on
-        a new line, and the first ids that read as the text are taken; where none do, those of the text alone.
+        a new line, and the first ids that read as the text are taken; if none do, those of the text alone.
         """
         prompt_ids, alone = self.prompt_ids(prompt), self._encode(text)
         for context in ("", prompt, "\n"):
@@ -93,7 +93,7 @@ class Tokens:
     def _behind(self, prompt: Ids, prompt_text: str, response: Ids) -> str:
         """What `response` adds to the text of its prompt.
 
-        Where the prompt's last tokens read otherwise with the response behind them (bytes that make no character
+        If the prompt's last tokens read otherwise with the response behind them (bytes that make no character
         together, a space that clean-up takes away), the rest of the prompt says where the response begins.
         """
         whole = self._decode([*prompt, *response])
@@ -126,7 +126,7 @@ def _eos_ids(tokenizer: PreTrainedTokenizerBase, source: str, model: Model) -> t
 
 
 def _generation_config(source: str, model: Model) -> dict[str, object]:
-    """What `generation_config.json` says; nothing where there is none.
+    """What `generation_config.json` says; nothing if there is none.
 
     Raises:
         InputError: there is one that cannot be read, so that an end may be missing.
