@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -32,7 +33,7 @@ from experiments.inputs.fingerprint import (
     is_our_reward_model,
     our_reward_model_spec,
 )
-from experiments.inputs.model_files import first_line, loaded_files, local_folder
+from experiments.inputs.model_files import first_line, loaded_files, local_folder, refuse_damaged
 from experiments.inputs.models import (
     arithmetic,
     decoder_of,
@@ -45,6 +46,7 @@ from experiments.inputs.models import (
     with_policy,
 )
 from experiments.inputs.positions import all_prompts
+from experiments.judge_spec import RewardModelJudge
 from experiments.sampling.batch import make_batch
 from experiments.sampling.decoders import make_decoder
 from experiments.spec import Model, RunSpec
@@ -57,17 +59,36 @@ MOST_NAMES = 5  # of tensors in one sentence
 
 
 # ----------------------------------------------------------------------------------------------------------- the checks
-def check_base(run: RunSpec) -> None:
-    """The base can be sampled and trained, and computes what its files say.
+def check(name: str, run: RunSpec) -> None:
+    """One of the checks of a sweep's models: "positions", "base", "judge" or "embedder".
 
     Raises:
-        InputError: what cannot work, with `model.path`.
+        InputError: one sentence, with the model's key, on what cannot work.
     """
-    check_causal(run.model, f"{BASE}={run.model.path}", Path(run.cache_dir).expanduser().absolute())
+    cache_dir, judge = Path(run.cache_dir).expanduser().absolute(), run.judge.reward_model
+    if name == "positions":
+        check_positions(run.model, judge, all_prompts(run), run.data.max_new_tokens, cache_dir)
+    elif name == "base":
+        check_base(run.model, f"{BASE}={run.model.path}", cache_dir)
+    elif name == "judge" and judge:
+        check_judge(judge, cache_dir)
+    elif name == "embedder" and run.evaluation.embedder:
+        check_embedder(run.evaluation.embedder)
+    else:
+        raise AssertionError(f"this sweep has nothing for the check {name!r}")
 
 
-def check_causal(model: Model, where: str, cache_dir: Path) -> None:
-    """The same of any base. ``where``: key and value of the configuration, for messages."""
+def check_base(model: Model, where: str, cache_dir: Path) -> None:
+    """A base can be sampled and trained, and computes what its files say.
+
+    Args:
+        model: which.
+        where: key and value of the configuration, for messages.
+        cache_dir: where converted models lie.
+
+    Raises:
+        InputError: what cannot work.
+    """
     folder = Path(prepare_model(model, cache_dir))
     loaded_files(folder, where)
     config = _config(folder, where)
@@ -95,7 +116,7 @@ def check_causal(model: Model, where: str, cache_dir: Path) -> None:
         language_head(with_policy(base, model.lora, seed=0))
 
 
-def check_judge(run: RunSpec) -> None:
+def check_judge(judge: RewardModelJudge, cache_dir: Path) -> None:
     """The reward-model judge gives each text one finite score, the same in every process.
 
     Raises:
@@ -103,16 +124,16 @@ def check_judge(run: RunSpec) -> None:
     """
     from experiments.evaluation.judging.reward_model import load_scorer  # with scipy
 
-    judge = run.judge.reward_model
-    assert judge is not None, "only configured judges are checked"
-    cache_dir, folder = Path(run.cache_dir).expanduser().absolute(), local_folder(judge.path, JUDGE)
-    where = f"{JUDGE}={judge.path}"
+    where, folder = f"{JUDGE}={judge.path}", local_folder(judge.path, JUDGE)
     if is_our_reward_model(folder):
         if judge.chat_template:
             load_scorer(judge, cache_dir)  # says that it has none
+        for file in sorted(folder.rglob("*.safetensors")):
+            refuse_damaged(file, where)
+            _refuse_infinite(load_file(file).items(), where)
         base = our_reward_model_spec(judge.path).model
         if not is_made_here(base.path):
-            check_causal(base, f"{where}: its base {base.path}", cache_dir)
+            check_base(base, f"{where}: its base {base.path}", cache_dir)
         return
     loaded_files(folder, where)
     config = _config(folder, where)
@@ -122,9 +143,7 @@ def check_judge(run: RunSpec) -> None:
         model = _load(
             AutoModelForSequenceClassification, folder, where, config.dtype, lambda model, ids: model(ids).logits
         )
-        with _explained(where, "its tokenizer cannot be loaded"):
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        _refuse_tokens_beyond(tokenizer, model, where)
+        _refuse_tokens_beyond(_tokenizer(folder, where), model, where)
         del model
 
     def scores() -> Tensor:
@@ -134,22 +153,18 @@ def check_judge(run: RunSpec) -> None:
     _refuse_unstable(scores, where, "scores")
 
 
-def check_embedder(run: RunSpec) -> None:
+def check_embedder(path: str) -> None:
     """The sentence encoder gives each text one vector, the same in every process.
 
     Raises:
         InputError: what cannot work, with `evaluation.embedder`.
     """
-    path = run.evaluation.embedder
-    assert path is not None, "only configured embedders are checked"
     where, folder = f"{EMBEDDER}={path}", local_folder(path, EMBEDDER)
     loaded_files(folder, where)
     if _config(folder, where).is_encoder_decoder:
         raise InputError(f"{where}: an encoder-decoder is not supported as an embedder")
     model = _load(AutoModel, folder, where, torch.float32, lambda model, ids: model(ids).last_hidden_state)
-    with _explained(where, "its tokenizer cannot be loaded"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    _refuse_tokens_beyond(tokenizer, model, where)
+    _refuse_tokens_beyond(_tokenizer(folder, where), model, where)
     del model
     texts = ["A film that nobody should miss.", "It was " * MAX_TOKENS]  # the second has to be cut
 
@@ -159,34 +174,23 @@ def check_embedder(run: RunSpec) -> None:
     _refuse_unstable(vectors, where, "vectors")
 
 
-def check_positions(run: RunSpec) -> None:
+def check_positions(
+    model: Model, judge: RewardModelJudge | None, texts: Sequence[str], max_new_tokens: int, cache_dir: Path
+) -> None:
     """Prompts and responses fit into the positions of the base and of the judge.
 
     Raises:
         InputError: with the model's key, how many tokens there are, and how many fit.
     """
-    data, texts = run.data, all_prompts(run)
-    cache_dir = Path(run.cache_dir).expanduser().absolute()
-    _check_positions_of_base(run.model, f"{BASE}={run.model.path}", texts, data.max_new_tokens, cache_dir)
-    judge = run.judge.reward_model
+    _check_positions_of_base(model, f"{BASE}={model.path}", texts, max_new_tokens, cache_dir)
     if judge is None:
         return
     where, folder = f"{JUDGE}={judge.path}", local_folder(judge.path, JUDGE)
     if is_our_reward_model(folder):
         base = our_reward_model_spec(judge.path).model
-        _check_positions_of_base(base, f"{where}: its base {base.path}", texts, data.max_new_tokens, cache_dir)
+        _check_positions_of_base(base, f"{where}: its base {base.path}", texts, max_new_tokens, cache_dir)
         return
-    with _explained(where, "its tokenizer cannot be loaded"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    _refuse_too_long(tokenizer, _config(folder, where), where, texts, data.max_new_tokens)
-
-
-CHECKS: dict[str, Callable[[RunSpec], None]] = {
-    "positions": check_positions,
-    "base": check_base,
-    "judge": check_judge,
-    "embedder": check_embedder,
-}
+    _refuse_too_long(_tokenizer(folder, where), _config(folder, where), where, texts, max_new_tokens)
 
 
 # -------------------------------------------------------------------------------------------------------------- loading
@@ -209,6 +213,11 @@ def _explained(where: str, what: str) -> Iterator[None]:
 def _config(folder: Path, where: str) -> Any:
     with _explained(where, "its config.json cannot be used"):
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
+
+def _tokenizer(folder: Path, where: str) -> Any:
+    with _explained(where, "its tokenizer cannot be loaded"):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def _load(auto_class: Any, folder: Path, where: str, dtype: torch.dtype, used: Callable[[Any, Tensor], Tensor]) -> Any:
@@ -237,8 +246,7 @@ def _load(auto_class: Any, folder: Path, where: str, dtype: torch.dtype, used: C
             f"{where}: its files hold {_some(ignored)}, for which {type(model).__name__} has no place: its "
             "config.json describes another model"
         )
-    if odd := [name for name, weight in model.named_parameters() if not _is_finite(weight)]:
-        raise InputError(f"{where}: there are NaN or infinite numbers in {_some(odd)}")
+    _refuse_infinite(model.named_parameters(), where)
     return model
 
 
@@ -281,6 +289,11 @@ def _architectures(config_class: type) -> set[Any]:
     mappings = [value for name, value in vars(modeling_auto).items() if name.endswith("_MAPPING")]
     found = [mapping[config_class] for mapping in mappings if config_class in mapping]
     return {architecture for one in found for architecture in (one if isinstance(one, tuple) else (one,))}
+
+
+def _refuse_infinite(weights: Iterable[tuple[str, Tensor]], where: str) -> None:
+    if odd := [name for name, weight in weights if not _is_finite(weight)]:
+        raise InputError(f"{where}: there are NaN or infinite numbers in {_some(odd)}")
 
 
 def _is_finite(weight: Tensor) -> bool:

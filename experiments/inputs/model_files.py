@@ -92,7 +92,7 @@ def loaded_files(folder: Path, where: str) -> list[Path]:
         raise InputError(f"{where}: no tokenizer files there")
     _refuse_unsupported(folder, config, where)
     for file in weights:
-        _refuse_damaged(file, where)
+        refuse_damaged(file, where)
     return sorted([*beside, *(folder / MORE_TEMPLATES).glob("*.jinja"), *weights])
 
 
@@ -205,8 +205,12 @@ def _refuse_unsupported(folder: Path, config: dict[str, Any], where: str) -> Non
         )
 
 
-def _refuse_damaged(file: Path, where: str) -> None:
-    """A safetensors file begins with the length of its header, and the header says where each tensor ends."""
+def refuse_damaged(file: Path, where: str) -> None:
+    """Refuse a file that is not all there: it begins with its header's length, which says where each tensor ends.
+
+    Raises:
+        InputError: names the file.
+    """
     again = "copy or download it again"
     size = file.stat().st_size
     with file.open("rb") as stream:
