@@ -60,8 +60,8 @@ class RewardModelJudge(Strict):
 
     path: str = Field(
         min_length=1,
-        description="a folder: a sequence classifier with one output (config, safetensors, tokenizer), or a "
-        "reward_model folder from another sweep's cache",
+        description="a folder or hub id (hub_id@revision) of a sequence classifier with one output (config, "
+        "safetensors, tokenizer), or a reward_model folder from another sweep's cache",
     )
     chat_template: bool = Field(
         description="show prompt and response as turns of its chat template; false: as one text, as our own are trained"

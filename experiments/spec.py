@@ -97,8 +97,8 @@ class Evaluation(Strict):
     seed: int = Field(ge=0, description="of the common random numbers")
     rows_per_batch: int = Field(ge=1, description="fixed, because in bfloat16 the batch composition changes samples")
     embedder: str | None = Field(
-        description="folder or hub id of a sentence encoder, for the semantic shift; null: the report uses "
-        "word statistics"
+        description="folder or hub id (hub_id@revision) of a sentence encoder, for the semantic shift; null: the "
+        "report uses word statistics"
     )
 
 

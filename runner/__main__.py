@@ -27,7 +27,7 @@ from experiments.spec import RunSpec
 from runner.display import Display, show_plan
 from runner.engines import make_engine
 from runner.execute import BAD_INPUT, INTERRUPTED, OK, execute
-from runner.plan import check_folder, check_keys, check_texts, make_plan
+from runner.plan import check_folder, check_keys, check_models, check_texts, make_plan
 from runner.problems import Problem, listing, siblings, unknown, validation_problems
 from runner.retention import check_starts
 
@@ -46,10 +46,12 @@ def main(arguments: list[str]) -> int:
         check_starts(plan)
         engine = make_engine(plan.engine, plan.folder)
         if "--plan" in arguments:
+            check_models(plan)
             show_plan(plan, engine.describe(), display)
             return OK
         check_keys(plan)
         check_texts(plan)
+        check_models(plan)
         return execute(plan, engine, display, again=shlex.join(["python", "-m", "runner", *arguments]))
     except InputError as error:
         print(error, file=sys.stderr)

@@ -26,12 +26,16 @@ from experiments.errors import InputError
 from experiments.evaluation.judging.key import api_key
 from experiments.evaluation.judging.template import TEMPLATE_SHA256
 from experiments.inputs.fingerprint import (
+    EMBEDDER,
+    JUDGE,
     data_fingerprint,
     embedder_fingerprint,
     is_our_reward_model,
     model_fingerprint,
+    pinned_model,
     reward_model_fingerprint,
 )
+from experiments.inputs.model_files import pinned_path
 from experiments.judge_spec import EndpointJudge
 from experiments.spec import (
     ArmJobSpec,
@@ -43,7 +47,6 @@ from experiments.spec import (
     JobSpec,
     JudgedRun,
     JudgementJobSpec,
-    Model,
     PPOThenDPO,
     RankingJobSpec,
     RewardModelJobSpec,
@@ -52,6 +55,7 @@ from experiments.spec import (
     start_of,
     start_point,
 )
+from runner.check_models import check_models as check_models_apart
 from runner.check_texts import check_texts as check_texts_apart
 from runner.fairness import Check, differences, fairness_checks, flatten, num_fresh_labels
 from runner.jobfile import JobFile, Need, digest, identity_of
@@ -167,7 +171,8 @@ def make_plan(runs: Sequence[RunSpec]) -> Plan:
             used, or the comparison would not be fair. All that is wrong is listed.
     """
     _refuse(_listed_twice(runs) + _reserved_names(runs) + _disagreements(runs) + start_problems(runs))
-    arms = _jobs_of_all(runs)
+    runs, inputs = _pinned_with_inputs(runs)
+    arms = _jobs_of_all(runs, inputs)
     fairness = _fairness(runs, arms)
     _refuse(
         [Problem("", f"the comparison is not fair: {check.check}: {check.value}") for check in fairness if not check.ok]
@@ -190,6 +195,19 @@ def check_texts(plan: Plan) -> None:
         return
     run = plan.runs[0]  # the fairness checks have made sure that every arm has the same data
     check_texts_apart(run.data, run.budget.num_ranking_prompts, run.budget.num_evaluation_prompts)
+
+
+def check_models(plan: Plan) -> None:
+    """Make sure that the base, the reward-model judge and the embedder can do what will be asked of them.
+
+    Raises:
+        InputError: one sentence for each thing that cannot work.
+    """
+    inputs: dict[str, str] = {}
+    for job in plan.jobs:
+        if not (isinstance(job.file.spec, JudgementJobSpec) and isinstance(job.file.spec.judge, EndpointJudge)):
+            inputs |= job.file.inputs
+    check_models_apart(plan.runs[0], inputs)  # the fairness checks have made sure that every arm has the same models
 
 
 def check_keys(plan: Plan) -> None:
@@ -249,45 +267,50 @@ def check_folder(plan: Plan) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- the jobs
-def _inputs(runs: Sequence[RunSpec]) -> list[dict[str, str]]:
-    """Fingerprints of each arm's base model, data and embedder, each computed once.
+def _pinned_with_inputs(runs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[dict[str, str]]]:
+    """The arms at the commits that their hub revisions mean now, and fingerprints of what each reads.
+
+    From here on a revision is a commit, so that all jobs load the same files however long the sweep takes.
 
     Raises:
         InputError: with all that is wrong.
     """
     problems: dict[str, Problem] = {}
 
-    @cache
-    def model(spec: Model) -> str:
-        return attempt(lambda: model_fingerprint(spec))
+    def attempt(function: Callable[..., Any]) -> Callable[..., Any]:
+        @cache
+        def once(*arguments: Any) -> Any:
+            try:
+                return function(*arguments)
+            except InputError as error:
+                problems[str(error)] = Problem("", str(error))
+                return None
 
-    @cache
-    def data(path: str) -> str:
-        return attempt(lambda: data_fingerprint(path))
+        return once
 
-    def attempt(compute: Callable[[], str]) -> str:
-        try:
-            return compute()
-        except InputError as error:
-            problems[str(error)] = Problem("", str(error))
-            return ""
-
-    @cache
-    def embedder(path: str) -> str:
-        return attempt(lambda: embedder_fingerprint(path))
-
-    found = [
-        {"base_model": model(run.model), "data": data(run.data.path)}
-        | ({"embedder": embedder(run.evaluation.embedder)} if run.evaluation.embedder else {})
-        for run in runs
-    ]
+    pin, pin_path = attempt(pinned_model), attempt(pinned_path)
+    of_model, of_data, of_embedder = (
+        attempt(model_fingerprint),
+        attempt(data_fingerprint),
+        attempt(embedder_fingerprint),
+    )
+    pinned, inputs = [], []
+    for run in runs:
+        model, embedder, judge = pin(run.model), run.evaluation.embedder, run.judge.reward_model
+        embedder, path = embedder and pin_path(embedder, EMBEDDER), judge and pin_path(judge.path, JUDGE)
+        found = {"base_model": model and of_model(model), "data": of_data(run.data.path)}
+        inputs.append(found | ({"embedder": of_embedder(embedder)} if embedder else {}))
+        evaluation = run.evaluation.model_copy(update={"embedder": embedder})
+        judges = run.judge.model_copy(
+            update={"reward_model": judge.model_copy(update={"path": path}) if judge else None}
+        )
+        pinned.append(run.model_copy(update={"model": model, "evaluation": evaluation, "judge": judges}))
     _refuse(list(problems.values()))
-    return found
+    return pinned, inputs
 
 
-def _jobs_of_all(runs: Sequence[RunSpec]) -> list[dict[str, Job]]:
+def _jobs_of_all(runs: Sequence[RunSpec], inputs: Sequence[Mapping[str, str]]) -> list[dict[str, Job]]:
     """The jobs of each arm, by kind. Those that start from another arm need that arm's."""
-    inputs = _inputs(runs)
     started_from = set(filter(None, map(label_of_start, runs)))
     found: dict[str, dict[str, Job]] = {}
     for run, fingerprints in zip(runs, inputs, strict=True):

