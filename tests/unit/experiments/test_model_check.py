@@ -136,6 +136,13 @@ def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(unt
         check_base(untied, cache_dir)
 
 
+def test_a_tokenizer_without_an_end_of_sequence_token_is_refused(untied: Path, cache_dir: Path) -> None:
+    change = json.loads((untied / "tokenizer_config.json").read_text()) | {"eos_token": None}
+    (untied / "tokenizer_config.json").write_text(json.dumps(change))
+    with pytest.raises(InputError, match=r"^model\.path=.*no end-of-sequence token"):
+        check_base(untied, cache_dir)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
