@@ -22,7 +22,6 @@ from peft import get_peft_model
 from safetensors.torch import save_file
 from scipy.stats import spearmanr
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from trl import RewardConfig, RewardTrainer
@@ -147,11 +146,10 @@ def with_scalar_head(base: Any) -> PreTrainedModel:
     """
     size = language_head(base).weight_VH.shape[1]
     # In float32 at least: bfloat16 would lose the head's small steps.
-    base.score = skip_init(nn.Linear, size, 1, bias=False, device=base.device, dtype=precision(base.dtype))
-    nn.init.normal_(
-        base.score.weight
-    )  # as a classifier draws its head: the random numbers of the adapter stay the same
-    nn.init.zeros_(base.score.weight)  # all texts start equal; a random head's scores would first have to be unlearnt
+    head = nn.Linear(size, 1, bias=False, device="meta", dtype=precision(base.dtype)).to_empty(device=base.device)
+    nn.init.normal_(head.weight)  # as a classifier's head is drawn: the adapter's random numbers come after it
+    nn.init.zeros_(head.weight)  # all texts start equal; a random head's scores would first have to be unlearnt
+    base.score = head
     base.config.num_labels = 1  # RewardTrainer asks
     return base  # type: ignore[no-any-return]
 

@@ -11,7 +11,8 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ POLICY = "default"  # PEFT's own name, so that a saved policy loads with PeftMod
 REWARD = "reward"
 FULL_ATTENTION = {"LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model"}
 NOISE = ("drop", "jitter")  # resid_pdrop, layerdrop, nn.Dropout.p; a mixture of experts shakes its router's input
+_check_of_base: ContextVar[Callable[[Model, PreTrainedModel], None]] = ContextVar(
+    "what a loaded base must pass", default=lambda model, base: None
+)
 DIGESTS = "digests.json"  # beside a converted model's files: what they were when they were written
 
 
@@ -181,7 +185,8 @@ def load_base(model: Model, cache_dir: Path) -> PreTrainedModel:
     """The base as a causal language model.
 
     Raises:
-        InputError: its logits are not those of `language_head`, so that log-probs would be wrong.
+        InputError: its logits are not those of `language_head`, so that log-probs would be wrong; or it does not pass
+            the check of `every_base_passes`.
     """
     base: Any = load(AutoModelForCausalLM, model, cache_dir)
     ids = torch.arange(8, device=base.device)[None]
@@ -191,7 +196,18 @@ def load_base(model: Model, cache_dir: Path) -> PreTrainedModel:
     tolerance = 1e-3 if base.dtype == precision(base.dtype) else 0.02
     if not torch.allclose(logits, theirs, rtol=tolerance, atol=tolerance * float(theirs.abs().max())):
         raise InputError(f"model.path={model.path}: {type(base).__name__} does more to its logits than is known here")
+    _check_of_base.get()(model, base)
     return base  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def every_base_passes(check: Callable[[Model, PreTrainedModel], None]) -> Iterator[None]:
+    """Within it, `load_base` hands every base to `check`, which raises where it is not to be used."""
+    token = _check_of_base.set(check)
+    try:
+        yield
+    finally:
+        _check_of_base.reset(token)
 
 
 def decoder_of(model: Any) -> Any:
