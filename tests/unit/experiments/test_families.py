@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ TRAINED = ["bloom", "cohere", "falcon_alibi", "falcon_rotary", "gemma2", "granit
 
 COMMON: dict[str, Any] = {
     "vocab_size": 257, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 96, "bos_token_id": None, "eos_token_id": 256,
+    "num_key_value_heads": 2, "max_position_embeddings": 512, "bos_token_id": None, "eos_token_id": 256,
     "pad_token_id": 256,
 }  # fmt: skip
 WINDOW = {"sliding_window": 5}  # shorter than prompts
@@ -52,7 +54,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {"logits_scaling": 4.0, "embedding_multiplier": 2.0, "residual_multiplier": 0.5, "attention_dropout": 0.5},
     ),
     "mistral": ("mistral", WINDOW),
-    "mpt": ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 96}),
+    "mpt": ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 512}),
     "olmo2": ("olmo2", {}),
     "opt": ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 16, "dropout": 0.5, "layerdrop": 0.5}),
     "phi": ("phi", {"resid_pdrop": 0.5}),
@@ -170,6 +172,22 @@ def test_it_is_sampled_scored_and_trained(
     assert told["ppo"].values("ppo/kl")[0] == pytest.approx(0, abs=1e-4)
     for arm in ("ppo", "dpo"):
         assert all((folders[arm] / "adapters" / "point_1").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gemma2", "falcon_alibi"])
+def test_it_finishes_the_smoke_sweep(name: str, model_of: Any, tmp_path: Path) -> None:
+    settings = {"name": "c", "model.path": model_of(name).path, "model.dtype": "float32", "tracker": "none"}
+    folders = {"runs_dir": tmp_path, "cache_dir": tmp_path / "cache"}
+    command = [
+        sys.executable,
+        "-m",
+        "runner",
+        "+sweep=smoke",
+        *(f"{k}={v}" for k, v in {**settings, **folders}.items()),
+    ]
+    assert subprocess.run(command, check=False).returncode == 0
+    assert (tmp_path / "c" / "report" / "report.json").is_file()
 
 
 def test_a_head_that_is_adapted_is_refused_in_words(model_of: Any, cache_dir: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from experiments.arms import resume
 from experiments.artifacts import ranking, same_base
 from experiments.errors import InputError
 from experiments.inputs import models
@@ -139,6 +140,26 @@ def test_every_job_that_loads_the_base_checks_it(
     with pytest.raises(InputError, match="not the base that was sampled"):
         run_stage(kind, spec, needs, tmp_path, cache_dir, recorder)
     assert not recorder.rows
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "dpo"])
+def test_a_resumed_arm_checks_it_as_well(
+    algorithm: str, others_samples: dict[str, Path], artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path,
+    arm_job: Any, ppo_arm: PPO, dpo_arm: DPO, recorder: Any, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def kill(stage: str, done: int, *_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(resume, "MAX_SHARE_OF_TIME", math.inf)
+    spec = arm_job(ppo_arm if algorithm == "ppo" else dpo_arm)
+    recorder.progress = kill
+    with pytest.raises(KeyboardInterrupt):
+        run_stage("arm", spec, artifacts, tmp_path, cache_dir, recorder)
+    del recorder.progress
+    with pytest.raises(InputError, match="not the base that was sampled"):
+        run_stage("arm", spec, others_samples, tmp_path, cache_dir, recorder)
+    run_stage("arm", spec, artifacts, tmp_path, cache_dir, recorder)
+    assert len(recorder.rows) == 2
 
 
 def test_dpo_ends_before_its_first_step_where_training_mode_computes_something_else(
