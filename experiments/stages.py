@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def run_stage(
         kind: a key of `experiments.spec.JOB_SPECS`.
         spec: the specification of that kind.
         needs: folders of the finished jobs this one depends on, by role (the kind of each, or "arm"; "start" and
-            "start_evaluation" of the arm that one starts from; a judge's evaluations by their labels).
+            "start_evaluation" of the arm that one starts from; a judge's evaluations by their labels). Where the
+            ranking data is among them, the base must be the one that it was sampled from.
         folder: where the results go.
         cache_dir: where converted models lie.
         recorder: where metrics, samples and progress go.
@@ -40,7 +42,18 @@ def run_stage(
     """
     with no_garbage():
         work = _import_work(kind, spec, needs, folder, cache_dir, recorder)
-    work()
+        guard = _import_guard(needs)
+    with guard:
+        work()
+
+
+def _import_guard(needs: Mapping[str, Path]) -> AbstractContextManager[None]:
+    """What keeps another base than the one that was sampled from being used, where there are samples of it."""
+    if "ranking_data" not in needs:
+        return nullcontext()
+    from experiments.artifacts import same_base
+
+    return same_base.same_as_in(needs["ranking_data"])
 
 
 def _import_work(

@@ -332,27 +332,28 @@ def _jobs_of(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
     """
     shared = _shared_jobs(run, inputs)
     trained_on = _without_embedder(inputs)
-    judges = {kind: shared[kind] for kind in ("gold", "reward_model")}
     ranking = {"ranking_data": shared["ranking_data"]}
-    needs = ranking | judges if run.arm.algorithm == "ppo" else ranking
+    to_evaluate = ranking | {kind: shared[kind] for kind in ("gold", "reward_model")}
+    needs = to_evaluate if run.arm.algorithm == "ppo" else ranking
     arm = _own_job(run, "arm", _arm_spec(run), trained_on, needs, _arm_work(run))
-    return shared | {"arm": arm, "evaluation": _evaluation_job(run, inputs, {"arm": arm} | judges)}
+    return shared | {"arm": arm, "evaluation": _evaluation_job(run, inputs, {"arm": arm} | to_evaluate)}
 
 
 def _jobs_after(run: RunSpec, inputs: Mapping[str, str], first: Mapping[str, Job]) -> dict[str, Job]:
     """The same of an arm that starts from a checkpoint of the arm with the jobs ``first``."""
     shared = _shared_jobs(run, inputs)
     needs, pairs = {"start": first["arm"]}, {}
+    to_evaluate = {kind: shared[kind] for kind in ("gold", "ranking_data", "reward_model")}
     if isinstance(run.arm, PPOThenDPO):
         spec, work = (
             _fresh_pairs_spec(run, run.arm.start),
             Work(sampled=num_fresh_labels(run) * run.data.max_new_tokens),
         )
+        needs |= {"ranking_data": shared["ranking_data"]}  # of the base, which must be the one that was sampled
         gold = {"gold": shared["gold"]}
         pairs = {"fresh_pairs": _own_job(run, "fresh_pairs", spec, inputs, needs | gold, work)}
     arm = _own_job(run, "arm", _arm_spec(run), inputs, needs | pairs, _arm_work(run))
-    judges = {kind: shared[kind] for kind in ("gold", "reward_model")}
-    evaluation = _evaluation_job(run, inputs, {"arm": arm, "start_evaluation": first["evaluation"]} | judges)
+    evaluation = _evaluation_job(run, inputs, {"arm": arm, "start_evaluation": first["evaluation"]} | to_evaluate)
     return shared | pairs | {"arm": arm, "evaluation": evaluation}
 
 
@@ -382,8 +383,8 @@ def _shared_jobs(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
     )
     trained = Work(trained=_reward_tokens(run))
     reward = _shared_job(run, "reward_model", reward_spec, only_model, {"ranking_data": ranking}, trained)
-    judges = {"gold": gold, "reward_model": reward}
-    base = _shared_job(run, "base_evaluation", _base_evaluation_spec(run), inputs, judges, _base_evaluation_work(run))
+    needs = {"gold": gold, "ranking_data": ranking, "reward_model": reward}
+    base = _shared_job(run, "base_evaluation", _base_evaluation_spec(run), inputs, needs, _base_evaluation_work(run))
     return {job.kind: job for job in (gold, ranking, reward, base)}
 
 

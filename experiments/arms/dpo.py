@@ -27,6 +27,7 @@ from experiments.arms.pathologies import Watch, dpo_flags
 from experiments.arms.resume import Checkpoints, State, load_training_tensors, training_tensors
 from experiments.artifacts.ranking import DPO_TEMPERATURE, RankedPrompt, load_spent
 from experiments.artifacts.ranking import load as load_ranking
+from experiments.artifacts.same_base import NUM_RESPONSES, TOLERANCE, distance_now
 from experiments.errors import DivergedError, InputError
 from experiments.inputs.lora import lora_config
 from experiments.inputs.models import (
@@ -65,7 +66,7 @@ def train(spec: ArmJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path,
     """Train one DPO arm on the ranking data's comparisons, from its last checkpoint where it has one.
 
     Raises:
-        InputError: the ranking data has no comparison.
+        InputError: the ranking data has no comparison, or the policy is not its reference before the first step.
         DivergedError: more than `max_skipped_steps` optimizer steps had no finite gradient.
     """
     _train(spec, Stage(Meter()), ranking_folder, folder, cache_dir, recorder)
@@ -79,7 +80,7 @@ def train_staged(
     Its first points, and what they had taken, are the other arm's. What sampling the pairs took comes on top.
 
     Raises:
-        InputError: the pairs have no comparison.
+        InputError: the pairs have no comparison, or the policy is not its reference before the first step.
         DivergedError: more than `max_skipped_steps` optimizer steps had no finite gradient.
     """
     assert isinstance(spec.arm, PPOThenDPO)
@@ -119,6 +120,7 @@ def _train(
     if done * spec.arm.pairs_per_step < spec.num_prompts:
         with tempfile.TemporaryDirectory() as scratch:
             trainer = make_trainer(spec, load_ranking(ranking_folder), cache_dir, Path(scratch), done, stage.start)
+            _check_start(spec, trainer)
             trainer.add_callback(_Ledger(spec, stage, folder, recorder, resume, state))
             trainer.train()
     resume.remove()
@@ -159,6 +161,24 @@ def make_trainer(
         checkpoints.load(trainer.model, start)
         trainer.train_dataset = _dataset(spec, _under_the_policy(spec, ranked, trainer), steps_done)
     return trainer
+
+
+def _check_start(spec: ArmJobSpec, trainer: DPOTrainer) -> None:
+    """The policy still is the reference: log-probs of the first pairs say so, in training mode.
+
+    Raises:
+        InputError: they do not.
+    """
+    rows = trainer.train_dataset[: NUM_RESPONSES // 2]
+    recorded = [*rows["ref_chosen_logps"], *rows["ref_rejected_logps"]]
+    texts = [*rows["chosen_ids"], *rows["rejected_ids"]]
+    found = distance_now(trainer.model.train(), [*rows["prompt_ids"]] * 2, texts, recorded)
+    if not found <= TOLERANCE[spec.model.dtype]:
+        raise InputError(
+            f"arm {spec.arm.name}: before its first step the policy is {found:.3g} nats a token off its reference, and "
+            f"rounding explains {TOLERANCE[spec.model.dtype]}: model.path={spec.model.path} computes something else in "
+            "training mode, such as a dropout that this program does not know"
+        )
 
 
 class FastDPOTrainer(DPOTrainer):  # type: ignore[misc]

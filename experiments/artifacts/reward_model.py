@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from peft import get_peft_model
 from safetensors.torch import save_file
 from scipy.stats import spearmanr
-from torch import Tensor
-from transformers import AutoModelForSequenceClassification, TrainerCallback
+from torch import Tensor, nn
+from transformers import PreTrainedModel, TrainerCallback
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from trl import RewardConfig, RewardTrainer
 
@@ -31,7 +31,7 @@ from experiments.artifacts.intervals import share, with_interval
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
 from experiments.inputs.lora import lora_config
-from experiments.inputs.models import device, load, precision, takes_any_mask
+from experiments.inputs.models import decoder_of, device, language_head, load_base, precision, takes_any_mask
 from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
 from experiments.passes import forgetful
@@ -101,13 +101,8 @@ def _trainer(
 ) -> RewardTrainer:
     settings = spec.reward_model
     seed = derive_seed(spec.seed, "reward model") % 2**32
-    torch.manual_seed(seed)  # the head and the adapter come from the global stream
-    base: Any = load(AutoModelForSequenceClassification, spec.model, cache_dir, num_labels=1)
-    torch.nn.init.zeros_(
-        base.score.weight
-    )  # all texts start equal; a random head's scores would first have to be unlearnt
-    model = get_peft_model(base, lora_config(spec.model.lora, task_type="SEQ_CLS"))
-    model.get_base_model().score.to(precision(base.dtype))  # bfloat16 would lose the head's small steps
+    torch.manual_seed(seed)  # the adapter comes from the global stream
+    model = get_peft_model(with_scalar_head(load_base(spec.model, cache_dir)), lora_config(spec.model.lora, "SEQ_CLS"))
     rows = [prompt for prompt in training if prompt.comparisons(spec.comparisons)]
     comparisons_per_prompt = sum(len(prompt.comparisons(spec.comparisons)) for prompt in rows) / len(rows)
     prompts_per_step = max(1, round(settings.comparisons_per_step / comparisons_per_prompt))
@@ -137,14 +132,29 @@ def _trainer(
     )
 
 
+def with_scalar_head(base: Any) -> PreTrainedModel:
+    """The causal model with a head named `score` on its last hidden states, as its family's classifier would have.
+
+    Not every family has a classifier (Granite). The language-model head stays where it is, unused.
+    """
+    size = language_head(base).weight_VH.shape[1]
+    # In float32 at least: bfloat16 would lose the head's small steps.
+    head = nn.Linear(size, 1, bias=False, device="meta", dtype=precision(base.dtype)).to_empty(device=base.device)
+    nn.init.normal_(head.weight)  # as a classifier's head is drawn: the adapter's random numbers come after it
+    nn.init.zeros_(head.weight)  # all texts start equal; a random head's scores would first have to be unlearnt
+    base.score = head
+    base.config.num_labels = 1  # RewardTrainer asks
+    return base  # type: ignore[no-any-return]
+
+
 def _raw_scores(model: Any, prompt_ids: Sequence[list[int]], text_ids: Sequence[list[int]]) -> Tensor:
-    """Unnormalised scores [B] of a sequence classifier: its head at every token of a text, averaged."""
-    classifier, device = model.get_base_model(), model.device
+    """Unnormalised scores [B]: the scalar head at every token of a text, averaged."""
+    head, device = model.get_base_model().score, model.device
     batches = make_batches(prompt_ids, text_ids, tokens_per_pass(device), PAD_ID, device, packed=takes_any_mask(model))
     scores = []
     for _, batch in batches:
-        hidden = forgetful(batch.hidden_states)(classifier.base_model)[batch.states[:, 1:]]
-        scores_BT = classifier.score(hidden.to(precision(hidden.dtype)))[..., 0] * batch.response_mask
+        hidden = forgetful(batch.hidden_states)(decoder_of(model))[batch.states[:, 1:]]
+        scores_BT = head(hidden.to(precision(hidden.dtype)))[..., 0] * batch.response_mask
         scores.append(scores_BT.sum(dim=1) / batch.response_mask.sum(dim=1).clamp_min(1))
     order = torch.tensor([row for rows, _ in batches for row in rows], device=device)
     return torch.cat(scores)[order.argsort()]

@@ -88,7 +88,8 @@ class _Lora(torch.autograd.Function):
             y.addmm_(low, up_OR.to(x.dtype).T, alpha=scale)
         ctx.save_for_backward(x, low_NS, weight_OI, *factors)
         ctx.scales = scales
-        return y_NO.view(*x.shape[:-1], -1)
+        # Not a view for autograd, which forbids a caller to add to a view in place, as Falcon's layers do.
+        return torch.ops.aten._unsafe_view.default(y_NO, [*x.shape[:-1], y_NO.shape[1]])  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

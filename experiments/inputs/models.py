@@ -11,7 +11,8 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ from experiments.spec import Lora, Model
 POLICY = "default"  # PEFT's own name, so that a saved policy loads with PeftModel.from_pretrained and nothing else
 REWARD = "reward"
 FULL_ATTENTION = {"LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model"}
+NOISE = ("drop", "jitter")  # resid_pdrop, layerdrop, nn.Dropout.p; a mixture of experts shakes its router's input
+_check_of_base: ContextVar[Callable[[Model, PreTrainedModel], None]] = ContextVar(
+    "what a loaded base must pass", default=lambda model, base: None
+)
 DIGESTS = "digests.json"  # beside a converted model's files: what they were when they were written
 
 
@@ -68,8 +73,10 @@ def arithmetic(model: Model) -> torch.dtype:
 def load(auto_class: Any, model: Model, cache_dir: Path, **options: Any) -> PreTrainedModel:
     """A frozen model of `auto_class` with the base's weights, on this process's device, dropout off.
 
-    Only safetensors are read, so nothing is unpickled. On the CPU plain attention beats the fused kernel in bfloat16:
-    for 16 rows of 40 tokens of SmolLM2-135M on one core, forward and backward take 3.5 s instead of 4.5 s.
+    Only safetensors are read, so nothing is unpickled. Attention is the fused kernel if the family supports it, else
+    plain (Gemma 2, BLOOM). On the CPU plain attention beats the fused kernel in bfloat16: for 16 rows of 40 tokens of
+    SmolLM2-135M on one core, forward and backward take 3.5 s instead of 4.5 s. It is chosen only for families that are
+    known to compute the same with both: Falcon's plain attention adds its position bias (ALiBi) twice.
     """
     dtype = arithmetic(model)
     print(f"{model.path}: weights of {model.dtype}, arithmetic in {str(dtype).removeprefix('torch.')}", flush=True)
@@ -77,16 +84,30 @@ def load(auto_class: Any, model: Model, cache_dir: Path, **options: Any) -> PreT
         prepare_model(model, cache_dir),
         trust_remote_code=False,
         dtype=getattr(torch, model.dtype),
-        attn_implementation="eager" if device().type == "cpu" and dtype == torch.bfloat16 else "sdpa",
+        attn_implementation=None,  # whatever the folder's configuration says
         use_safetensors=True,
         **options,
     )
     loaded = (loaded if loaded.dtype == dtype else loaded.to(dtype)).requires_grad_(False).eval().to(device())
+    if device().type == "cpu" and dtype == torch.bfloat16 and type(decoder_of(loaded)).__name__ in FULL_ATTENTION:
+        loaded.set_attn_implementation("eager")
     fuse_layers(loaded)
-    for module in loaded.modules():
-        if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0  # a trainer puts the model in training mode
+    switch_noise_off(loaded)
     return loaded  # type: ignore[no-any-return]
+
+
+def switch_noise_off(model: nn.Module) -> None:
+    """Make training mode compute what evaluation mode computes, since a trainer puts the model in training mode.
+
+    Dropout is a layer in one family, and a number that the forward pass reads in another (of a module or of its
+    configuration). So every probability is set to 0 whose own name, or whose layer's name, speaks of such noise.
+    """
+    modules = list(model.modules())
+    for owner in [*modules, *(module.config for module in modules if hasattr(module, "config"))]:
+        for name, value in list(vars(owner).items()):
+            is_noise = any(word in f"{type(owner).__name__} {name}".lower() for word in NOISE)
+            if is_noise and isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1:
+                setattr(owner, name, type(value)(0))
 
 
 def prepare_model(model: Model, cache_dir: Path) -> str:
@@ -144,16 +165,29 @@ def load_base(model: Model, cache_dir: Path) -> PreTrainedModel:
     """The base as a causal language model.
 
     Raises:
-        InputError: its logits are not those of `language_head`, so that log-probs would be wrong.
+        InputError: its logits are not those of `language_head`, so that log-probs would be wrong; or it does not pass
+            the check of `every_base_passes`.
     """
     base: Any = load(AutoModelForCausalLM, model, cache_dir)
-    ids = torch.tensor([[0, 1]], device=base.device)
+    ids = torch.arange(8, device=base.device)[None]
     with torch.no_grad():
         logits, _ = language_head(base).logits(decoder_of(base)(ids).last_hidden_state)
         theirs = base(ids).logits.to(logits.dtype)
-    if not torch.allclose(logits, theirs, rtol=0.02, atol=0.02 * float(theirs.abs().max())):
+    tolerance = 1e-3 if base.dtype == precision(base.dtype) else 0.02
+    if not torch.allclose(logits, theirs, rtol=tolerance, atol=tolerance * float(theirs.abs().max())):
         raise InputError(f"model.path={model.path}: {type(base).__name__} does more to its logits than is known here")
+    _check_of_base.get()(model, base)
     return base  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def every_base_passes(check: Callable[[Model, PreTrainedModel], None]) -> Iterator[None]:
+    """Within it, `load_base` hands every base to `check`, which raises where it is not to be used."""
+    token = _check_of_base.set(check)
+    try:
+        yield
+    finally:
+        _check_of_base.reset(token)
 
 
 def decoder_of(model: Any) -> Any:

@@ -46,6 +46,14 @@ def test_every_need_stands_before_its_job(planned: Planned) -> None:
         assert set(entry.needs.values()) <= set(labels[:position])
 
 
+def test_every_job_that_loads_the_base_has_the_samples_to_check_it_by(planned: Planned) -> None:
+    loading = {"reward_model", "arm", "base_evaluation", "evaluation", "fresh_pairs"}
+    jobs = [job for job in planned(staged=True).jobs if job.kind in loading]
+
+    assert {job.kind for job in jobs} == loading
+    assert all(job.needs["ranking_data"] == "ranking_data" for job in jobs)
+
+
 def test_three_seeds_share_what_depends_on_the_data_seed_only(planned: Planned) -> None:
     kinds = [job.kind for job in planned("seed=0,1,2").jobs]
 
