@@ -45,11 +45,13 @@ def main(arguments: list[str]) -> int:
         check_folder(plan)
         check_starts(plan)
         engine = make_engine(plan.engine, plan.folder)
+        check_keys(plan)
+        texts = check_texts(plan)
         if "--plan" in arguments:
             show_plan(plan, engine.describe(), display)
+            display.say(f"\n{texts}")
             return OK
-        check_keys(plan)
-        check_texts(plan)
+        display.say(texts)
         return execute(plan, engine, display, again=shlex.join(["python", "-m", "runner", *arguments]))
     except InputError as error:
         print(error, file=sys.stderr)

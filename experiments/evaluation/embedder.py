@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
 from experiments.errors import InputError
+from experiments.inputs import planned
 from experiments.inputs.models import device
 
 MAX_TOKENS = 512  # of a text, where neither tokenizer nor model sets a lower limit; the rest is cut off
@@ -46,7 +47,9 @@ class SentenceEncoder:
     def embed(self, texts: Sequence[str], rows_per_batch: int) -> NDArray[np.float16]:
         """One row of length 1 for each text, `[N, D]`; zeros where a text has no token."""
         batches = [texts[start : start + rows_per_batch] for start in range(0, len(texts), rows_per_batch)]
-        return np.concatenate([self._embed(list(batch)) for batch in batches])
+        vectors = np.concatenate([self._embed(list(batch)) for batch in batches])
+        planned.compare("embedder")
+        return vectors
 
     def _embed(self, texts: list[str]) -> NDArray[np.float16]:
         limit = min(MAX_TOKENS, self.tokenizer.model_max_length, self.model.config.max_position_embeddings)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
+from functools import cache
 from pathlib import Path
 
 from experiments.errors import InputError
+from experiments.inputs.rows import SUFFIXES, suffix_of
 from experiments.spec import Model
 
 PACKAGED_GGUF = {
@@ -29,7 +31,13 @@ HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
 
 def sha256_of_file(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Hex digest of a file's bytes. A process reads an untouched file once, however often it asks."""
+    found = path.stat()
+    return _sha256(path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@cache
+def _sha256(path: Path, *_untouched: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -126,7 +134,7 @@ def text_file(path: str) -> Path:
     """The file that `data.path` names.
 
     Raises:
-        InputError: an unknown or missing package, or no .csv or .jsonl file there.
+        InputError: an unknown or missing package, or no file there of a kind that is read.
     """
     scheme, _, name = path.partition(":")
     if scheme == "package" and name:
@@ -134,15 +142,27 @@ def text_file(path: str) -> Path:
             raise InputError(f"data.path={path}: known packages are {', '.join(PACKAGED_TEXTS)}")
         file, install = PACKAGED_TEXTS[name]
         return _package_folder(name, install) / file
-    found = Path(path).expanduser()
-    if not found.is_file() or found.suffix not in {".csv", ".jsonl"}:
-        raise InputError(f"data.path={path}: no such .csv or .jsonl file; it needs columns text and label (0 or 1)")
+    found, kinds = Path(path).expanduser(), f"{', '.join(SUFFIXES)}, or one of these with .gz behind it"
+    try:
+        is_file, is_there = found.is_file(), found.exists()
+    except OSError as error:
+        raise InputError(f"data.path={path}: it cannot be read ({error.strerror})") from None
+    if not is_file:
+        fault = "this is a folder or a device" if is_there else "there is no such file"
+        raise InputError(
+            f"data.path={path}: {fault}; it takes a file with the columns text and label (0 or 1): {kinds}"
+        )
+    if suffix_of(found) not in SUFFIXES:
+        raise InputError(f"data.path={path}: such files are not read; it takes {kinds}")
     return found
 
 
 def data_fingerprint(path: str) -> str:
-    """Hash of the file that `data.path` names. Raises InputError as `text_file` does."""
-    return f"sha256:{sha256_of_file(text_file(path))}"
+    """Hash of the file that `data.path` names. Raises InputError as `text_file` does, or if it cannot be opened."""
+    try:
+        return f"sha256:{sha256_of_file(text_file(path))}"
+    except OSError as error:
+        raise InputError(f"data.path={path}: it cannot be read ({error.strerror})") from None
 
 
 def _package_folder(package: str, install: str) -> Path:

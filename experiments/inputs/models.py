@@ -12,7 +12,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from experiments.algorithms.token_logprobs import Head
 from experiments.collector import no_garbage
 from experiments.errors import InputError
+from experiments.inputs import planned
 from experiments.inputs.fingerprint import TINY_RECIPE, packaged_gguf, sha256_of_file
 from experiments.inputs.layers import fuse_layers
 from experiments.inputs.lora import lora_config
@@ -80,8 +80,10 @@ def load(auto_class: Any, model: Model, cache_dir: Path, **options: Any) -> PreT
         dtype=getattr(torch, model.dtype),
         attn_implementation="eager" if device().type == "cpu" and dtype == torch.bfloat16 else "sdpa",
         use_safetensors=True,
+        disable_mmap=True,  # weights in a file that is written anew would change under the job
         **options,
     )
+    planned.compare("base_model")
     loaded = (loaded if loaded.dtype == dtype else loaded.to(dtype)).requires_grad_(False).eval().to(device())
     fuse_layers(loaded)
     for module in loaded.modules():
@@ -132,13 +134,7 @@ def _is_whole(folder: Path) -> bool:
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of a model's files by name."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != DIGESTS]
-    return {path.name: _digest(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files}
-
-
-@cache
-def _digest(path: Path, size: int, changed: int) -> str:
-    """A process asks several times and reads an untouched file once."""
-    return sha256_of_file(path)
+    return {path.name: sha256_of_file(path) for path in files}
 
 
 def load_tokenizer(model: Model, cache_dir: Path) -> PreTrainedTokenizerBase:
@@ -152,6 +148,7 @@ def load_tokenizer(model: Model, cache_dir: Path) -> PreTrainedTokenizerBase:
         raise InputError(f"model.path={model.path}: its tokenizer has no end-of-sequence token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    planned.compare("base_model")
     return tokenizer
 
 
