@@ -156,7 +156,9 @@ def _table_fault(said: str) -> str:
     if said.startswith(("unexpected end of data", "field larger than")):
         return f"a field of this row ends neither within {MAX_FIELD:,} characters nor before the file: close its quote"
     if "expected after" in said:
-        return "text follows a closing quote: inside a quoted field, write each quote twice"
+        return (
+            "text follows a closing quote: close the quote that opens here; in a quoted field, write each quote twice"
+        )
     return f"this is no row of a table ({said})"
 
 

@@ -53,7 +53,7 @@ REFUSED = {
     "empty.csv": (b"", None, "has no rows; it needs the columns text and label"),
     "header.tsv": (b"text\tlabel\n", None, "has no rows"),
     "brackets.json": (b"[]", None, "has no rows"),
-    "open_quote.csv": ((TABLE + '"a,1\n' + TABLE).encode(), LAST + 1, "close its quote"),
+    "open_quote.csv": ((TABLE + '"a,1\nb,1\n').encode(), LAST + 1, "close its quote"),
     "inner_quote.csv": ((TABLE + '"a "b" c",1\n').encode(), LAST + 1, "write each quote twice"),
     "wide.csv": ((TABLE + "a,b,1\n").encode(), LAST + 1, "3 fields here, but 2 in the header"),
     "huge.csv": ((TABLE + "a" * 1_000_001 + ",1\n").encode(), LAST + 1, "neither within 1,000,000 characters"),
