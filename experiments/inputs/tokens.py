@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from experiments.errors import InputError
+from experiments.inputs import planned
 from experiments.inputs.models import prepare_model
 from experiments.spec import Model
 
@@ -39,6 +40,7 @@ class Tokens:
         source = prepare_model(model, cache_dir)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         eos_ids = _eos_ids(tokenizer, source, model)
+        planned.compare("base_model")
         if tokenizer.pad_token_id is None:  # TRL's trainers want one; masks come from lengths
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(eos_ids[0])
         special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}

@@ -50,7 +50,7 @@ def load() -> None:
     process.subprocess = SimpleNamespace(Popen=Job, DEVNULL=None, STDOUT=None)  # type: ignore[assignment]
     job.subprocess = SimpleNamespace(run=_analysis)  # type: ignore[assignment]
     # The same answer every time; a process of its own for it would take most of a driver's start.
-    check_texts.subprocess = SimpleNamespace(run=lambda *_, **__: SimpleNamespace(returncode=0))  # type: ignore[assignment]
+    check_texts.subprocess = SimpleNamespace(run=lambda *_, **__: SimpleNamespace(returncode=0, stdout=""))  # type: ignore[assignment]
 
 
 def start_driver(overrides: Sequence[str], log: BinaryIO, orders: Orders) -> int:

@@ -18,6 +18,7 @@ from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.errors import InputError
 from experiments.evaluation.judging.judgement import Judgement, preference_row
 from experiments.evaluation.judging.pairs import BASE, KEYS, STREAM, Pair
+from experiments.inputs import planned
 from experiments.inputs.fingerprint import JUDGE, is_our_reward_model, our_reward_model_spec
 from experiments.inputs.model_files import local_folder
 from experiments.inputs.models import device, load_base, with_policy
@@ -58,6 +59,7 @@ def judge_pairs(
         prompts, responses = zip(*part, strict=True)
         scores |= dict(zip(part, score(prompts, responses), strict=True))
         recorder.progress("score with the judge", len(scores), len(texts), "responses")
+    planned.compare("judge")
     base = samples[BASE]
     of_base = np.array([scores[key] for key in zip(base["prompt"], base["response"], strict=True)])
     band = judge.tie_band * float(of_base.std())

@@ -14,13 +14,14 @@ from transformers import AutoModelForSequenceClassification
 from experiments.artifacts import ranking
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.reward_scorer import RewardScorer
+from experiments.errors import InputError
 from experiments.evaluation.scorers import GoldScorer, vader_scores
 from experiments.inputs.models import REWARD, load_base, prepare_model, reference, with_policy
 from experiments.inputs.texts import labelled_texts
 from experiments.inputs.tokens import Tokens
 from experiments.sampling.batch import make_batch
 from experiments.sampling.logprobs import total_logprobs
-from experiments.spec import Data, GoldJobSpec, Model, RankingJobSpec, RewardModel, RewardModelJobSpec
+from experiments.spec import Data, Gold, GoldJobSpec, Model, RankingJobSpec, RewardModel, RewardModelJobSpec
 from experiments.stages import run_stage
 
 
@@ -38,6 +39,29 @@ class TestGold:
         right = (np.array(GoldScorer.load(tmp_path).score(list(unseen["text"]))) > 0.5) == (unseen["label"] == 1)
         assert right.mean() > 0.75
         assert recorder.values("gold/held_out_accuracy")[0] > 0.65
+        assert recorder.values("gold/held_out_accuracy_low")[0] > recorder.values("gold/commoner_label_share")[0]
+
+    @pytest.mark.parametrize("kind", ["a coin", "twins"])
+    def test_a_guess_does_not_decide(self, tmp_path: Path, recorder: Any, kind: str) -> None:
+        """Labels that the texts do not tell, and pairs of texts that differ in their label and nothing else."""
+        random, path = np.random.default_rng(0), tmp_path / "texts.jsonl"
+        words = [" ".join(random.choice(["film", "long", "warm", "tale", "dull"], 12)) for _ in range(300)]
+        twins = [(f"{text} {i} {end}", end) for i, text in enumerate(words) for end in (0, 1)]
+        coin = [(text[:-2], int(random.integers(2))) for text, _ in twins[::2]]
+        rows = coin if kind == "a coin" else [(text[:-1] + "ab"[random.integers(2)], label) for text, label in twins]
+        path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
+        gold = Gold(num_texts=1000, analyzer="word", max_ngram=2)
+        spec = GoldJobSpec(data_path=str(path), data_seed=0, split_words=4, gold=gold)
+        with pytest.raises(InputError) as refused:
+            run_stage("gold", spec, {}, tmp_path, tmp_path, recorder)
+
+        accuracy, low = (recorder.values(f"gold/held_out_accuracy{end}")[0] for end in ("", "_low"))
+        share = recorder.values("gold/commoner_label_share")[0]
+        assert low <= share
+        said = str(refused.value)
+        assert f"right on {accuracy:.1%} of what it never saw (95 % interval {low:.1%} to " in said
+        assert f"commoner label would be right on {share:.1%}" in said
+        assert not (tmp_path / "gold.json").exists()
 
     def test_scores_are_probabilities_of_any_text(self, artifacts: dict[str, Path]) -> None:
         scores = GoldScorer.load(artifacts["gold"]).score(["", "good", "\x00\x1b[31m�" * 50, "a" * 10_000])

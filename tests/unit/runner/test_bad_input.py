@@ -118,7 +118,7 @@ ROW = "number {} of these texts has words enough for a prompt,{}\n"
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "no texts for the train split; the file has 0 usable rows"),
+        ([], "the file has no rows; it needs the columns text and label"),
         ([ROW.format(i, i % 2) for i in range(60)], "different prompts of 4 to 8 words, but 16 are asked for"),
         ([ROW.format(i, 1) for i in range(600)], "all texts for the gold scorer have label 1"),
     ],
@@ -128,10 +128,37 @@ def test_texts_that_cannot_carry_the_sweep_are_refused_before_it_starts(
     empty_folder: Path, capsys: pytest.CaptureFixture[str], rows: list[str], message: str
 ) -> None:
     (empty_folder / "texts.csv").write_text("text,label\n" + "".join(rows))
-    assert main([SMOKE, "data.path=texts.csv"]) == 2
+    assert main([SMOKE, "data.path=texts.csv", "--plan"]) == 2
 
     assert message in capsys.readouterr().err
     assert [path.name for path in empty_folder.iterdir()] == ["texts.csv"]
+
+
+def test_the_plan_refuses_preference_pairs_and_says_which_columns_there_are(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = '{"prompt": "How are you?", "chosen": "Fine.", "rejected": "No."}\n'
+    (empty_folder / "pairs.jsonl").write_text(pair * 500)
+    assert main([SMOKE, "data.path=pairs.jsonl", "--plan"]) == 2
+
+    said = "column label and text missing; it has prompt, chosen, rejected; it needs text and label"
+    assert capsys.readouterr().err == f"data.path=pairs.jsonl: {said}\n"
+
+
+def test_the_plan_says_which_rows_are_left_out_and_asks_a_file_once(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [ROW.format(i, i % 2) for i in range(600)] + [ROW.format(3, 1), ROW.format(5, 0), "no label,\n", ",1\n"]
+    (empty_folder / "texts.csv").write_text("text,label\n" + "".join(rows))
+    assert main([SMOKE, "data.path=texts.csv", "--plan"]) == 0
+    monkeypatch.setattr("runner.check_texts.subprocess", None)  # the answer is in the cache now
+    assert main([SMOKE, "data.path=texts.csv", "--plan"]) == 0
+
+    said = (
+        "data.path=texts.csv: 599 of 604 rows are used; left out are 1 without a label, 1 without text, "
+        "2 of texts that have both labels, 1 repeated"
+    )
+    assert capsys.readouterr().out.count(said) == 2
 
 
 def test_a_folder_of_another_specification_is_refused(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

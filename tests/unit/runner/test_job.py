@@ -166,10 +166,30 @@ def test_a_failed_job_says_why_and_starts_over(gold: Job) -> None:
 
 def test_an_unusable_input_is_one_sentence_without_a_traceback(gold: Job) -> None:
     stage = "from experiments.errors import InputError; raise InputError('data.path=x.csv: no prompts in it')"
-    assert work(gold.folder, stage=stage)[0] == 1
+    assert work(gold.folder, stage=stage)[0] == 2
 
     assert read_json(gold.folder / "status.json")["error"] == "data.path=x.csv: no prompts in it"
     assert "Traceback" not in log(gold)
+
+
+def test_data_exchanged_since_the_plan_end_the_job_before_anything_is_read(
+    planned: Callable[..., Plan], tmp_path: Path
+) -> None:
+    texts = tmp_path / "texts.csv"
+    texts.write_text("text,label\ngood film,1\n")
+    job = planned(f"data.path={texts}").jobs[0]
+    job.file.write(job.folder)
+    texts.write_text("text,label\ngood film,0\n")
+    code, _ = work(job.folder)
+
+    status = read_json(job.folder / "status.json")
+    assert (code, status["state"]) == (2, "failed")
+    assert status["error"].startswith(f"data.path={texts} has changed since the sweep was planned: it was sha256:")
+    assert job.file.inputs["data"] in status["error"]
+    assert read_metrics(job.folder) == []
+
+    texts.write_text("text,label\ngood film,1\n")  # what was there is back
+    assert work(job.folder)[0] == 0
 
 
 def test_several_folders_in_one_process_have_their_own_logs(planned: Callable[..., Plan]) -> None:

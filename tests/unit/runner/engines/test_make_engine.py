@@ -38,6 +38,8 @@ def test_a_plan_needs_no_cluster(kind: str, tmp_path: Path, capsys: pytest.Captu
         (Outcome("job", None, "cancelled"), {"error": "old"}, "cancelled"),
         (Outcome("job", -11), {}, "killed by SIGSEGV"),
         (Outcome("job", 1), {"error": "ValueError: no"}, "ValueError: no"),
+        (Outcome("job", 2), {"state": "failed", "error": "x.csv has changed"}, "x.csv has changed"),
+        (Outcome("job", 2), {}, "exit code 2; its log says more"),
         (Outcome("job", 130), {}, "interrupted"),
     ],
 )
