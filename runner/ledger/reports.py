@@ -49,11 +49,11 @@ def torn_files(folder: Path) -> list[str]:
         cited = read_json(folder / JSON)["ledger"]["sha256"]
         report_sha256 = sha256((folder / JSON).read_bytes())
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return [f"{folder / JSON} is missing or cannot be read"]
+        return [f"{folder.name}/{JSON} is missing or cannot be read"]
     found = [name for name in (MARKDOWN, HTML) if not is_whole(_content(folder / name), report_sha256)]
     if sha256(_content(folder / MANIFEST)) != cited:
         found.insert(0, MANIFEST)
-    return [f"{folder / name} is missing or not what belongs to {JSON}" for name in found]
+    return [f"{folder.name}/{name} is missing or not what belongs to {JSON}" for name in found]
 
 
 def _other_ledger(folder: Path, runs_dir: Path) -> list[str]:
@@ -65,7 +65,9 @@ def _other_ledger(folder: Path, runs_dir: Path) -> list[str]:
     if not changed:
         return []
     more = f" and {len(changed) - MAX_FILES_NAMED} more" if len(changed) > MAX_FILES_NAMED else ""
-    return [f"{folder} was made from another ledger: {', '.join(changed[:MAX_FILES_NAMED])}{more} differ from then"]
+    return [
+        f"{folder.name} was made from another ledger: {', '.join(changed[:MAX_FILES_NAMED])}{more} differ from then"
+    ]
 
 
 def _seal(above: bytes, report_sha256: str) -> str:
