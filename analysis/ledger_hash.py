@@ -1,58 +1,34 @@
-"""Which files a report was made from, each with its SHA-256: what ties a report to its ledger.
+"""The manifest of a report's ledger, with a digest for each row of each file.
 
-The manifest is ``ledger_manifest.json`` beside report.json. Its own SHA-256 is "the SHA-256 of the ledger", which
-report.json and every signature cite. Digests of single rows only help to name what changed; nothing is judged by them.
+These digests only help to name what changed; nothing is judged by them. The files' own hashes are
+`runner.ledger.manifest`'s.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from runner.ledger.reader import read_status
+from runner.ledger.manifest import (
+    MANIFEST,
+    FileHash,
+    Manifest,
+    file_sha256,
+    is_inside,
+    ledger_files,
+    ledger_files_now,
+    read_manifest,
+    sha256,
+)
 
-MANIFEST = "ledger_manifest.json"
+__all__ = ["MANIFEST", "Manifest", "changes", "is_inside", "manifest_of", "read_manifest", "sha256"]
+
 DIGEST_LENGTH = 8  # hex digits of a row's digest
 MAX_ROWS_NAMED = 8  # of one file
-RECORDS = ("*.json", "*.jsonl", "*.parquet", "*/*.parquet")  # of a job's folder; weights, logs and caches are no ledger
-
-
-@dataclass(frozen=True)
-class FileHash:
-    """One file: SHA-256 of its bytes, and the digests of its rows one after the other (empty where it has no rows)."""
-
-    sha256: str
-    rows: str = ""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """Path relative to the sweep's folder -> the file's hash."""
-
-    files: Mapping[str, FileHash]
-
-    @property
-    def text(self) -> str:
-        """The content of ``ledger_manifest.json``."""
-        files = {path: asdict(file) for path, file in sorted(self.files.items())}
-        return json.dumps({"files": files}, indent=1) + "\n"
-
-    @property
-    def sha256(self) -> str:
-        """Of that content."""
-        return sha256(self.text.encode())
-
-
-def sha256(content: bytes) -> str:
-    """Hex SHA-256."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def manifest_of(runs_dir: Path, plan: Mapping[str, Any]) -> Manifest:
@@ -62,20 +38,7 @@ def manifest_of(runs_dir: Path, plan: Mapping[str, Any]) -> Manifest:
         runs_dir: the sweep's folder.
         plan: its plan.json.
     """
-    return Manifest({path: _hash(runs_dir / path) for path in _paths(runs_dir, plan)})
-
-
-def read_manifest(content: bytes) -> Manifest:
-    """The manifest in the bytes of a file.
-
-    Raises:
-        ValueError: they hold something else.
-    """
-    try:
-        files = json.loads(content)["files"]
-        return Manifest({str(path): FileHash(str(file["sha256"]), str(file["rows"])) for path, file in files.items()})
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{MANIFEST} is not a list of files and hashes") from None
+    return Manifest({path: _hash(runs_dir / path) for path in ledger_files(runs_dir, plan)})
 
 
 def changes(recorded: Manifest, runs_dir: Path) -> list[str]:
@@ -87,45 +50,12 @@ def changes(recorded: Manifest, runs_dir: Path) -> list[str]:
     """
     found = [(path, _change(runs_dir, path, file)) for path, file in sorted(recorded.files.items())]
     lines = [f"{path}: {change}" for path, change in found if change]
-    return lines + [f"{path}: was not there" for path in _paths_now(runs_dir) if path not in recorded.files]
-
-
-def is_inside(path: str) -> bool:
-    """Whether a relative path stays in the folder that it is relative to."""
-    pure = PurePosixPath(path)
-    return not pure.is_absolute() and ".." not in pure.parts
-
-
-# --------------------------------------------------------------------------------------------------------- which files
-def _paths(runs_dir: Path, plan: Mapping[str, Any]) -> list[str]:
-    folders = [*plan["shared"].values()]
-    folders += [arm[key] for arm in plan["arms"] for key in ("folder", "evaluation")]
-    folders += [job["folder"] for job in plan["jobs"] if job["kind"] != "report"]
-    files = {runs_dir / "plan.json"}
-    for folder in dict.fromkeys(filter(is_inside, folders)):
-        files.update(_records(runs_dir / folder))
-    return sorted(path.relative_to(runs_dir).as_posix() for path in files)
-
-
-def _records(folder: Path) -> Iterator[Path]:
-    """All that a finished job has recorded; of another one, only the status that says why it was left out."""
-    finished = (read_status(folder) or {}).get("state") == "finished"
-    for pattern in RECORDS if finished else ("status.json",):
-        yield from (path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith("."))
-
-
-def _paths_now(runs_dir: Path) -> list[str]:
-    """The files that a report made now would read; none where the plan has become unreadable."""
-    try:
-        return _paths(runs_dir, json.loads((runs_dir / "plan.json").read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
+    return lines + [f"{path}: was not there" for path in ledger_files_now(runs_dir) if path not in recorded.files]
 
 
 # ---------------------------------------------------------------------------------------------------- hashes and rows
 def _hash(path: Path) -> FileHash:
-    with path.open("rb") as stream:
-        return FileHash(hashlib.file_digest(stream, "sha256").hexdigest(), _rows(path))
+    return FileHash(file_sha256(path), _rows(path))
 
 
 def _rows(path: Path) -> str:

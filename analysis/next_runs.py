@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from analysis.statistics import Estimate, FloatArray
+from runner.ledger.command import RUNNER, as_typed, changed
 
 MANY_UNITS = 5000  # an interval that needs more prompts than this is hardly worth waiting for
+NAME_DIGITS, MAX_NAME_LENGTH = 6, 64  # of a sweep's identity in a name; characters of a sweep's name
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,30 @@ def next_seed_count(num_seeds: int, looks: Sequence[int]) -> int | None:
     return next((look for look in sorted(looks) if look > num_seeds), None)
 
 
-def runner_command(sweep: str, *overrides: str) -> str:
-    """The sweep again with these overrides, as typed into a shell."""
-    return shlex.join(["python", "-m", "runner", f"+sweep={sweep}", *overrides])
+def recorded_arguments(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the sweep was started with, by its plan.json; nothing if that does not say."""
+    arguments = plan.get("command")
+    is_list = isinstance(arguments, list) and all(isinstance(word, str) for word in arguments)
+    return tuple(arguments) if isinstance(arguments, list) and is_list else ()
+
+
+def runner_command(arguments: Sequence[str], changes: Mapping[str, str] | None = None) -> str:
+    """The sweep again, with some keys changed, as typed into a shell; "" if nobody knows how it was started.
+
+    Args:
+        arguments: what it was started with.
+        changes: key -> value, in Hydra's grammar.
+    """
+    return as_typed((*RUNNER, *changed(arguments, changes or {}))) if arguments else ""
+
+
+def free_name(sweep: str, num_prompts: int, identity: str) -> str:
+    """A name for a sweep with more prompts, whose folder cannot hold another specification's results.
+
+    Args:
+        sweep: the name of this one.
+        num_prompts: of the other.
+        identity: hash of all that this one's report depends on.
+    """
+    end = f"_{num_prompts}" + (f"_{identity[:NAME_DIGITS]}" if identity else "")
+    return sweep[: MAX_NAME_LENGTH - len(end)] + end

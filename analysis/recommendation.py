@@ -15,9 +15,10 @@ from analysis import readiness
 from analysis.answers import Answer, Reply
 from analysis.decision import Confidence, ConfidenceRules, Final, confidence_by_seeds
 from analysis.gates import DecisionRules, Gate, Standing, standing
-from analysis.next_runs import NextRun, next_seed_count, runner_command, units_needed
+from analysis.next_runs import NextRun, free_name, next_seed_count, runner_command, units_needed
 from analysis.statistics import MIN_SEEDS_FOR_METHOD
 from analysis.win_rate import EVEN
+from runner.ledger.command import hydra_text
 
 Choice = Literal["PPO", "DPO", "PPO then DPO", "base", "inconclusive"]
 Lead = Literal["PPO", "DPO", "not shown"]
@@ -54,6 +55,8 @@ class Sweep:
         num_prompts: evaluation prompts.
         num_missing: planned runs without a result.
         seed_looks: registered numbers of seeds at which results are looked at.
+        arguments: what `python -m runner` was started with; empty if the plan does not say.
+        identity: hash of all that the report depends on.
     """
 
     name: str
@@ -63,6 +66,8 @@ class Sweep:
     num_prompts: int
     num_missing: int
     seed_looks: Sequence[int]
+    arguments: tuple[str, ...] = ()
+    identity: str = ""
 
 
 @dataclass(frozen=True)
@@ -326,7 +331,7 @@ def _stand(gates: Sequence[Gate]) -> str:
 def _next_runs(sweep: Sweep, final: Final | None, rules: DecisionRules, choice: Choice) -> Iterator[NextRun]:
     if sweep.num_missing:
         runs = "one planned run is" if sweep.num_missing == 1 else f"{sweep.num_missing} planned runs are"
-        yield NextRun(f"{runs} missing; only what is missing is run again", runner_command(sweep.name))
+        yield NextRun(f"{runs} missing; only what is missing is run again", runner_command(sweep.arguments))
     seeds = list(_more_seeds(sweep))
     prompts = [] if choice == "base" else list(_more_prompts(sweep, final, rules))  # who leads matters no more
     few = sweep.num_seeds < MIN_SEEDS_FOR_METHOD
@@ -345,7 +350,7 @@ def _more_seeds(sweep: Sweep) -> Iterator[NextRun]:
     speaks = "speaks" if have == "one" else "speak"
     few = f": {have} {speaks} of these checkpoints only" if len(sweep.planned_seeds) < MIN_SEEDS_FOR_METHOD else ""
     why = f"{wanted} seeds in place of {have}{few}; finished seeds are kept"
-    yield NextRun(why, runner_command(sweep.name, f"seed={','.join(map(str, seeds))}"))
+    yield NextRun(why, runner_command(sweep.arguments, {"seed": ",".join(map(str, seeds))}))
 
 
 def _more_prompts(sweep: Sweep, final: Final | None, rules: DecisionRules) -> Iterator[NextRun]:
@@ -361,7 +366,6 @@ def _more_prompts(sweep: Sweep, final: Final | None, rules: DecisionRules) -> It
         yield NextRun(f"{why}: let gates and cost decide between these two", "")
     else:
         why = f"{num_prompts} evaluation prompts in place of {sweep.num_prompts} would show {lead}; trains anew"
-        command = runner_command(
-            sweep.name, f"name={sweep.name}_{num_prompts}", f"budget.num_evaluation_prompts={num_prompts}"
-        )
+        name = hydra_text(free_name(sweep.name, int(num_prompts), sweep.identity))
+        command = runner_command(sweep.arguments, {"name": name, "budget.num_evaluation_prompts": str(num_prompts)})
         yield NextRun(why, command)

@@ -7,18 +7,23 @@ Then the plan is made, checked and run. Exit codes: 0 all finished, 1 a job fail
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType, QuotedString
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
@@ -27,11 +32,13 @@ from experiments.spec import RunSpec
 from runner.display import Display, show_plan
 from runner.engines import make_engine
 from runner.execute import BAD_INPUT, INTERRUPTED, OK, execute
+from runner.ledger.command import RUNNER, as_typed, recorded
 from runner.plan import check_folder, check_keys, check_models, check_texts, make_plan
 from runner.problems import Problem, listing, siblings, unknown, validation_problems
 from runner.retention import check_starts
 
 CONF = Path(__file__).parents[1] / "conf"
+TAKES_A_VALUE = re.compile(r"--config-(path|name|dir)|-c[pnd]|--package|-p")  # of Hydra's flags
 
 
 def main(arguments: list[str]) -> int:
@@ -41,7 +48,7 @@ def main(arguments: list[str]) -> int:
         runs = compose([argument for argument in arguments if argument != "--plan"])
         if not runs:
             return OK  # Hydra answered by itself: --help, --cfg job
-        plan = make_plan(runs)
+        plan = make_plan(runs, recorded(arguments))
         check_folder(plan)
         check_starts(plan)
         engine = make_engine(plan.engine, plan.folder)
@@ -53,7 +60,7 @@ def main(arguments: list[str]) -> int:
             display.say(f"\n{texts}")
             return OK
         display.say(texts)
-        return execute(plan, engine, display, again=shlex.join(["python", "-m", "runner", *arguments]))
+        return execute(plan, engine, display, again=as_typed([*RUNNER, *plan.arguments]))
     except InputError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
@@ -61,42 +68,145 @@ def main(arguments: list[str]) -> int:
         return INTERRUPTED
 
 
-def compose(overrides: list[str]) -> list[RunSpec]:
+def compose(arguments: list[str]) -> list[RunSpec]:
     """One specification per arm x seed, as Hydra composes them.
 
+    Hydra's own sweeper composes every job twice. Here it reads the command line, and each choice of files is composed
+    once; what differs in plain values only, such as seeds, is set in the composed configuration.
+
     Args:
-        overrides: Hydra's command line.
+        arguments: Hydra's command line.
 
     Raises:
         InputError: lists everything that is wrong, of all arms.
     """
-    runs: list[RunSpec] = []
-    problems: list[Problem] = []
+    found: dict[int, RunSpec | list[Problem]] = {}
+    failures: list[HydraException | OmegaConfBaseException] = []
+    flags, overrides = _flags_and_overrides(arguments)
 
-    def collect(config: DictConfig) -> None:
-        arm = config.get("arm")
-        label = f"{arm.get('name', '?')}/seed{config.get('seed')}" if arm else ""
-        if not arm:
-            problems.append(Problem("", f"no arm was chosen. {choose_a_sweep()}"))
-        if missing := sorted(OmegaConf.missing_keys(config)):
-            problems.extend(Problem("", f"{key}=… must be given") for key in missing)
-            return
-        try:
-            runs.append(RunSpec.model_validate(OmegaConf.to_container(config, resolve=True, throw_on_missing=True)))
-        except ValidationError as error:
-            problems.extend(problem for problem in validation_problems(label, error) if arm or not needs_arm(problem))
-        except OmegaConfBaseException as error:
-            problems.append(Problem(label, _first_line(error)))
+    def compose_all(_: DictConfig) -> None:
+        try:  # Hydra prints what its function raises
+            found.update((number, _specification(config)) for number, config in _configurations(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            failures.append(error)
 
-    composer = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(collect)
-    with _hydra_command_line(overrides):
+    composer = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(compose_all)
+    with _hydra_command_line(flags, [text for text in overrides if not _sweeps(text)]):
         try:
             composer()
         except (HydraException, OmegaConfBaseException) as error:
-            raise InputError(explain(error, overrides)) from None
-    if problems:
+            failures.append(error)
+    if failures:
+        raise InputError(explain(failures[0], arguments)) from None
+    results = [found[number] for number in sorted(found)]
+    if problems := [problem for result in results if isinstance(result, list) for problem in result]:
         raise InputError(listing(problems))
-    return runs
+    return [result for result in results if isinstance(result, RunSpec)]
+
+
+def _specification(config: DictConfig) -> RunSpec | list[Problem]:
+    """A composed configuration as a specification, or what is wrong with it."""
+    arm = config.get("arm")
+    label = f"{arm.get('name', '?')}/seed{config.get('seed')}" if arm else ""
+    problems = [] if arm else [Problem("", f"no arm was chosen. {choose_a_sweep()}")]
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        return problems + [Problem("", f"{key}=… must be given") for key in missing]
+    try:
+        run = RunSpec.model_validate(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    except ValidationError as error:
+        return problems + [one for one in validation_problems(label, error) if arm or not needs_arm(one)]
+    except OmegaConfBaseException as error:
+        return [*problems, Problem(label, _first_line(error))]
+    return problems or run
+
+
+# ----------------------------------------------------------------------------------------------------- one job, one arm
+def _configurations(overrides: Sequence[str]) -> Iterator[tuple[int, DictConfig]]:
+    """Every job of the command line as its number and its configuration, valid until the next is asked for."""
+    settings = HydraConfig.get()
+    axes = _axes({**(settings.sweeper.params or {})}, overrides)
+    jobs = list(itertools.product(*axes))
+    plain = {override for axis in axes if _is_plain(axis, axes) for override in axis}
+    alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for number, job in enumerate(jobs):
+        alike[tuple(text for text in job if text not in plain)].append(number)
+    parse = OverridesParser.create().parse_override
+    values = {text: (parse(text).key_or_group, parse(text).value()) for text in plain}
+    for numbers in alike.values():
+        config = _composed(settings.job.config_name, jobs[numbers[0]], numbers[0])
+        tells_jobs_apart = len(numbers) > 1 and "${hydra:" in OmegaConf.to_yaml(config)
+        for number in numbers:
+            if tells_jobs_apart:
+                config = _composed(settings.job.config_name, jobs[number], number)
+            for text in plain.intersection(jobs[number]):
+                OmegaConf.update(config, *values[text])
+            yield number, config
+
+
+def _axes(params: Mapping[str, str], overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of all jobs, key by key, in the order of Hydra's sweeper; a later one of a key replaces it."""
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    axes: dict[str, list[str]] = {}
+    for override in parser.parse_overrides([*(f"{key}={value}" for key, value in params.items()), *overrides]):
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            axes[key] = [f"{key}={override.get_value_element_as_str()}"]
+        elif override.is_discrete_sweep():
+            axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise HydraException(
+                f"{override.input_line}: an interval cannot be tried out; list values, as in {key}=1,2"
+            )
+    return list(axes.values())
+
+
+def _is_plain(axis: Sequence[str], axes: Sequence[Sequence[str]]) -> bool:
+    """Whether the jobs of an axis differ in one number or text only, which nothing else on the command line touches."""
+    parser = OverridesParser.create()
+    overrides, others = parser.parse_overrides(list(axis)), [other[0] for other in axes if other is not axis]
+    key = overrides[0].key_or_group
+    return (
+        len(axis) > 1
+        and all(one.type is OverrideType.CHANGE and one.package is None for one in overrides)
+        and all(isinstance(one.value(), int | float | str | QuotedString) for one in overrides)
+        and not GlobalHydra.instance().config_loader().get_group_options(key)
+        and not any(_related(key, parser.parse_override(other).key_or_group) for other in others)
+    )
+
+
+def _related(key: str, other: str) -> bool:
+    """Whether one of two dotted keys holds the other."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
+
+
+def _composed(name: str | None, job: Sequence[str], number: int) -> DictConfig:
+    """What Hydra composes for one job; interpolations such as ``${hydra:runtime.choices.arm}`` are this job's."""
+    config = hydra.compose(name, list(job), return_hydra_config=True)
+    with open_dict(config):
+        config.hydra.job.id = config.hydra.job.num = number
+        HydraConfig.instance().set_config(config)
+        del config["hydra"]
+    return config
+
+
+def _flags_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's flags with their values, and its overrides; `--multirun` says nothing new."""
+    flags, overrides = [], []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        is_override = argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
+        if is_override and not TAKES_A_VALUE.fullmatch(before):
+            overrides.append(argument)
+        elif argument not in {"-m", "--multirun"}:
+            flags.append(argument)
+    return flags, overrides
+
+
+def _sweeps(override: str) -> bool:
+    """Whether an override stands for several jobs; what is none at all, Hydra refuses in its own place."""
+    try:
+        return bool(OverridesParser.create().parse_override(override).is_sweep_override())
+    except HydraException:
+        return False
 
 
 def explain(error: Exception, overrides: list[str]) -> str:
@@ -134,11 +244,12 @@ def needs_arm(problem: Problem) -> bool:
 
 
 @contextmanager
-def _hydra_command_line(overrides: list[str]) -> Iterator[None]:
+def _hydra_command_line(flags: list[str], overrides: list[str]) -> Iterator[None]:
     """Hydra reads ``sys.argv``. It is told to raise its errors, and to put its own notes where they are thrown away."""
     before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     with tempfile.TemporaryDirectory() as scratch:
-        sys.argv = ["python -m runner", f"hydra.sweep.dir={_quoted(scratch)}", *overrides]
+        own = [f"hydra.run.dir={_quoted(scratch)}", "hydra.mode=RUN"]
+        sys.argv = ["python -m runner", *flags, *overrides, *own]
         os.environ["HYDRA_FULL_ERROR"] = "1"
         try:
             yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.estimate import Left, own_time_left
+from runner.ledger.command import as_typed
 from runner.ledger.reader import is_finished, newest_report, read_json
 from runner.plan import Job, Plan
 
@@ -150,10 +150,10 @@ class Display:
         self.say(f"\n{clean(job.label)} {result.state}: {clean(result.reason)}")
         for line in log_tail(job.folder / "log.txt"):
             self.say(f"    {line}")
-        self.say(f"  once more, alone: {shlex.join(['python', '-m', 'runner.job', str(job.folder)])}")
+        self.say(f"  once more, alone: {as_typed(['python', '-m', 'runner.job', str(job.folder)])}")
 
     def _offline_runs(self, plan: Plan) -> None:
-        folders = " ".join(shlex.quote(folder) for folder in find_offline_runs(plan))
+        folders = as_typed(find_offline_runs(plan))
         if folders:
             command = f"find {folders} -name 'offline-run-*' -exec wandb sync {{}} +"
             self.say(f"\nW&B was offline; to upload, samples included: {command}")

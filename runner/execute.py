@@ -20,8 +20,6 @@ from runner.ledger.reader import (
     damaged_files,
     has_ended_well,
     is_finished,
-    newest_report,
-    read_json,
     read_status,
     removed_points,
 )
@@ -178,24 +176,26 @@ class Walk:
     def _reuse(self) -> None:
         """Recognise what an earlier run has finished."""
         for job in self._jobs.values():
+            if job.kind == "report" and not self.results.keys() >= set(job.needs.values()):
+                continue  # what it is made from may change until its turn comes
             if is_finished(job.folder, job.identity) and not self._must_be_repeated(job):
                 self._take("reused", job)
-            elif has_ended_well(job.folder, job.identity):
-                what = "; ".join(damaged_files(job.folder)) or "its report.json cannot be read"
-                self._display.event(job.label, f"had finished, but is damaged and done again: {what}")
+            elif has_ended_well(job.folder, job.identity) and (damage := damaged_files(job.folder)):
+                what = "is made again" if job.kind == "report" else "is damaged and done again"
+                self._display.event(job.label, f"had finished, but {what}: {'; '.join(damage)}")
         if self.results:
             self._display.say(f"finished before, and taken as it is: {', '.join(self.results)}")
         self._say_what_is_gone()
         self._prune()
 
     def _must_be_repeated(self, job: Job) -> bool:
-        """Whether a finished job is of no use: a report that cannot be read, an arm that can no longer be evaluated."""
+        """Whether a finished job is of no use: an arm that can no longer be evaluated."""
         if job.kind == "arm" and self._retention.lacks_adapters(job):
             why = "its evaluation has to be made again, and keep_adapters=final has removed adapters that it reads"
             record_end(job.folder, job.identity, "interrupted", why)
             self._display.event(job.label, f"had finished, but is trained again: {why}")
             return True
-        return job.kind == "report" and self._is_torn(job)
+        return False
 
     def _say_what_is_gone(self) -> None:
         """Who asks for all adapters must not believe to have them."""
@@ -216,13 +216,6 @@ class Walk:
                 self._display.event(label, f"keeps no adapters of the points {', '.join(map(str, points))} any more")
         except OSError as error:
             self._display.event(touching.label if touching else "sweep", f"adapters could not be removed: {error}")
-
-    def _is_torn(self, report: Job) -> bool:
-        try:
-            read_json(newest_report(report.folder.parent) / "report.json")
-        except (OSError, ValueError):
-            return True
-        return False
 
     def _skip(self) -> None:
         """Give up jobs whose needs failed. The plan lists needs first, so one pass finds all of them."""

@@ -32,6 +32,7 @@ from runner.ledger.files import timestamp, write_json
 from runner.ledger.integrity import fingerprints
 from runner.ledger.provenance import PROVENANCE, earlier_starts, provenance
 from runner.ledger.reader import PREFERENCES, is_finished, newest_report, read_json, read_metrics
+from runner.ledger.reports import JSON, torn_files
 from runner.ledger.requests import is_asked_to_end
 from runner.ledger.writer import LedgerRecorder, StatusFile, TornLedgerError
 from runner.retry import read_retry
@@ -211,7 +212,10 @@ def _make_report(folder: Path, tracker: Tracker) -> None:
     done = subprocess.run([sys.executable, "-m", "analysis", "report", str(folder.parent)], check=False)
     if done.returncode:
         raise RuntimeError(f"python -m analysis report {folder.parent} ended with exit code {done.returncode}")
-    report = read_json(newest_report(folder.parent) / "report.json")
+    newest = newest_report(folder.parent)
+    if torn := torn_files(newest):
+        raise RuntimeError("; ".join(torn))
+    report = read_json(newest / JSON)
     tracker.summary({"headline": report["headline"], **report["summary"]})
 
 

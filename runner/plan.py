@@ -129,6 +129,7 @@ class Plan:
     runs: tuple[RunSpec, ...]
     fairness: tuple[Check, ...]
     jobs: tuple[Job, ...]
+    arguments: tuple[str, ...] = ()  # of the command that started it
 
     def content(self) -> dict[str, Any]:
         """What ``plan.json`` says of the jobs and arms; folders are relative to the sweep's."""
@@ -150,22 +151,29 @@ class Plan:
         }
 
     def write(self) -> None:
-        """Write ``plan.json``; going on with a sweep makes neither it nor its registered rules younger."""
+        """Write ``plan.json``; going on with a sweep makes neither it nor its registered rules younger.
+
+        It is part of the ledger, so it keeps the command that it has if nothing else differs, such as the engine.
+        """
         path = self.folder / "plan.json"
         self.folder.mkdir(parents=True, exist_ok=True)
         rules = self.runs[0].rules.model_dump(mode="json")
         first = {"created": timestamp(), "registered_rules": {"sha256": digest(rules), "values": rules}}
-        if path.exists():
-            there = read_json(path)
+        command = {"command": list(self.arguments)}
+        there = read_json(path) if path.exists() else {}
+        if there:
             first = {key: there[key] for key in first}
-        write_json(path, {"schema": SCHEMA, "sweep": self.name} | first | {"rules": rules} | self.content())
+        plan = {"schema": SCHEMA, "sweep": self.name} | first | {"rules": rules} | self.content()
+        if "command" not in there or there != plan | {"command": there["command"]}:
+            write_json(path, plan | command)
 
 
-def make_plan(runs: Sequence[RunSpec]) -> Plan:
+def make_plan(runs: Sequence[RunSpec], arguments: Sequence[str] = ()) -> Plan:
     """Plan a sweep.
 
     Args:
         runs: its arms x seeds, at least one.
+        arguments: of the command that asks for them.
 
     Raises:
         InputError: an arm is listed twice, arms disagree on what a sweep has once, a model or data path cannot be
@@ -182,7 +190,7 @@ def make_plan(runs: Sequence[RunSpec]) -> Plan:
     judges = _judge_jobs(runs, jobs)
     jobs += [*judges, _report_job(runs[0], jobs, judges)]
     jobs.sort(key=lambda job: ORDER.index(job.rank))
-    return Plan(runs[0].name, run_folder(runs[0]), runs[0].engine, tuple(runs), fairness, tuple(jobs))
+    return Plan(runs[0].name, run_folder(runs[0]), runs[0].engine, tuple(runs), fairness, tuple(jobs), tuple(arguments))
 
 
 def check_texts(plan: Plan) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from experiments.errors import InputError
 from runner.execute import belongs
+from runner.ledger.command import as_typed
 from runner.ledger.driver import read_driver
 from runner.ledger.reader import read_status
 from runner.ledger.requests import ask_driver, ask_job
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     print("\n".join(asked) if asked else f"nothing runs in {runs_dir}" + (f" of {arm}" if arm else ""))
     if asked:
-        print(f"they end within seconds: python -m runner.status {runs_dir}")
+        print(f"they end within seconds: python -m runner.status {as_typed([str(runs_dir)])}")
     return 0
 
 

@@ -15,6 +15,7 @@ from analysis import (
     decision,
     gates,
     judges,
+    next_runs,
     over_optimisation,
     readiness,
     recommendation,
@@ -206,6 +207,8 @@ def _recommendation(
         num_prompts=len(ledger.prompt_ids),
         num_missing=len(ledger.missing),
         seed_looks=steady.seed_looks if (steady := stability.rules_of(ledger)) else (),
+        arguments=next_runs.recorded_arguments(ledger.plan),
+        identity=next((str(job["identity"]) for job in ledger.plan["jobs"] if job["kind"] == "report"), ""),
     )
     sure_by = ledger.rules("confidence", decision.ConfidenceRules)
     found = recommendation.recommend(

@@ -15,15 +15,17 @@ from typing import Any
 from jinja2 import TemplateError
 
 from analysis.ledger import Ledger
-from analysis.ledger_hash import MANIFEST
 from analysis.report.build import REPORT_SCHEMA, build_report
 from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html
 from analysis.signatures import RECORD, Signature, SignoffError, locked, read_record, refuse_links
 from runner.ledger.files import replacing
+from runner.ledger.manifest import MANIFEST, sha256
 from runner.ledger.reader import NUMBERED_REPORT, newest_report
+from runner.ledger.reports import HTML, JSON, MARKDOWN, sealed, torn_files
 
-JSON, MARKDOWN, HTML = "report.json", "report.md", "report.html"
+__all__ = ["HTML", "JSON", "MARKDOWN", "OURS", "ReportError", "Written", "render_again", "write_report"]
+
 OURS = (JSON, MANIFEST, MARKDOWN, HTML, RECORD)
 
 
@@ -89,7 +91,15 @@ def rendered(content: bytes, signatures: Sequence[Signature]) -> dict[str, str]:
     report = parse_report(content)
     try:
         return views(report, signatures)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, TemplateError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+        TemplateError,
+    ) as error:
         raise ReportError(f"{JSON} cannot be shown: {type(error).__name__}: {error}") from error
 
 
@@ -114,8 +124,10 @@ def json_text(report: Mapping[str, Any]) -> str:
 
 
 def views(report: Mapping[str, Any], signatures: Sequence[Signature] = ()) -> dict[str, str]:
-    """Name -> content of what people read."""
-    return {MARKDOWN: render_markdown(report, signatures), HTML: render_html(report, signatures)}
+    """Name -> content of what people read; each page is sealed with the report that it shows."""
+    pages = {MARKDOWN: render_markdown(report, signatures), HTML: render_html(report, signatures)}
+    of_report = sha256(json_text(report).encode())
+    return {name: sealed(page, of_report) for name, page in pages.items()}
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -126,16 +138,27 @@ def replace_text(path: Path, text: str) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ placing
 def _place(folder: Path, files: Mapping[str, str]) -> tuple[Path, str]:
-    """Write into the folder if nobody has signed there, into a new one if the report differs, or not at all."""
+    """Write into the folder if nobody has signed there, into a new one if the report differs; else mend at most."""
     refuse_links(folder, OURS)
-    if read_record(folder).is_empty:
+    record = read_record(folder)
+    if record.is_empty:
         for name, text in files.items():
             replace_text(folder / name, text)
         return folder, ""
     there = folder / JSON
-    if there.is_file() and there.read_bytes() == files[JSON].encode():
-        return folder, f"{folder} is signed and says the same; nothing was written"
+    if there.is_file() and there.read_bytes() == files[JSON].encode() and not (torn_files(folder) and record.problems):
+        return folder, f"{folder} is signed and says the same; {_mend(folder, files, record.signatures)}"
     return _new_folder(folder, files)
+
+
+def _mend(folder: Path, files: Mapping[str, str], signatures: Sequence[Signature]) -> str:
+    """Give a signed report its manifest and pages again, where they are lost or torn: they follow from report.json."""
+    if not torn_files(folder):
+        return "nothing was written"
+    texts = {MANIFEST: files[MANIFEST], **views(parse_report(files[JSON].encode()), signatures)}
+    for name, text in texts.items():
+        replace_text(folder / name, text)
+    return f"{', '.join(texts)} were written again"
 
 
 def _new_folder(folder: Path, files: Mapping[str, str]) -> tuple[Path, str]:

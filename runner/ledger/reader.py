@@ -10,6 +10,7 @@ from typing import Any
 from runner.ledger.integrity import damaged
 
 NUMBERED_REPORT = re.compile(r"report-([1-9]\d*)")
+REPORT = "report"  # the folder of a sweep's report and of the job that makes it; no other job's may be called so
 REMOVED_ADAPTERS = "adapters/removed.json"  # in an arm's folder: what `runner.retention` has removed
 PREFERENCES = "preferences.parquet"  # in a judge's folder: what it made of every pair
 NUMBER = (int, float)
@@ -85,7 +86,11 @@ def is_finished(folder: Path, identity: str) -> bool:
 
 
 def damaged_files(folder: Path) -> list[str]:
-    """Which result files are no longer what a finished job left, in words."""
+    """Which result files are no longer what a finished job left, in words; of a report, also whether its ledger is."""
+    if folder.name == REPORT:  # it is written and signed by others too, so its files vouch for each other
+        from runner.ledger.reports import report_problems  # which reads by this module
+
+        return report_problems(folder.parent)
     files = (read_status(folder) or {}).get("files", {})
     removed = tuple(f"adapters/point_{point}/" for point in removed_points(folder))
     return damaged(folder, {name: recorded for name, recorded in files.items() if not name.startswith(removed)})
@@ -122,7 +127,7 @@ def newest_report(runs_dir: Path) -> Path:
         for path in runs_dir.glob("report-*")
         if (m := NUMBERED_REPORT.fullmatch(path.name)) and (path / "report.json").is_file() and not path.is_symlink()
     }
-    return numbered[max(numbered)] if numbered else runs_dir / "report"
+    return numbered[max(numbered)] if numbered else runs_dir / REPORT
 
 
 def _complete(last: str) -> list[dict[str, Any]]:

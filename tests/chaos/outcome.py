@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from runner.ledger.reader import is_finished, newest_report, read_metrics, read_status
+from runner.ledger.reader import REPORT, is_finished, newest_report, read_metrics, read_status
 
-# Times, memory and what follows from them; everything else must be equal.
+# Times, memory, folders and what follows from them; everything else must be equal.
 NOT_COMPARED = {
     "time",
     "created",
@@ -19,6 +19,7 @@ NOT_COMPARED = {
     "peak_memory_bytes",
     "shared_costs",  # of the report: seconds that the artifacts took
     "ledger",  # of the report: a hash over files that hold times
+    "command",  # of the report: names the sweep's folders
     "because",  # of the report's recommendation: names the gates that failed, that of cost among them
 }
 COST_GATE = "Cost"  # of the report: device time in times the cheapest arm's
@@ -64,11 +65,11 @@ Finished = dict[tuple[str, str], str]  # (folder, identity) → the attempt that
 
 
 def finished(root: Path) -> Finished:
-    """The jobs that have finished and are whole."""
+    """The jobs that have finished and are whole, but for the report: it is made again whenever its ledger changes."""
     found = {}
     for path in _statuses(root):
         status = read_status(path.parent) or {}
-        if is_finished(path.parent, str(status.get("identity"))):
+        if path.parent.name != REPORT and is_finished(path.parent, str(status.get("identity"))):
             found[str(path.parent), str(status["identity"])] = str(status.get("attempt"))
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -106,6 +107,22 @@ def test_the_next_run_repeats_only_that_arm(
     assert {"runs/smoke/ppo/seed0/status.json", "runs/smoke/report/status.json"} <= repeated
     assert not any("/dpo/" in path or "cache/" in path for path in repeated)  # what starts from PPO is made again
     assert json.loads((folder / "runs/smoke/report/report.json").read_text())["missing"] == []
+
+
+def test_what_the_report_says_to_run_next_runs_as_it_stands(
+    resumed: tuple[Path, dict[str, float], subprocess.CompletedProcess[str]],
+) -> None:
+    folder, *_ = resumed
+    report = json.loads((folder / "runs/smoke/report/report.json").read_text())
+    commands = [item["command"] for item in report["recommendation"]["next_runs"] if item["command"]]
+    assert commands
+    for line in commands:
+        assert all(f"{name}={folder / path}" in line for name, path in (("runs_dir", "runs"), ("cache_dir", "cache")))
+        typed = f"{line} --plan".replace("python", shlex.quote(sys.executable), 1)
+        done = subprocess.run(
+            ["bash", "-c", typed], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def records_of_starts(folder: Path) -> dict[Path, int]:

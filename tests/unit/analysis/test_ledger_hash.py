@@ -29,7 +29,7 @@ print(json.dumps(sorted(Path(p).relative_to(root).as_posix() for p in opened if 
 
 
 def test_every_file_that_a_report_reads_is_in_the_manifest(make_sweep):
-    """A new feature that reads another kind of file has to add it to `ledger_hash.RECORDS`, or this fails."""
+    """A new feature that reads another kind of file has to add it to `manifest.RECORDS`, or this fails."""
     sweep = make_sweep(seeds=(0, 1))
     sweep.edit("dpo/seed1/status.json", state="failed", error="boom")
     command = [sys.executable, "-c", WATCHED, str(sweep.folder)]

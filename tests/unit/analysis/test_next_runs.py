@@ -1,9 +1,20 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
-from analysis.next_runs import MANY_UNITS, next_seed_count, runner_command, scaled, seed_share, units_needed
+from analysis.next_runs import (
+    MANY_UNITS,
+    free_name,
+    next_seed_count,
+    recorded_arguments,
+    runner_command,
+    scaled,
+    seed_share,
+    units_needed,
+)
 from analysis.statistics import Estimate, simultaneous
 
 
@@ -35,9 +46,26 @@ def test_seeds_are_added_by_the_registered_looks(have, following):
     assert next_seed_count(have, (3, 5, 8)) == following
 
 
-def test_command_is_quoted_for_a_shell():
-    assert runner_command("mine", "seed=0,1") == "python -m runner +sweep=mine seed=0,1"
-    assert runner_command("a; rm -rf b") == "python -m runner '+sweep=a; rm -rf b'"
+def test_command_keeps_what_is_not_changed():
+    arguments = ("+sweep=mine", "seed=0", "+name@x=a", "--config-dir", "my conf")
+    assert runner_command(arguments) == "python -m runner +sweep=mine seed=0 +name@x=a --config-dir 'my conf'"
+    assert runner_command(arguments, {"seed": "0,1", "name": "b"}) == (
+        "python -m runner +sweep=mine --config-dir 'my conf' seed=0,1 name=b"
+    )
+    assert runner_command(()) == ""
+
+
+@pytest.mark.parametrize("name", ["mine", "20261130", "x" * 64, "a.b-c_d"])
+def test_a_free_name_is_a_name_that_says_what_differs(name):
+    free = free_name(name, 200, "0123456789abcdef")
+    assert free.endswith("_200_012345")
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", free)
+    assert free_name(name, 200, "f" * 16) != free
+
+
+@pytest.mark.parametrize("command", [None, "+sweep=x", ["a", 1], {"a": 1}])
+def test_a_plan_that_says_something_else_has_no_command(command):
+    assert recorded_arguments({"command": command}) == ()
 
 
 class TestSeedShare:

@@ -24,7 +24,9 @@ def rate(low, high, n=32):
 
 
 WON, LOST, EVEN = rate(55, 75), rate(25, 45), rate(45, 57)
-SWEEP = Sweep("mine", {"ppo": "ppo", "dpo": "dpo"}, (0, 1, 2), 3, 64, 0, seed_looks=(3, 5, 8))
+SWEEP = Sweep(
+    "mine", {"ppo": "ppo", "dpo": "dpo"}, (0, 1, 2), 3, 64, 0, seed_looks=(3, 5, 8), arguments=("+sweep=mine",)
+)
 
 
 def answer(reply):
@@ -133,6 +135,26 @@ class TestNextRuns:
         runs = recommend(gold=rate(47, 61)).next_runs  # 54 ± 7: 49/16 of 64
         assert runs[0].command == "python -m runner +sweep=mine name=mine_200 budget.num_evaluation_prompts=200"
         assert runs[1].command == "python -m runner +sweep=mine seed=0,1,2,3,4"
+
+    def test_commands_keep_all_that_the_sweep_was_started_with(self, recommend):
+        """A name of one's own, a folder with a space, several arms: but not what is to change."""
+        arguments = (
+            "+arm=ppo,dpo",
+            "name=x",
+            "seed=0,1,2",
+            "model.path=/my models/é",
+            "++budget.num_evaluation_prompts=64",
+        )
+        sweep = replace(SWEEP, name="x", arguments=arguments, identity="ab12cd34")
+        prompts, seeds = (run.command for run in recommend(gold=rate(47, 61), sweep=sweep).next_runs)
+        kept = "python -m runner +arm=ppo,dpo"
+        assert seeds == f"{kept} name=x 'model.path=/my models/é' ++budget.num_evaluation_prompts=64 seed=0,1,2,3,4"
+        more = "name=x_200_ab12cd budget.num_evaluation_prompts=200"
+        assert prompts == f"{kept} seed=0,1,2 'model.path=/my models/é' {more}"
+
+    def test_a_sweep_that_does_not_say_how_it_was_started_gets_no_command(self, recommend):
+        runs = recommend(sweep=replace(SWEEP, arguments=(), num_missing=1)).next_runs
+        assert [run.command for run in runs] == [""] * len(runs)
 
     def test_a_lead_that_the_correction_takes_away_asks_for_prompts_that_show_it(self, recommend):
         found = recommend(gold=WON, ahead=None, wider=simultaneous(3))

@@ -14,6 +14,10 @@ import sys
 import time
 from pathlib import Path
 
+from runner.ledger.manifest import MANIFEST, FileHash, Manifest, file_sha256, ledger_files, sha256
+from runner.ledger.reader import newest_report
+from runner.ledger.reports import HTML, JSON, MARKDOWN, sealed
+
 
 def trace(runs_dir: Path, **entry: object) -> None:
     with (runs_dir / "trace.jsonl").open("a") as stream:
@@ -39,6 +43,18 @@ def status(folder: Path, job: dict, state: str, error: str | None = None, out_of
     temporary.replace(folder / "status.json")
 
 
+def write_report(runs_dir: Path) -> None:
+    """The four files of a report, as whole and as true as a real one's; the pages are short."""
+    report = newest_report(runs_dir)
+    files = ledger_files(runs_dir, json.loads((runs_dir / "plan.json").read_text()))
+    manifest = Manifest({path: FileHash(file_sha256(runs_dir / path)) for path in files})
+    content = json.dumps({"headline": "DPO won.", "ledger": {"sha256": manifest.sha256}})
+    (report / MANIFEST).write_text(manifest.text)
+    (report / JSON).write_text(content)
+    for name in (MARKDOWN, HTML):
+        (report / name).write_text(sealed("DPO won.", sha256(content.encode())))
+
+
 def run(folder: Path, runs_dir: Path) -> None:
     job = json.loads((folder / "spec.json").read_text())
     behaviour = json.loads((runs_dir / "behaviour.json").read_text()).get(job["label"])
@@ -62,7 +78,7 @@ def run(folder: Path, runs_dir: Path) -> None:
         time.sleep(0.05)
     time.sleep(60 if behaviour == "sleep" else 0.1)
     if job["kind"] == "report":
-        (folder / "report.json").write_text(json.dumps({"headline": "DPO won."}))
+        write_report(runs_dir)
     if job["kind"] == "arm":
         for point in range(1, job["spec"]["num_points"]):
             (folder / f"adapters/point_{point}").mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -22,13 +23,20 @@ from runner.engines.slots import Slot
 from runner.execute import Walk
 from runner.ledger.driver import DriverFile
 from runner.ledger.integrity import fingerprints
-from runner.ledger.reader import read_json
+from runner.ledger.reader import is_finished, read_json
 from runner.plan import Plan
 
 FAKE_JOB = Path(__file__).parent / "fake_job.py"
 ONE_EACH = "engine.artifacts_in_one_process=false"
 Planned = Callable[..., Plan]
 SweepOf = Callable[..., Any]
+
+
+@pytest.fixture
+def finished(planned: Planned, sweep_of: SweepOf) -> Any:
+    sweep = sweep_of(planned())
+    assert sweep.run() == 0
+    return sweep
 
 
 def test_jobs_start_in_the_plans_order_and_after_their_needs(planned: Planned, sweep_of: SweepOf) -> None:
@@ -343,11 +351,11 @@ def test_a_finished_arm_with_a_torn_file_is_named_and_done_again(planned: Planne
     status = read_json(arm / "status.json") | {"files": fingerprints(arm)}
     (arm / "status.json").write_text(json.dumps(status))
     assert sweep.run() == 0
-    assert sweep.started() == []
+    assert sweep.started() == ["report"]  # its ledger is another one
 
     (arm / "metrics.jsonl").write_text('{"lo')
     assert sweep.run() == 0
-    assert sweep.started() == ["ppo/seed0"]
+    assert sweep.started() == ["ppo/seed0", "report"]
     assert "had finished, but is damaged and done again: metrics.jsonl has 4 bytes, not 12" in sweep.text
 
 
@@ -377,13 +385,51 @@ def test_a_torn_copy_of_a_shared_record_is_made_again(planned: Planned, sweep_of
     assert path.read_text() == whole
 
 
-@pytest.mark.parametrize("content", [None, "", '{"headline"'])
-def test_a_torn_report_is_made_again(planned: Planned, sweep_of: SweepOf, content: str | None) -> None:
-    sweep = sweep_of(planned())
-    sweep.run()
-    path = sweep.plan.folder / "report" / "report.json"
-    path.unlink() if content is None else path.write_text(content)
+def test_each_of_a_reports_four_files_is_checked_and_made_again(finished: Any) -> None:
+    *_, report = finished.plan.jobs
+    for name in ("report.json", "ledger_manifest.json", "report.md", "report.html"):
+        path = report.folder / name
+        whole = path.read_bytes()
+        for damage in (b"", whole[:20], whole[:-1], whole.replace(b"1", b"2", 1), whole + b"x", None):
+            path.unlink() if damage is None else path.write_bytes(damage)
+            assert not is_finished(report.folder, report.identity), (name, damage)
 
-    assert sweep.run() == 0
-    assert sweep.started() == ["report"]
-    assert sweep.text.rstrip().endswith("DPO won.")
+        assert finished.run() == 0
+        assert finished.started() == ["report"]
+        assert f"report/{name} is missing or" in finished.text
+        assert path.read_bytes() == whole
+        assert finished.text.rstrip().endswith("DPO won.")
+    assert finished.run() == 0
+    assert finished.started() == []
+
+
+def test_a_sweep_whose_report_stays_torn_does_not_end_well(finished: Any) -> None:
+    (finished.plan.folder / "report" / "report.html").unlink()
+
+    assert finished.run(report="quiet") == 1
+    assert finished.started() == ["report"]
+
+
+def test_a_report_of_an_arm_that_was_away_is_made_again_when_the_arm_is_back(finished: Any) -> None:
+    """It was made by hand meanwhile, and its job's status still says that it has finished."""
+    arm, away = finished.plan.folder / "ppo", finished.plan.folder.parent / "away"
+    arm.rename(away)
+    runpy.run_path(str(FAKE_JOB))["write_report"](finished.plan.folder)
+    away.rename(arm)
+
+    assert finished.run() == 0
+    assert finished.started() == ["report"]
+    assert "was made from another ledger: ppo/seed0/evaluation/" in " ".join(finished.text.split())
+    assert finished.run() == 0
+    assert finished.started() == []
+
+
+@pytest.mark.parametrize("path", ["dpo/seed0/evaluation/samples/point_9.parquet", "shared/gold/retry.json"])
+def test_a_report_is_made_again_when_its_ledger_has_one_more_file(finished: Any, path: str) -> None:
+    new = finished.plan.folder / path
+    new.parent.mkdir(exist_ok=True)
+    new.write_text("{}")
+
+    assert finished.run() == 0
+    assert finished.started() == ["report"]
+    assert path in "".join(finished.text.split())

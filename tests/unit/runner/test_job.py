@@ -13,7 +13,9 @@ import pytest
 
 from runner.job import _make_report
 from runner.ledger.files import write_json
+from runner.ledger.manifest import MANIFEST, Manifest, sha256
 from runner.ledger.reader import is_finished, read_json, read_metrics, read_status
+from runner.ledger.reports import sealed
 from runner.plan import Job, Plan
 from runner.trackers import Tracker
 
@@ -311,7 +313,12 @@ def test_the_tracker_is_told_of_the_newest_report(tmp_path: Path, monkeypatch: p
     """Where the first one is signed, the analysis writes the new one beside it."""
     for name, headline in (("report", "signed"), ("report-2", "new")):
         (tmp_path / name).mkdir()
-        write_json(tmp_path / name / "report.json", {"headline": headline, "summary": {"gold/ppo": 1.0}})
+        manifest = Manifest({})
+        ledger = {"ledger": {"sha256": manifest.sha256}}
+        write_json(tmp_path / name / "report.json", {"headline": headline, "summary": {"gold/ppo": 1.0}} | ledger)
+        seal = sealed("", sha256((tmp_path / name / "report.json").read_bytes()))
+        for file, text in ((MANIFEST, manifest.text), ("report.md", seal), ("report.html", seal)):
+            (tmp_path / name / file).write_text(text)
     monkeypatch.setattr("runner.job.subprocess.run", lambda *_, **__: subprocess.CompletedProcess([], 0))
     told: list[Mapping[str, object]] = []
 
@@ -322,3 +329,7 @@ def test_the_tracker_is_told_of_the_newest_report(tmp_path: Path, monkeypatch: p
     _make_report(tmp_path / "report", Listener())
 
     assert told == [{"headline": "new", "gold/ppo": 1.0}]
+
+    (tmp_path / "report-2" / "report.md").unlink()
+    with pytest.raises(RuntimeError, match=r"report-2/report\.md is missing"):
+        _make_report(tmp_path / "report", Listener())

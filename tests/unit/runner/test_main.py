@@ -2,8 +2,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hydra
 import pytest
 
+from experiments.errors import InputError
 from runner.__main__ import compose, main
 
 ROOT = Path(__file__).parents[3]
@@ -43,6 +45,57 @@ def test_the_command_line_wins_over_the_sweep() -> None:
     (run, *_) = compose(["+sweep=ppo_vs_dpo", "budget=smoke", "budget.num_prompts=96", "name=mine"])
 
     assert (run.budget.num_prompts, run.budget.num_ranking_prompts, run.name) == (96, 16, "mine")
+
+
+def test_each_choice_of_files_is_composed_once_and_the_arms_are_those_of_one_command_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    composed: list[list[str]] = []
+    once = hydra.compose
+    monkeypatch.setattr(
+        hydra, "compose", lambda *given, **options: composed.append(given[1]) or once(*given, **options)
+    )
+
+    many = compose(["+arm=ppo,dpo", "name=x", "seed=range(0,20)", "data.gold.analyzer=word,char"])
+    assert len(many) == 80
+    assert len(composed) == 2
+    assert [run for run in many if run.seed == 7 and run.data.gold.analyzer == "char"] == [
+        *compose(["+arm=ppo", "name=x", "seed=7", "data.gold.analyzer=char"]),
+        *compose(["+arm=dpo", "name=x", "seed=7", "data.gold.analyzer=char"]),
+    ]
+
+
+def test_values_that_are_more_than_numbers_and_texts_are_composed_as_hydra_does() -> None:
+    adaptive = "arm.adaptive_kl=null,{target:6,horizon_prompts:100}"
+    runs = compose(["+arm=ppo", "name=x", adaptive, "seed=1,2"])
+
+    assert [(run.arm.adaptive_kl and run.arm.adaptive_kl.target, run.seed) for run in runs] == [
+        (None, 1), (None, 2), (6, 1), (6, 2),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_folder_of_ones_own_may_hold_arms_that_are_named_after_their_file(tmp_path: Path, place: str) -> None:
+    """Flags may stand anywhere; what Hydra knows of a job is this job's."""
+    (tmp_path / "arm").mkdir()
+    own = (
+        (ROOT / "conf/arm/ppo.yaml")
+        .read_text()
+        .replace("name: ppo", "name: ${hydra:runtime.choices.arm}${hydra:job.num}")
+    )
+    for name in ("mine", "other"):
+        (tmp_path / "arm" / f"{name}.yaml").write_text(own)
+    flag, sweep = ["--config-dir", str(tmp_path)], ["+arm=mine,other", "name=x", "seed=0,1"]
+    runs = compose([*flag, *sweep] if place == "first" else [*sweep, *flag])
+
+    assert [run.arm.name for run in runs] == ["mine0", "mine1", "other2", "other3"]
+
+
+def test_what_hydra_refuses_in_one_of_the_jobs_is_refused() -> None:
+    with pytest.raises(InputError, match="no such arm"):
+        compose(["+arm=ppo,pppo", "name=x"])
+    with pytest.raises(InputError, match="list values"):
+        compose(["+arm=ppo", "name=x", "seed=interval(0,1)"])
 
 
 def test_help_names_the_sweeps(capsys: pytest.CaptureFixture[str]) -> None:

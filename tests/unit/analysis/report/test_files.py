@@ -12,6 +12,7 @@ import pytest
 from analysis.__main__ import main
 from analysis.signoff import sign, verify
 from runner.ledger.reader import newest_report
+from runner.ledger.reports import report_problems
 
 VIEWS = ("report.md", "report.html")
 ALL = ("report.json", "ledger_manifest.json", *VIEWS)
@@ -132,6 +133,31 @@ def test_a_signed_report_that_comes_out_the_same_is_left_alone(signed, capsys):
     assert "is signed and says the same; nothing was written" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["ledger_manifest.json", *VIEWS])
+def test_a_signed_report_gets_its_lost_files_again(signed, capsys, name):
+    """What was signed, report.json and its ledger, is not touched: the others follow from them."""
+    report = signed.folder / "report"
+    before = contents(report)
+    (report / name).write_bytes(before[name][:100])
+    assert len(report_problems(signed.folder)) == 1
+    assert main(["report", str(signed.folder)]) == 0
+    assert contents(report) == before
+    assert report_problems(signed.folder) == []
+    assert "is signed and says the same" in capsys.readouterr().out
+
+
+def test_a_report_is_the_one_of_now_only_while_its_ledger_is(signed):
+    assert report_problems(signed.folder) == []
+    signed.edit("dpo/seed0/status.json", state="failed", error="boom")
+    (problem,) = report_problems(signed.folder)
+    assert "was made from another ledger: dpo/seed0/" in problem
+    assert main(["report", str(signed.folder)]) == 0
+    assert newest_report(signed.folder).name == "report-2"
+    assert report_problems(signed.folder) == []
+    signed.edit("dpo/seed0/status.json", state="finished", error=None)
+    assert "report-2 was made from another ledger" in report_problems(signed.folder)[0]
+
+
 def test_a_report_that_differs_from_a_signed_one_goes_to_the_next_folder(signed, capsys):
     report = signed.folder / "report"
     before = contents(report)
@@ -170,6 +196,7 @@ def test_a_signed_report_that_was_tampered_with_is_not_mended_over(signed, name)
     assert main(["report", str(signed.folder)]) == 0
     assert contents(report) == before
     assert (signed.folder / "report-2/report.json").is_file()
+    assert report_problems(signed.folder) == []
 
 
 def test_two_rebuilds_at_once_make_one_new_report(signed):
