@@ -11,16 +11,20 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 
+from analysis.foreign import MAX_ROWS, open_plain, parse_json, read_rows, read_within
 from runner.ledger.reader import read_status
 
 MANIFEST = "ledger_manifest.json"
 DIGEST_LENGTH = 8  # hex digits of a row's digest
 MAX_ROWS_NAMED = 8  # of one file
+MAX_ROWS_ALIGNED = 300  # rows that are set against each other one by one, which takes their square or worse
+MAX_MANIFEST_BYTES = 256 * 2**20
 RECORDS = ("*.json", "*.jsonl", "*.parquet", "*/*.parquet")  # of a job's folder; weights, logs and caches are no ledger
 
 
@@ -72,7 +76,7 @@ def read_manifest(content: bytes) -> Manifest:
         ValueError: they hold something else.
     """
     try:
-        files = json.loads(content)["files"]
+        files = parse_json(content)["files"]
         return Manifest({str(path): FileHash(str(file["sha256"]), str(file["rows"])) for path, file in files.items()})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{MANIFEST} is not a list of files and hashes") from None
@@ -117,25 +121,32 @@ def _records(folder: Path) -> Iterator[Path]:
 def _paths_now(runs_dir: Path) -> list[str]:
     """The files that a report made now would read; none where the plan has become unreadable."""
     try:
-        return _paths(runs_dir, json.loads((runs_dir / "plan.json").read_bytes()))
+        return _paths(runs_dir, parse_json(read_within(runs_dir / "plan.json")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
 
 
 # ---------------------------------------------------------------------------------------------------- hashes and rows
 def _hash(path: Path) -> FileHash:
-    with path.open("rb") as stream:
-        return FileHash(hashlib.file_digest(stream, "sha256").hexdigest(), _rows(path))
+    return FileHash(_sha256_of(path), _rows(path))
+
+
+def _sha256_of(path: Path) -> str:
+    with open_plain(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _rows(path: Path) -> str:
     """A digest for each row; nothing for a file without rows or one whose rows cannot be read."""
     try:
         if path.suffix == ".jsonl":
-            lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
+            content = read_within(path)
+            if content.count(b"\n") > MAX_ROWS:
+                return ""
+            lines = content.removesuffix(b"\n").split(b"\n")
             return "".join(sha256(line)[:DIGEST_LENGTH] for line in lines)
         if path.suffix == ".parquet":
-            return _row_digests(pd.read_parquet(path))
+            return _row_digests(read_rows(path))
     except (OSError, ValueError, TypeError):
         return ""
     return ""
@@ -150,19 +161,19 @@ def _row_digests(frame: pd.DataFrame) -> str:
 
 
 def _change(runs_dir: Path, path: str, recorded: FileHash) -> str | None:
-    """In words, or None where the file is as it was."""
+    """In words, or None where the file is as it was. Its hash is compared before its rows are unpacked."""
     if not is_inside(path):
         return "is outside the sweep's folder"
     if not (runs_dir / path).is_file():
         return "is missing"
-    now = _hash(runs_dir / path)
-    if now.sha256 == recorded.sha256:
+    if _sha256_of(runs_dir / path) == recorded.sha256:
         return None
     if not recorded.rows:
         return "was changed"
-    if not now.rows:
+    rows = _rows(runs_dir / path)
+    if not rows:
         return "was changed; its rows cannot be read any more"
-    return _changed_rows(_split(recorded.rows), _split(now.rows), "line" if path.endswith(".jsonl") else "row")
+    return _changed_rows(_split(recorded.rows), _split(rows), "line" if path.endswith(".jsonl") else "row")
 
 
 def _split(digests: str) -> list[str]:
@@ -173,10 +184,27 @@ def _changed_rows(before: Sequence[str], now: Sequence[str], word: str) -> str:
     """Which rows changed; they are counted from 1, removed ones as they were and the others as they are."""
     if before == now:
         return f"was written again; its {word}s say the same"
-    steps = difflib.SequenceMatcher(None, before, now, autojunk=False).get_opcodes()
+    steps = _steps(before, now)
     named = [part for step in steps for part in _step(*step, word)]
     more = f"; and {len(named) - MAX_ROWS_NAMED} more" if len(named) > MAX_ROWS_NAMED else ""
     return "; ".join(named[:MAX_ROWS_NAMED]) + more
+
+
+def _steps(before: Sequence[str], now: Sequence[str]) -> list[tuple[str, int, int, int, int]]:
+    """What turns one list into the other, as difflib says it. What begins and ends alike is left out first."""
+    shorter = min(len(before), len(now))
+    start = next((place for place in range(shorter) if before[place] != now[place]), shorter)
+    rest = shorter - start
+    end = next((place for place in range(rest) if before[-1 - place] != now[-1 - place]), rest)
+    ours, theirs = before[start : len(before) - end], now[start : len(now) - end]
+    if max(len(ours), len(theirs)) <= MAX_ROWS_ALIGNED:
+        found = difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes()
+        return [(tag, start + i, start + j, start + k, start + m) for tag, i, j, k, m in found]
+    if len(ours) != len(theirs):
+        return [("replace", start, start + len(ours), start, start + len(theirs))]
+    runs = groupby(range(start, start + len(ours)), key=lambda place: before[place] != now[place])
+    spans = [(places[0], places[-1] + 1) for differ, group in runs if differ and (places := list(group))]
+    return [("replace", first, last, first, last) for first, last in spans]
 
 
 def _step(tag: str, start: int, end: int, now_start: int, now_end: int, word: str) -> Iterator[str]:
