@@ -54,7 +54,9 @@ def _one_line(text: str) -> str:
     for word in WORD.findall(text):
         scripts = {unicodedata.name(char, "").partition(" ")[0] for char in word} & LOOK_ALIKE
         if len(scripts) > 1:
-            raise ValueError(f"{word} mixes letters that look alike: {' and '.join(sorted(scripts)).title()}")
+            raise ValueError(
+                f"{word} mixes letters that look alike: {' and '.join(sorted(map(str.capitalize, scripts)))}"
+            )
     return text
 
 

@@ -616,8 +616,8 @@ def test_hostile_values_cannot_write_to_the_terminal(report, capsys):
 FORGERIES = {
     "a number": REPORT_EDITS["a number"],
     "the headline": (lambda r: r.update(headline="DPO is ahead."), r'headline: "DPO is ahead\." in report\.json'),
-    "a verdict": (lambda r: r["arms"][1].update(verdict="ahead of all"), r"arms\[1\]\.verdict: \"ahead of all\""),
-    "a response": (lambda r: r["samples"].update(rule="at random"), r'samples\.rule: "at random" in report\.json'),
+    "an interval": (lambda r: r["arms"][1]["gold"].update(high=99.5), r"arms\[1\]\.gold\.high: 99\.5 in report"),
+    "a rule": (lambda r: r["samples"].update(rule="at random"), r'samples\.rule: "at random" in report\.json'),
 }
 
 
@@ -876,7 +876,7 @@ def test_the_hash_of_a_ledgers_file_is_compared_before_it_is_unpacked(sweep, rep
 @pytest.mark.parametrize(
     ("before", "now", "named"),
     [
-        (["a", "b"] * 5_000, ["b", "a"] * 5_000, "row 1 changed; row 2 changed"),
+        (["a", "b"] * 5_000, ["b", "a"] * 5_000, "rows 1 to 10000 changed"),
         (["a"] * 20_000, ["a", "b"] * 9_000, "rows 2 to 18000 changed"),
         ([str(row) for row in range(9_000)], [str(row) for row in range(9_000) if row != 4_321], "row 4322 removed"),
     ],
