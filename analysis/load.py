@@ -16,7 +16,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.conditions import condition_problems, identity_problems
-from analysis.foreign import ForeignFileError, read_object, read_rows, read_within, require_plain_rows
+from analysis.foreign import (
+    MAX_REASON_LENGTH,
+    ForeignFileError,
+    read_object,
+    read_rows,
+    read_within,
+    require_plain_rows,
+)
 from analysis.ledger import (
     BASE,
     FLOOR_STREAM,
@@ -35,6 +42,7 @@ from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, rea
 
 PLAN_SCHEMA = 2
 METRICS = "metrics.jsonl"
+MAX_RULE = 100_000  # a rule's number may be a count of what is drawn or listed; a level may decide such a count
 MAX_MEMORY_SHARE = 0.5  # of this machine's, for the samples of all evaluations together
 KEYS = ("prompt_id", "sample_id", "stream")  # of a response within one evaluation
 MAY_BE_MISSING = {"proxy"}  # NaN where a sweep has no reward model
@@ -50,6 +58,19 @@ def load_ledger(runs_dir: Path) -> Ledger:
         LedgerError: there is no plan, nothing has finished, a file is broken, or the runs were not made under the same
             conditions.
     """
+    try:
+        return _load(runs_dir)
+    except LedgerError:
+        raise
+    except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
+        reason = " ".join(str(error).split())[:MAX_REASON_LENGTH]
+        raise LedgerError(
+            f"{runs_dir} holds a plan, specification or table of another form than this version writes "
+            f"({type(error).__name__}: {reason})"
+        ) from error
+
+
+def _load(runs_dir: Path) -> Ledger:
     plan = _read_plan(runs_dir)
     base_folder = runs_dir / relative(plan["shared"].get("base_evaluation", "shared/base_evaluation"))
     runs, missing = _finished_runs(runs_dir, plan)
@@ -104,9 +125,21 @@ def _read_plan(runs_dir: Path) -> dict[str, Any]:
     ]
     if lacking:
         raise LedgerError(f"{path} lacks {', '.join(lacking)}")
+    absurd = [str(number)[:20] for number in _numbers(plan["rules"]) if not -MAX_RULE <= number <= MAX_RULE]
+    absurd += [str(number) for number in _numbers(plan["rules"]) if 0 < number < 1 / MAX_RULE]
+    if absurd:
+        raise LedgerError(f"{path} has rules with absurd numbers: {', '.join(absurd[:3])}")
     if any(arm["arm"] == BASE for arm in plan["arms"]):
         raise LedgerError(f"an arm is called {BASE!r}, which is the name of the model that all arms start from")
     return plan
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """All numbers in a JSON value that is not deep."""
+    if isinstance(value, int | float):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _numbers(part)
 
 
 def _finished_runs(runs_dir: Path, plan: dict[str, Any]) -> tuple[list[Run], list[Missing]]:

@@ -63,6 +63,9 @@ MAX_DIFFERENCES = 20  # named ones; the rest is counted
 MAX_NAMED = 5  # files in one line
 MAX_VALUE_LENGTH = 60  # characters of a value in a difference
 SHOWN_ENTRY = re.compile(r"entry (\d+), SHA-256 ([0-9a-f]{64})")  # as both views show a signature
+SEAL = re.compile(
+    rb"<!-- SHA-256 of [\w.]+: [0-9a-f]{64}; of all above: [0-9a-f]{64} -->\n\Z"
+)  # a page may end with it
 ABSENT = object()
 ANOTHER_PROGRAM = "an earlier version, which did not record itself"
 
@@ -139,11 +142,7 @@ class Contents:
         last = self.record.signatures[-1] if self.record.signatures else None
         if last is None or not last.pages or not self.is_signed_report:
             return False
-        shown = {
-            name: self.files.get(name, b"").replace(last.sha256.encode(), NO_DIGEST.encode())
-            for name in (HTML, MARKDOWN)
-        }
-        return {name: sha256(page) for name, page in shown.items()} == last.pages
+        return {name: page_hash(self.files.get(name, b""), last) for name in (HTML, MARKDOWN)} == last.pages
 
     @cached_property
     def signed_by_this_program(self) -> bool:
@@ -205,12 +204,18 @@ def sign(folder: Path, ledger: Path | None = None, without_ledger: bool = False,
             raise SignoffError(f"nothing was signed, because {folder} is not consistent: {'; '.join(problems)}")
         adapters = final_adapters(contents.runs_dir) if contents.runs_dir else {}
         texts = rendered(contents.files[JSON], (*contents.record.signatures, draft))
-        pages = {name: sha256(text.replace(draft.sha256, NO_DIGEST).encode()) for name, text in texts.items()}
+        pages = {name: page_hash(text.encode(), draft) for name, text in texts.items()}
         signature = draft.model_copy(update={"pages": pages, "adapters": adapters})
+        texts = rendered(contents.files[JSON], (*contents.record.signatures, signature))
         append(folder, signature)
         for name, text in texts.items():
-            replace_text(folder / name, text.replace(draft.sha256, signature.sha256))
+            replace_text(folder / name, text)
     return signature
+
+
+def page_hash(page: bytes, entry: Signature) -> str:
+    """SHA-256 of a page that shows an entry, without what depends on the entry's own hash: that, and a seal below."""
+    return sha256(SEAL.sub(b"", page.replace(entry.sha256.encode(), NO_DIGEST.encode())))
 
 
 def verify(folder: Path, ledger: Path | None = None, kept_hashes: Sequence[str] = (), rebuild: bool = False) -> Verdict:
@@ -465,7 +470,7 @@ def _gaps(contents: Contents, was_rebuilt: bool, absent_adapters: Sequence[str])
         yield f"the report was NOT built again, because it was signed with {signed_by}; this is {program()}"
         yield "--rebuild builds it all the same, and names what this version finds otherwise"
     if contents.runs_dir and signatures and not any(entry.adapters for entry in signatures):
-        yield "no final adapter was there when the report was signed, so no signature cites any"
+        yield "no signature cites a final adapter, so none was looked at"
     if absent_adapters:
         more = f" and {len(absent_adapters) - MAX_NAMED} more" if len(absent_adapters) > MAX_NAMED else ""
         named = ", ".join(absent_adapters[:MAX_NAMED])

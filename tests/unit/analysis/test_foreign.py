@@ -135,6 +135,15 @@ def bomb(path: Path) -> None:
     )
 
 
+def change_plan(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def change_rule(path: Path, section: str, **changes: object) -> None:
+    rules = json.loads(path.read_text())["rules"]
+    change_plan(path, rules={**rules, section: {**rules[section], **changes}})
+
+
 FOREIGN_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "samples that fill the memory": ("ppo/seed0/evaluation/samples/point_1.parquet", bomb, "2,000,001 rows"),
     "numbers that are texts": (
@@ -150,12 +159,20 @@ FOREIGN_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "metrics inside metrics": (
         "ppo/seed0/metrics.jsonl", lambda path: path.write_text('{"a": {"b": 1}}\n'), "no object of numbers and texts",
     ),
-    "metrics that are a list": ("ppo/seed0/metrics.jsonl", lambda path: path.write_text("[1]\n"), "no object"),
+    "metrics that are a list": ("ppo/seed0/metrics.jsonl", lambda path: path.write_text("[1]\n"), "object"),
     "metrics that are broken": ("ppo/seed0/metrics.jsonl", lambda path: path.write_text("{\n{}\n"), "line 1 is not"),
     "a deep plan": ("plan.json", lambda path: path.write_text('{"a":' * 400 + "1" + "}" * 400), "nested deeper"),
     "a deep specification": (
         "ppo/seed0/spec.json", lambda path: path.write_text('{"a":' + "[" * 800 + "]" * 800 + "}"), "nested deeper",
     ),
+    "a schedule of three thousand million seeds": (
+        "plan.json", lambda path: change_rule(path, "stability", seed_looks=[3, 3_000_000_000]), "3000000000",
+    ),
+    "a level that asks for endless resamples": (
+        "plan.json", lambda path: change_rule(path, "win_rate", significance_level=1e-12), "absurd numbers: 1e-12",
+    ),
+    "arms that are a number": ("plan.json", lambda path: change_plan(path, arms=3), "of another form"),
+    "shared jobs that are a list": ("plan.json", lambda path: change_plan(path, shared=[]), "of another form"),
     "a number too long": ("plan.json", lambda path: path.write_text('{"schema": ' + "9" * 400 + "}"), "has 400 digits"),
 }  # fmt: skip
 
@@ -167,7 +184,7 @@ def test_a_report_of_a_foreign_folder_is_refused_in_one_sentence(make_sweep, cap
     assert main(["report", str(sweep.folder)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert name in error
+    assert str(sweep.folder) in error
     assert message in error
 
 

@@ -713,6 +713,19 @@ def test_a_record_of_the_first_version_is_still_as_signed(report, capsys):
     assert verify(report).was_rebuilt
 
 
+def test_a_seal_below_a_page_may_depend_on_the_entry(report):
+    """It covers the page with the entry's hash, which in turn covers the page: so it is no part of what is cited."""
+    entry = read_record(report).signatures[-1]
+    page = f"<p>{entry.sha256}</p>\n".encode()
+    seal = f"<!-- SHA-256 of report.json: {'a' * 64}; of all above: {'b' * 64} -->\n".encode()
+    assert signoff.page_hash(page + seal, entry) == signoff.page_hash(page, entry)
+    assert signoff.page_hash(page + seal + b"x", entry) != signoff.page_hash(page, entry)
+    other = entry.model_copy(update={"note": "another"})
+    assert signoff.page_hash(page.replace(entry.sha256.encode(), other.sha256.encode()), other) == signoff.page_hash(
+        page, entry
+    )
+
+
 def test_the_program_is_known_by_its_code(tmp_path, monkeypatch):
     for folder in program.SOURCES:
         shutil.copytree(program.PROJECT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
