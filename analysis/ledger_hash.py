@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.foreign import MAX_ROWS, read_rows, read_within
 from runner.ledger.manifest import (
     MANIFEST,
     FileHash,
@@ -29,6 +31,8 @@ __all__ = ["MANIFEST", "Manifest", "changes", "is_inside", "manifest_of", "read_
 
 DIGEST_LENGTH = 8  # hex digits of a row's digest
 MAX_ROWS_NAMED = 8  # of one file
+MAX_ROWS_ALIGNED = 300  # rows that are set against each other one by one, which takes their square or worse
+MAX_MANIFEST_BYTES = 256 * 2**20
 
 
 def manifest_of(runs_dir: Path, plan: Mapping[str, Any]) -> Manifest:
@@ -62,10 +66,13 @@ def _rows(path: Path) -> str:
     """A digest for each row; nothing for a file without rows or one whose rows cannot be read."""
     try:
         if path.suffix == ".jsonl":
-            lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
+            content = read_within(path)
+            if content.count(b"\n") > MAX_ROWS:
+                return ""
+            lines = content.removesuffix(b"\n").split(b"\n")
             return "".join(sha256(line)[:DIGEST_LENGTH] for line in lines)
         if path.suffix == ".parquet":
-            return _row_digests(pd.read_parquet(path))
+            return _row_digests(read_rows(path))
     except (OSError, ValueError, TypeError):
         return ""
     return ""
@@ -80,19 +87,19 @@ def _row_digests(frame: pd.DataFrame) -> str:
 
 
 def _change(runs_dir: Path, path: str, recorded: FileHash) -> str | None:
-    """In words, or None where the file is as it was."""
+    """In words, or None where the file is as it was. Its hash is compared before its rows are unpacked."""
     if not is_inside(path):
         return "is outside the sweep's folder"
     if not (runs_dir / path).is_file():
         return "is missing"
-    now = _hash(runs_dir / path)
-    if now.sha256 == recorded.sha256:
+    if file_sha256(runs_dir / path) == recorded.sha256:
         return None
     if not recorded.rows:
         return "was changed"
-    if not now.rows:
+    rows = _rows(runs_dir / path)
+    if not rows:
         return "was changed; its rows cannot be read any more"
-    return _changed_rows(_split(recorded.rows), _split(now.rows), "line" if path.endswith(".jsonl") else "row")
+    return _changed_rows(_split(recorded.rows), _split(rows), "line" if path.endswith(".jsonl") else "row")
 
 
 def _split(digests: str) -> list[str]:
@@ -103,10 +110,27 @@ def _changed_rows(before: Sequence[str], now: Sequence[str], word: str) -> str:
     """Which rows changed; they are counted from 1, removed ones as they were and the others as they are."""
     if before == now:
         return f"was written again; its {word}s say the same"
-    steps = difflib.SequenceMatcher(None, before, now, autojunk=False).get_opcodes()
+    steps = _steps(before, now)
     named = [part for step in steps for part in _step(*step, word)]
     more = f"; and {len(named) - MAX_ROWS_NAMED} more" if len(named) > MAX_ROWS_NAMED else ""
     return "; ".join(named[:MAX_ROWS_NAMED]) + more
+
+
+def _steps(before: Sequence[str], now: Sequence[str]) -> list[tuple[str, int, int, int, int]]:
+    """What turns one list into the other, as difflib says it. What begins and ends alike is left out first."""
+    shorter = min(len(before), len(now))
+    start = next((place for place in range(shorter) if before[place] != now[place]), shorter)
+    rest = shorter - start
+    end = next((place for place in range(rest) if before[-1 - place] != now[-1 - place]), rest)
+    ours, theirs = before[start : len(before) - end], now[start : len(now) - end]
+    if max(len(ours), len(theirs)) <= MAX_ROWS_ALIGNED:
+        found = difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes()
+        return [(tag, start + i, start + j, start + k, start + m) for tag, i, j, k, m in found]
+    if len(ours) != len(theirs):
+        return [("replace", start, start + len(ours), start, start + len(theirs))]
+    runs = groupby(range(start, start + len(ours)), key=lambda place: before[place] != now[place])
+    spans = [(places[0], places[-1] + 1) for differ, group in runs if differ and (places := list(group))]
+    return [("replace", first, last, first, last) for first, last in spans]
 
 
 def _step(tag: str, start: int, end: int, now_start: int, now_end: int, word: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ because a comparison of it would be wrong without looking wrong.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.conditions import condition_problems, identity_problems
+from analysis.foreign import (
+    MAX_REASON_LENGTH,
+    ForeignFileError,
+    read_object,
+    read_rows,
+    read_within,
+    require_plain_rows,
+)
 from analysis.ledger import (
     BASE,
     FLOOR_STREAM,
@@ -29,9 +38,12 @@ from analysis.ledger import (
     Run,
 )
 from analysis.ledger_hash import is_inside
-from runner.ledger.reader import PREFERENCES, embeddings_file, read_json, read_metrics, read_status, sample_files
+from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status, sample_files
 
 PLAN_SCHEMA = 2
+METRICS = "metrics.jsonl"
+MAX_RULE = 100_000  # a rule's number may be a count of what is drawn or listed; a level may decide such a count
+MAX_MEMORY_SHARE = 0.5  # of this machine's, for the samples of all evaluations together
 KEYS = ("prompt_id", "sample_id", "stream")  # of a response within one evaluation
 MAY_BE_MISSING = {"proxy"}  # NaN where a sweep has no reward model
 
@@ -46,6 +58,19 @@ def load_ledger(runs_dir: Path) -> Ledger:
         LedgerError: there is no plan, nothing has finished, a file is broken, or the runs were not made under the same
             conditions.
     """
+    try:
+        return _load(runs_dir)
+    except LedgerError:
+        raise
+    except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
+        reason = " ".join(str(error).split())[:MAX_REASON_LENGTH]
+        raise LedgerError(
+            f"{runs_dir} holds a plan, specification or table of another form than this version writes "
+            f"({type(error).__name__}: {reason})"
+        ) from error
+
+
+def _load(runs_dir: Path) -> Ledger:
     plan = _read_plan(runs_dir)
     base_folder = runs_dir / relative(plan["shared"].get("base_evaluation", "shared/base_evaluation"))
     runs, missing = _finished_runs(runs_dir, plan)
@@ -63,7 +88,7 @@ def load_ledger(runs_dir: Path) -> Ledger:
     labels = [run.label for run in runs]
     _raise_if_any([*identity_problems(plan, specs, identities), *condition_problems(plan, specs, labels)])
     samples = _read_samples(base_folder, runs, plan)
-    judges, missing_judges = _read_judges(runs_dir, plan, specs, set(samples["prompt_id"]))
+    judges, missing_judges = _read_judges(runs_dir, plan, specs, samples[samples["stream"] == STREAM])
     return Ledger(
         plan=plan,
         runs=tuple(runs),
@@ -100,9 +125,21 @@ def _read_plan(runs_dir: Path) -> dict[str, Any]:
     ]
     if lacking:
         raise LedgerError(f"{path} lacks {', '.join(lacking)}")
+    absurd = [str(number)[:20] for number in _numbers(plan["rules"]) if not -MAX_RULE <= number <= MAX_RULE]
+    absurd += [str(number) for number in _numbers(plan["rules"]) if 0 < number < 1 / MAX_RULE]
+    if absurd:
+        raise LedgerError(f"{path} has rules with absurd numbers: {', '.join(absurd[:3])}")
     if any(arm["arm"] == BASE for arm in plan["arms"]):
         raise LedgerError(f"an arm is called {BASE!r}, which is the name of the model that all arms start from")
     return plan
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """All numbers in a JSON value that is not deep."""
+    if isinstance(value, int | float):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _numbers(part)
 
 
 def _finished_runs(runs_dir: Path, plan: dict[str, Any]) -> tuple[list[Run], list[Missing]]:
@@ -163,9 +200,13 @@ def _read_samples(base_folder: Path, runs: list[Run], plan: dict[str, Any]) -> p
     reference = _keys(base[base["stream"] == STREAM])
     num_points = int(plan["settings"]["budget"]["num_evaluation_points"])
     frames, problems = [base], list(_base_problems(base, reference))
+    left = MAX_MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for run in runs:
         for point in range(1, num_points):
             frame = _sample_frame(run.evaluation, point, run.arm, run.algorithm, run.seed)
+            left -= frame.memory_usage(index=False).sum()
+            if left < 0:
+                raise LedgerError(f"the samples up to {run.label} fill {MAX_MEMORY_SHARE:.0%} of this machine's memory")
             if _keys(frame) != reference:
                 problems.append(
                     f"{run.label}: other prompts or samples at evaluation point {point} than the base's evaluation"
@@ -205,22 +246,23 @@ def _sample_frame(folder: Path, point: int, arm: str, algorithm: str, seed: int)
     path = sample_files(folder).get(point)
     if path is None:
         raise LedgerError(f"{folder} has finished without samples of evaluation point {point}")
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise LedgerError(f"{path} cannot be read as Parquet: {error}") from error
+    frame = _table(path)
     lacking = [column for column in SAMPLE_COLUMNS if column not in frame]
     if lacking:
         raise LedgerError(f"{path} lacks the columns {', '.join(lacking)}")
     frame = frame[list(SAMPLE_COLUMNS)]
     for column, kind in SAMPLE_COLUMNS.items():
-        if (
-            kind == "number"
-            and column not in MAY_BE_MISSING
-            and not np.isfinite(frame[column].to_numpy(np.float64)).all()
-        ):
+        if kind == "number" and not _are_numbers(frame[column], column in MAY_BE_MISSING):
             raise LedgerError(f"{path} has values of {column} that are missing or not finite")
+        if kind == "text" and not (pd.api.types.is_string_dtype(frame[column]) and frame[column].notna().all()):
+            raise LedgerError(f"{path} has values of {column} that are missing or no text")
     return frame.assign(arm=arm, algorithm=algorithm, seed=seed, point=point)
+
+
+def _are_numbers(values: pd.Series[Any], may_be_missing: bool) -> bool:
+    if not pd.api.types.is_numeric_dtype(values):
+        return may_be_missing and bool(values.isna().all())
+    return may_be_missing or bool(np.isfinite(values.to_numpy(np.float64)).all())
 
 
 def _has_embedder(specs: Mapping[str, dict[str, Any]]) -> bool:
@@ -245,10 +287,7 @@ def _read_embeddings(base_folder: Path, runs: Sequence[Run], samples: pd.DataFra
 
 
 def _embedding_frame(path: Path, arm: str, seed: int) -> pd.DataFrame:
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise LedgerError(f"{path} cannot be read as Parquet: {error}") from error
+    frame = _table(path)
     if list(frame.columns) != [*KEYS, "embedding"]:
         raise LedgerError(f"{path} must have the columns {', '.join(KEYS)} and embedding")
     try:
@@ -267,7 +306,7 @@ def _keys(frame: pd.DataFrame) -> list[tuple[str, int, int]]:
 
 # --------------------------------------------------------------------------------------------------------------- judges
 def _read_judges(
-    runs_dir: Path, plan: dict[str, Any], specs: Mapping[str, dict[str, Any]], prompt_ids: set[str]
+    runs_dir: Path, plan: dict[str, Any], specs: Mapping[str, dict[str, Any]], compared: pd.DataFrame
 ) -> tuple[dict[str, Judge], tuple[Missing, ...]]:
     """The judges of the plan. One that has not finished is listed, and the report does without it."""
     judges, missing = {}, []
@@ -278,7 +317,7 @@ def _read_judges(
             missing.append(Missing(job["label"], reason))
         else:
             name = job["label"].rpartition("/")[2]
-            judges[name] = _read_judge(name, folder, prompt_ids)
+            judges[name] = _read_judge(name, folder, compared)
     return judges, tuple(missing)
 
 
@@ -290,23 +329,22 @@ def _judged_others(judge: dict[str, Any], specs: Mapping[str, dict[str, Any]]) -
     return f"has not judged the results of {', '.join(sorted(other))}; the sweep's command asks it" if other else None
 
 
-def _read_judge(name: str, folder: Path, prompt_ids: set[str]) -> Judge:
+def _read_judge(name: str, folder: Path, compared: pd.DataFrame) -> Judge:
     facts, path = _json(folder / "judge.json"), folder / PREFERENCES
-    try:
-        rows = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise LedgerError(f"{path} cannot be read as Parquet: {error}") from error
+    rows = _table(path)
     if list(rows.columns) != list(PREFERENCE_COLUMNS):
         raise LedgerError(f"{path} must have the columns {', '.join(PREFERENCE_COLUMNS)}")
-    if not rows["score"].dropna().between(0, 1).all() or not set(rows["prompt_id"]) <= prompt_ids:
-        raise LedgerError(f"{path} has scores outside 0 to 1, or prompts that were not evaluated")
-    numbers = {key: value for row in read_metrics(folder) for key, value in row.items() if key.startswith("judge/")}
+    if not pd.api.types.is_numeric_dtype(rows["score"]) or not rows["score"].dropna().between(0, 1).all():
+        raise LedgerError(f"{path} has scores outside 0 to 1")
+    if any(not set(rows[key]) <= set(compared[key]) for key in ("prompt_id", "sample_id")):
+        raise LedgerError(f"{path} has samples or prompts that were not evaluated")
+    numbers = {key: value for row in _metrics(folder) for key, value in row.items() if key.startswith("judge/")}
     return Judge(
         name=name,
         settings=_json(folder / "spec.json")["spec"]["judge"],
         relation=str(facts.get("relation")),
         evidence=str(facts.get("evidence")),
-        numbers={key: float(value) for key, value in numbers.items() if value is not None},
+        numbers={key: float(value) for key, value in numbers.items() if isinstance(value, int | float)},
         contests={(str(arm), str(opponent)): part for (arm, opponent), part in rows.groupby(["arm", "opponent"])},
     )
 
@@ -316,14 +354,33 @@ def _read_metrics(folders: Mapping[str, Path], specs: Mapping[str, dict[str, Any
     rows = [
         {"label": label, "kind": specs[label].get("kind"), **row}
         for label, folder in folders.items()
-        for row in read_metrics(folder)
+        for row in _metrics(folder)
     ]
     return pd.DataFrame(rows)
 
 
+def _metrics(folder: Path) -> list[dict[str, Any]]:
+    path = folder / METRICS
+    try:
+        if path.exists():
+            read_within(path)
+        rows = read_metrics(folder)
+        require_plain_rows(rows)
+    except (OSError, ValueError, RecursionError) as error:
+        raise LedgerError(f"{path} cannot be read: {error}") from None
+    return rows
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        return read_rows(path)
+    except ForeignFileError as error:
+        raise LedgerError(str(error)) from None
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return read_json(path)
+        return read_object(path)
     except (OSError, ValueError) as error:
         raise LedgerError(f"{path} cannot be read: {error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from analysis.signatures import DECISIONS, RECORD, Signature
 from analysis.signoff import Verdict, sign, verify
 from runner.ledger.reader import newest_report
 
-OK, CHANGED, UNSIGNED = 0, 1, 3  # exit codes of verify; 2 is bad input, as everywhere
+OK, CHANGED, UNSIGNED, NO_LEDGER = 0, 1, 3, 4  # exit codes of verify; 2 is bad input, as everywhere
+MAX_PROBLEMS = 200  # lines that are printed; the rest is counted
 PROOF = (
     f"This proves that report, ledger and record agree with the hashes in {RECORD}. It does not prove that the record "
     "is the one people made: whoever can write this folder can also write another record. For that, compare with the "
@@ -39,6 +41,10 @@ def _add_sign(commands: Any) -> None:
     parser.add_argument("--role", required=True, help="as what, for example: head of safety")
     parser.add_argument("--decision", required=True, choices=DECISIONS)
     parser.add_argument("--note", default="", help="reasons or dissent; the condition of a conditional decision")
+    parser.add_argument(
+        "--without-ledger", action="store_true",
+        help="sign although the ledger is gone, so that nobody can tell whether the report follows from it",
+    )  # fmt: skip
     parser.set_defaults(run=_sign)
 
 
@@ -46,7 +52,9 @@ def _add_verify(commands: Any) -> None:
     parser = commands.add_parser(
         "verify",
         help="tell whether a signed report, its ledger and its record are as they were signed",
-        epilog="exit codes: 0 all agrees, 1 something was changed, 2 bad input, 3 nobody has signed",
+        epilog="exit codes: 0 all agrees, 1 something was changed, 2 bad input, 3 nobody has signed, 4 what is here "
+        "agrees, but the ledger is gone. The first line says AS SIGNED, NOT REBUILT where another version of this "
+        "program signed: it may come to other last digits, so it does not build the report again",
     )
     _add_folders(parser)
     parser.add_argument(
@@ -54,8 +62,9 @@ def _add_verify(commands: Any) -> None:
         help="SHA-256 of an entry, of which a copy was kept elsewhere; may be repeated",
     )  # fmt: skip
     parser.add_argument(
-        "--rebuild", action="store_true", help="also build the report from the ledger again and compare every value"
-    )
+        "--rebuild", action="store_true",
+        help="build the report from the ledger again and compare every value also where another version signed",
+    )  # fmt: skip
     parser.set_defaults(run=_verify)
 
 
@@ -74,7 +83,10 @@ def _hash(text: str) -> str:
 
 def _sign(options: argparse.Namespace) -> int:
     fields = {key: getattr(options, key) for key in ("name", "role", "decision", "note")}
-    signature = sign(options.report_dir, options.ledger, **fields)
+    _say_progress()
+    signature = sign(options.report_dir, options.ledger, options.without_ledger, **fields)
+    if not signature.rebuilt:
+        _say("The ledger is not here, so nobody can tell whether the report follows from it; the entry says so.")
     _say(f"signed as {signature.words}, {signature.time}")
     _say(f"SHA-256 of the entry: {signature.sha256}")
     _say("Keep this hash elsewhere too (a ticket, a mail): only such a copy shows that nobody wrote the record anew.")
@@ -86,28 +98,40 @@ def _sign(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    _say_progress()
     verdict = verify(options.report_dir, options.ledger, options.kept_hash, options.rebuild)
     if verdict.problems:
         return _say_changed(options.report_dir, verdict)
     if not verdict.signatures:
         _say(f"NOT SIGNED: nobody has signed {options.report_dir}, so there is nothing to verify")
         return UNSIGNED
-    _say(f"AS SIGNED: {options.report_dir}")
+    gap = ", NOT REBUILT" if verdict.has_ledger else ", THE LEDGER IS GONE"
+    _say(f"AS SIGNED{'' if verdict.was_rebuilt else gap}: {options.report_dir}")
     for line in verdict.agreements:
         _say(f"- {line}")
     _say_signatures(verdict.signatures)
     _say(PROOF_WITH_COPY if options.kept_hash else PROOF)
     _say_if_older(options.report_dir)
-    return OK
+    return OK if verdict.has_ledger else NO_LEDGER
 
 
 def _say_changed(folder: Path, verdict: Verdict) -> int:
     signed = bool(verdict.signatures)
     _say(f"NOT AS SIGNED: {folder}" if signed else f"NOT CONSISTENT: {folder}, which has no readable signature")
-    for line in verdict.problems:
+    for line in verdict.problems[:MAX_PROBLEMS]:
         _say(line if line.startswith(" ") else f"- {line}")
+    if len(verdict.problems) > MAX_PROBLEMS:
+        _say(f"- and {len(verdict.problems) - MAX_PROBLEMS} more")
+    for line in verdict.gaps:
+        _say(f"- {line}")
     _say_signatures(verdict.signatures)
     return CHANGED
+
+
+def _say_progress() -> None:
+    """To people who wait at a terminal; what is read by programs stays as it is."""
+    if sys.stderr.isatty():
+        print("comparing hashes and building the report from its ledger again, a few seconds …", file=sys.stderr)
 
 
 def _say_signatures(signatures: tuple[Signature, ...]) -> None:

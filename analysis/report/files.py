@@ -14,6 +14,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from analysis.foreign import parse_json
 from analysis.ledger import Ledger
 from analysis.report.build import REPORT_SCHEMA, build_report
 from analysis.report.markdown import render_markdown
@@ -110,8 +111,8 @@ def parse_report(content: bytes) -> dict[str, Any]:
         ReportError: they hold no report of this version.
     """
     try:
-        report = json.loads(content, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        report = parse_json(content)
+    except ValueError as error:
         raise ReportError(f"{JSON} is not valid JSON: {error}") from None
     if not isinstance(report, dict) or report.get("schema") != REPORT_SCHEMA:
         raise ReportError(f"{JSON} is no report with schema {REPORT_SCHEMA}, which this version reads")
@@ -171,7 +172,3 @@ def _new_folder(folder: Path, files: Mapping[str, str]) -> tuple[Path, str]:
         replace_text(unfinished / name, text)
     unfinished.rename(new)
     return new, f"{folder} is signed and stays as it is; this report differs from it"
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")

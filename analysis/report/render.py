@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -122,11 +123,16 @@ def render_html(report: Mapping[str, Any], signed: Sequence[Signature] = ()) -> 
     """The HTML twin of report.json, with signatures. Every text is escaped; only style sheet and figures are markup."""
     pictures = {
         name: {"svg": Markup(picture.svg), "caption": picture.caption}  # noqa: S704 - matplotlib escapes the text it draws
-        for name, picture in figures.pictures(dict(report)).items()
+        for name, picture in _pictures(json.dumps(report)).items()
     }
     style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
     template = environment(autoescape=True, breakable=breakable).get_template("report.html.j2")
     return template.render(**view(report, signed), pictures=pictures, style=style, policy=CONTENT_SECURITY_POLICY)
+
+
+@lru_cache(maxsize=1)  # signing renders one report several times, and drawing takes most of that
+def _pictures(report: str) -> dict[str, figures.Picture]:
+    return figures.pictures(json.loads(report))
 
 
 def breakable(name: str) -> Markup:

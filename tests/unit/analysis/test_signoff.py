@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +16,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from analysis import ledger_hash, program, signoff
 from analysis.__main__ import main
 from analysis.ledger_hash import sha256
 from analysis.report import figures
@@ -34,16 +37,22 @@ def sign_as(folder: Path, position: int, **options: Any) -> Signature:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def drawn_once():
-    """The figures of one and the same report are drawn once for all tests; that is most of the time of `verify`."""
+def made_once():
+    """The report of one and the same ledger is built once for all tests, and its figures are drawn once."""
     drawn, draw = {}, figures.pictures
+    built, build = {}, signoff.build_report
 
     def pictures(report):
         key = json.dumps(report, sort_keys=True)
         return drawn[key] if key in drawn else drawn.setdefault(key, draw(report))
 
+    def build_report(ledger):
+        key = ledger.manifest.sha256
+        return copy.deepcopy(built[key] if key in built else built.setdefault(key, build(ledger)))
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "pictures", pictures)
+        patch.setattr(signoff, "build_report", build_report)
         yield
 
 
@@ -98,8 +107,9 @@ def problems(folder: Path, **options: Any) -> str:
 
 # ----------------------------------------------------------------------------------------------------- nothing changed
 def test_what_nobody_touched_is_as_signed_wherever_it_lies(report):
-    verdict = verify(report, rebuild=True)
+    verdict = verify(report)
     assert verdict.problems == ()
+    assert verdict.was_rebuilt
     assert [entry.name for entry in verdict.signatures] == [name for name, *_ in SIGNERS]
 
 
@@ -204,7 +214,9 @@ def test_an_unchanged_report_that_this_version_cannot_show_is_still_verified(rep
     monkeypatch.setattr("analysis.report.files.REPORT_SCHEMA", 99)
     verdict = verify(report)
     assert verdict.problems == ()
-    assert "were NOT compared" in " ".join(verdict.agreements)
+    assert "have the SHA-256 that the last signature cites" in " ".join(verdict.agreements)
+    (report / "report.html").write_text("PPO wins everything")
+    assert "report.html or report.md is not the page that entry 3" in problems(report)
     edit_json(report / "report.json", lambda r: r.update(headline=""))
     assert "report.json was changed" in problems(report)
 
@@ -329,9 +341,9 @@ def replace_field(number: int, field: str, value: Any) -> Callable[[list[str]], 
     return edit
 
 
-def reseal(number: int, **changes: Any) -> Callable[[list[str]], object]:
+def reseal(position: int, **changes: Any) -> Callable[[list[str]], object]:
     def edit(lines):
-        lines[number - 1] = resealed(lines[number - 1], **changes)
+        lines[position - 1] = resealed(lines[position - 1], **changes)
 
     return edit
 
@@ -433,6 +445,19 @@ def test_only_a_kept_hash_shows_a_record_that_was_written_anew(report):
         ("name", "Ada\u2028Lovelace", "U\\+2028"),
         ("name", "Ada \udcff", "--name: .*unicode"),
         ("name", "A" * 201, "--name: .*200"),
+        ("name", "Ada\u00a0Lovelace", "U\\+00A0"),
+        ("name", "Ada\u3000Lovelace", "U\\+3000"),
+        ("name", "Ada\u2009Lovelace", "U\\+2009"),
+        ("name", "Ada\ufe0f Lovelace", "U\\+FE0F"),
+        ("name", "Ada\U000e0101 Lovelace", "U\\+E0101"),
+        ("name", "Ada\u034f Lovelace", "U\\+034F"),
+        ("name", "Ada\u3164Lovelace", "U\\+3164"),
+        ("name", "Ada\u200cLovelace", "U\\+200C"),
+        ("name", "Ada ❤\ufe0f", "U\\+FE0F"),
+        ("name", "\u0410da Lovelace", "mixes letters that look alike: Cyrillic and Latin"),
+        ("role", "head \u03bff safety", "--role: .*Greek and Latin"),
+        ("role", "head\u202fof safety", "U\\+202F"),
+        ("note", "a\u2064b", "U\\+2064"),
         ("role", "...", "--role: it is empty"),
         ("decision", "perhaps", "--decision"),
         ("note", "x" * 10_001, "--note: .*10000"),
@@ -456,7 +481,8 @@ def test_all_that_is_wrong_is_told_at_once(report):
     ("name", "note"),
     [
         ("<script>alert(1)</script>|`", "```\n# heading\n</p><b>\n| a | b |"),
-        ("نازنین\u200cزهرا", "👩‍🔬 " + "long words " * 900),
+        ("نازنین\u200cزهرا", "👩‍🔬 ❤\ufe0f " + "long words " * 900),
+        ("Дмитрий", "d'accord\u202f: non,山田\u3000太郎"),
         ("  Cafe\u0301 ", "tab\tand\n\nparagraphs"),
     ],
 )
@@ -465,6 +491,7 @@ def test_odd_but_honest_text_is_kept_and_shown_as_text(report, name, note):
     assert verify(report).problems == ()
     assert read_record(report).signatures[-1] == entry
     assert entry.name in {name, "Café"}
+    assert entry.note == note.strip()
     page = (report / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert "</p><b>" not in page
@@ -533,12 +560,12 @@ def test_name_role_and_decision_have_no_default(report, capsys):
 # -------------------------------------------------------------------------------------------------------------- races
 def test_people_who_sign_at_once_all_stand_in_one_chain(report):
     command = [sys.executable, "-m", "analysis", "sign", str(report), "--role", "reviewer", "--decision", "approve"]
-    signers = [subprocess.Popen([*command, "--name", name], stdout=subprocess.DEVNULL) for name in "ABCD"]
-    assert [signer.wait() for signer in signers] == [0] * 4
+    signers = [subprocess.Popen([*command, "--name", name], stdout=subprocess.DEVNULL) for name in "ABC"]
+    assert [signer.wait() for signer in signers] == [0] * 3
     verdict = verify(report)
     assert verdict.problems == ()
-    assert sorted(entry.name for entry in verdict.signatures[3:]) == ["A", "B", "C", "D"]
-    assert [entry.number for entry in verdict.signatures] == list(range(1, 8))
+    assert sorted(entry.name for entry in verdict.signatures[3:]) == ["A", "B", "C"]
+    assert [entry.number for entry in verdict.signatures] == list(range(1, 7))
 
 
 def test_a_crash_between_record_and_pages_is_told_and_mended(report):
@@ -585,15 +612,290 @@ def test_hostile_values_cannot_write_to_the_terminal(report, capsys):
     assert not set(out) & {"\x1b", "\u202e", "\x07"}
 
 
-def test_rebuild_finds_a_report_that_its_ledger_does_not_give(report, monkeypatch):
-    """All hashes were made to fit: only building the report again tells."""
-    edit_json(report / "report.json", lambda r: r["arms"][0]["gold"].update(value=99.25))
+# ------------------------------------------------------------------------------------------ forgeries that fit together
+FORGERIES = {
+    "a number": REPORT_EDITS["a number"],
+    "the headline": (lambda r: r.update(headline="DPO is ahead."), r'headline: "DPO is ahead\." in report\.json'),
+    "an interval": (lambda r: r["arms"][1]["gold"].update(high=99.5), r"arms\[1\]\.gold\.high: 99\.5 in report"),
+    "a rule": (lambda r: r["samples"].update(rule="at random"), r'samples\.rule: "at random" in report\.json'),
+}
+
+
+@pytest.mark.parametrize(("edit", "named"), FORGERIES.values(), ids=FORGERIES)
+def test_a_forged_report_whose_pages_were_rendered_again_is_not_signed(report, edit, named):
+    edit_json(report / "report.json", edit)
     (report / "signatures.jsonl").unlink()
     assert main(["report", "--from-json", str(report / "report.json")]) == 0
+    with pytest.raises(SignoffError, match=named):
+        sign_as(report, 0)
+    assert read_record(report).is_empty
+
+
+@pytest.mark.parametrize(("edit", "named"), FORGERIES.values(), ids=FORGERIES)
+def test_a_forged_report_with_a_forged_record_is_named(report, edit, named, capsys):
+    """All hashes were made to fit: only building the report again tells."""
+    edit_json(report / "report.json", edit)
+    reseal_all(report, report_sha256=sha256((report / "report.json").read_bytes()))
+    assert main(["report", "--from-json", str(report / "report.json")]) == 0
+    assert main(["verify", str(report)]) == 1
+    out = capsys.readouterr().out
+    assert "NOT AS SIGNED" in out
+    assert re.search(named, out)
+
+
+def test_values_of_the_ledger_in_bytes_of_somebody_else_are_named(report):
+    path = report / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
+    reseal_all(report, report_sha256=sha256(path.read_bytes()))
+    assert main(["report", "--from-json", str(path)]) == 0
+    assert "something else wrote it" in problems(report)
+
+
+def reseal_all(report: Path, leave_out: tuple[str, ...] = (), **changes: Any) -> None:
+    """The record written anew with other fields, each entry citing the one before."""
+    entries: list[Signature] = []
+    for line in (report / "signatures.jsonl").read_text(encoding="utf-8").splitlines():
+        kept = {key: value for key, value in json.loads(line).items() if key not in {"sha256", *leave_out}}
+        entries.append(Signature(**{**kept, **changes, "previous": entries[-1].sha256 if entries else None}))
+    (report / "signatures.jsonl").write_bytes(b"".join(entry.line for entry in entries))
+
+
+def test_two_builds_of_one_ledger_in_other_processes_give_the_same_bytes(sweep, report, tmp_path):
+    """So that nothing has to be left out of the comparison: another folder, hash seed, locale and time zone."""
+    elsewhere = shutil.copytree(sweep, tmp_path / "some where" / "else")
+    shutil.rmtree(elsewhere / "report")
+    environment = {"PATH": os.environ["PATH"], "PYTHONHASHSEED": "7", "TZ": "Asia/Kathmandu", "LC_ALL": "C"}
+    command = [sys.executable, "-m", "analysis", "report", str(elsewhere)]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert (elsewhere / "report/report.json").read_bytes() == (report / "report.json").read_bytes()
+
+
+# --------------------------------------------------------------------------------------------- versions of the program
+def first_line(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out.splitlines()[0]
+
+
+def test_what_another_version_signed_is_compared_by_its_hashes(report, monkeypatch, capsys):
+    monkeypatch.setattr(signoff, "program", lambda: "version 99")
+    assert main(["verify", str(report)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"AS SIGNED, NOT REBUILT: {report}")
+    assert "this is version 99" in out
+    assert main(["verify", str(report), "--rebuild"]) == 0
+    assert first_line(capsys).startswith("AS SIGNED: ")
+    (report / "report.md").write_text("DPO wins everything")
+    assert main(["verify", str(report)]) == 1
+
+
+def test_with_another_version_a_forgery_is_named_when_it_is_built_again(report, monkeypatch, capsys):
+    edit_json(report / "report.json", lambda r: r.update(headline="DPO is ahead."))
+    reseal_all(report, report_sha256=sha256((report / "report.json").read_bytes()), program="version 0.0.1, code x")
+    assert main(["report", "--from-json", str(report / "report.json")]) == 0
+    capsys.readouterr()
+    assert main(["verify", str(report)]) == 0
+    assert first_line(capsys).startswith("AS SIGNED, NOT REBUILT: ")
+    assert "headline" in problems(report, rebuild=True)
+
+
+def test_a_record_of_the_first_version_is_still_as_signed(report, capsys):
+    """Its entries cite neither program nor pages nor adapters, and its hashes cover what they have."""
+    reseal_all(report, leave_out=("program", "rebuilt", "pages", "adapters"))
+    assert "program" not in (report / "signatures.jsonl").read_text(encoding="utf-8")
+    assert main(["report", "--from-json", str(report / "report.json")]) == 0
+    page = report / "report.html"
+    page.write_text(page.read_text(encoding="utf-8").replace("<p>", "<p >"), encoding="utf-8")  # drawn otherwise then
+    capsys.readouterr()
+    assert main(["verify", str(report)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("AS SIGNED, NOT REBUILT: ")
+    assert "report.html were NOT compared: an earlier version signed" in out
+    sign_as(report, 1)
+    assert verify(report).was_rebuilt
+
+
+def test_a_seal_below_a_page_may_depend_on_the_entry(report):
+    """It covers the page with the entry's hash, which in turn covers the page: so it is no part of what is cited."""
+    entry = read_record(report).signatures[-1]
+    page = f"<p>{entry.sha256}</p>\n".encode()
+    seal = f"<!-- SHA-256 of report.json: {'a' * 64}; of all above: {'b' * 64} -->\n".encode()
+    assert signoff.page_hash(page + seal, entry) == signoff.page_hash(page, entry)
+    assert signoff.page_hash(page + seal + b"x", entry) != signoff.page_hash(page, entry)
+    other = entry.model_copy(update={"note": "another"})
+    assert signoff.page_hash(page.replace(entry.sha256.encode(), other.sha256.encode()), other) == signoff.page_hash(
+        page, entry
+    )
+
+
+def test_the_program_is_known_by_its_code(tmp_path, monkeypatch):
+    for folder in program.SOURCES:
+        shutil.copytree(program.PROJECT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    here = program.program.__wrapped__()
+    monkeypatch.setattr(program, "PROJECT", tmp_path)
+    assert program.program.__wrapped__() == here
+    for name in ("analysis/report/templates/style.css", "runner/ledger/reader.py"):
+        (tmp_path / name).write_text((tmp_path / name).read_text(encoding="utf-8") + "\n", encoding="utf-8")
+        changed = program.program.__wrapped__()
+        assert changed != here
+        here = changed
+
+
+# ------------------------------------------------------------------------------------------------------ final adapters
+def write_adapter(folder: Path, content: bytes) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_model.safetensors").write_bytes(content)
+    (folder / "adapter_config.json").write_text('{"r": 8}')
+
+
+@pytest.fixture
+def with_adapters(sweep, report):
+    for arm in ("ppo", "dpo"):
+        write_adapter(sweep / arm / "seed0/adapters/point_1", b"first")
+        write_adapter(sweep / arm / "seed0/adapters/point_2", arm.encode() + bytes(3 * 2**20))
     sign_as(report, 0)
+    return sweep
+
+
+FINAL = "ppo/seed0/adapters/point_2"
+
+
+def test_final_adapters_are_bound_by_their_whole_content(with_adapters, report):
+    entry = read_record(report).signatures[-1]
+    weights = with_adapters / FINAL / "adapter_model.safetensors"
+    assert entry.adapters[f"{FINAL}/adapter_model.safetensors"] == sha256(weights.read_bytes())
+    assert len(entry.adapters) == 4
     assert verify(report).problems == ()
-    found = problems(report, rebuild=True)
-    assert "arms[0].gold.value: 99.25 in report.json" in found
+    (with_adapters / "ppo/seed0/adapters/point_1/adapter_model.safetensors").unlink()  # no final one
+    assert verify(report).problems == ()
+    with weights.open("r+b") as stream:  # in the middle, where the digest of a finished job does not look
+        stream.seek(3 * 2**19)
+        stream.write(b"x")
+    assert f"{FINAL}/adapter_model.safetensors: was changed" in problems(report)
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (lambda folder: (folder / "adapter_config.json").write_text('{"r": 16}'), "adapter_config.json: was changed"),
+        (lambda folder: (folder / "adapter_model.bin").write_bytes(b"x"), "adapter_model.bin: was not there"),
+    ],
+)
+def test_changed_and_added_files_of_a_final_adapter_are_named(with_adapters, report, edit, named, capsys):
+    edit(with_adapters / FINAL)
+    assert main(["verify", str(report)]) == 1
+    assert named in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lost", [FINAL, f"{FINAL}/adapter_model.safetensors", "dpo/seed0/adapters"])
+def test_adapters_that_were_removed_are_not_compared(with_adapters, report, lost, capsys):
+    path = with_adapters / lost
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    assert main(["verify", str(report)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("AS SIGNED: ")
+    assert re.search(rf"what is not here any more was NOT compared: .*{re.escape(lost)}", out)
+
+
+# ------------------------------------------------------------------------------------------------ a ledger that is gone
+def test_a_ledger_that_is_gone_has_a_code_of_its_own(report, sweep, tmp_path, capsys):
+    alone = shutil.copytree(report, tmp_path / "alone" / "report")
+    (tmp_path / "empty").mkdir()
+    for options in ([], ["--ledger", str(tmp_path / "empty")]):
+        assert main(["verify", str(alone), *options]) == 4
+        assert first_line(capsys).startswith("AS SIGNED, THE LEDGER IS GONE: ")
+    assert main(["verify", str(alone), "--ledger", str(sweep)]) == 0
+    (alone / "report.md").write_text("x")
+    assert main(["verify", str(alone)]) == 1
+
+
+def test_nobody_signs_without_a_ledger_unless_they_ask_for_it(report, sweep, tmp_path, capsys):
+    alone = shutil.copytree(report, tmp_path / "alone" / "report")
+    command = ["sign", str(alone), "--name", "Eve", "--role", "reviewer", "--decision", "approve"]
+    assert main(command) == 2
+    assert "--ledger RUNS_DIR says where it is" in capsys.readouterr().err
+    assert len(read_record(alone).signatures) == 3
+    assert main([*command, "--without-ledger"]) == 0
+    assert not read_record(alone).signatures[-1].rebuilt
+    assert main(["verify", str(alone)]) == 4
+    capsys.readouterr()
+    assert main(["verify", str(alone), "--ledger", str(sweep)]) == 0
+    assert "entry 4 (Eve, reviewer: approve) was signed without the ledger" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------------------------- hostile records, times
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (replace_field(3, "number", 3_000_000_000), "line 3 of .* is no entry: number"),
+        (replace_field(2, "number", 10**90), "line 2 of .* is no entry"),
+        (replace_field(1, "number", -(2**63)), "line 1 of .* is no entry: number"),
+        (reseal(3, number=987), r"984 entries before entry 987 were removed"),
+        (lambda lines: lines.extend(["{}"] * 5_000), "more than 1000 lines"),
+        (lambda lines: lines.insert(0, '{"note": "' + "a" * 5_000_000 + '"}'), "line 1 of .* has 5,000,012 bytes"),
+        (lambda lines: lines.insert(0, '{"a":' * 300 + "1" + "}" * 300), "line 1 of .* is no entry"),
+        (lambda lines: lines.insert(0, '{"number": ' + "1" * 3_000 + "}"), "line 1 of .* is no entry"),
+        (replace_field(2, "time", "2026-02-31T25:00:00.000+00:00"), "line 2 of .* is no entry: time"),
+    ],
+)
+def test_a_hostile_record_is_named_within_seconds(report, edit, named):
+    edit_lines(report / "signatures.jsonl", edit)
+    assert re.search(named, problems(report))
+
+
+@pytest.mark.parametrize("time", ["2020-01-01T00:00:00.000+00:00", "1999-12-31T23:59:59.999+00:00"])
+def test_an_entry_that_is_older_than_the_one_before_is_named(report, time):
+    edit_lines(report / "signatures.jsonl", reseal(3, time=time))
+    assert re.search(rf"entry 3 \(Žofia.*\) is older \({re.escape(time)}\) than entry 2 \(Grace", problems(report))
+
+
+def test_nobody_signs_with_a_clock_that_is_behind_the_record(report, monkeypatch):
+    monkeypatch.setattr(signoff, "timestamp", lambda: "2024-06-01T00:00:00.000+00:00")
+    with pytest.raises(SignoffError, match="this machine's clock says 2024-06-01"):
+        sign_as(report, 0)
+
+
+@pytest.mark.parametrize("name", ["report.pdf", "for the board.pdf"])
+def test_a_pdf_is_named_as_not_compared(report, name, capsys):
+    (report / name).write_bytes(b"%PDF-1.7")
+    assert main(["verify", str(report)]) == 0
+    assert f"{name} was NOT compared" in capsys.readouterr().out
+
+
+def test_a_sparse_or_deep_file_of_the_report_is_one_sentence(report, capsys):
+    with (report / "ledger_manifest.json").open("wb") as stream:
+        stream.truncate(2**40)
+    assert main(["verify", str(report)]) == 2
+    assert "ledger_manifest.json has more than" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("depth", [100, 900])
+def test_a_deep_report_is_named(report, depth):
+    content = '{"schema": 1, "arms": ' + "[" * depth + "]" * depth + "}"
+    (report / "report.json").write_text(content)
+    assert "report.json was changed" in problems(report)
+
+
+def test_the_hash_of_a_ledgers_file_is_compared_before_it_is_unpacked(sweep, report, monkeypatch):
+    """What fits its hash needs no unpacking, and what does not is unpacked within bounds."""
+    read = []
+    monkeypatch.setattr(ledger_hash, "read_rows", lambda path: read.append(path.name) or pd.DataFrame())
+    monkeypatch.setattr(signoff, "_rebuild_problems", lambda *_: [])
+    assert verify(report).problems == ()
+    assert read == []
+    (sweep / POINT_2).write_bytes(b"PAR1" * 100)
+    assert "was changed" in problems(report)
+    assert read == ["point_2.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "named"),
+    [
+        (["a", "b"] * 5_000, ["b", "a"] * 5_000, "rows 1 to 10000 changed"),
+        (["a"] * 20_000, ["a", "b"] * 9_000, "rows 2 to 18000 changed"),
+        ([str(row) for row in range(9_000)], [str(row) for row in range(9_000) if row != 4_321], "row 4322 removed"),
+    ],
+)
+def test_rows_that_were_made_to_be_slow_to_compare_are_compared_in_seconds(before, now, named):
+    assert named in ledger_hash._changed_rows(before, now, "row")
 
 
 def test_differences_are_the_leaves():
