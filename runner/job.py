@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -35,6 +35,7 @@ from runner.ledger.reader import PREFERENCES, is_finished, newest_report, read_j
 from runner.ledger.requests import is_asked_to_end
 from runner.ledger.writer import LedgerRecorder, StatusFile, TornLedgerError
 from runner.retry import read_retry
+from runner.terminal import complain, run_command
 from runner.trackers import Tracker, make_tracker
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -59,7 +60,7 @@ GRACE_SECONDS = 30.0
 STOPPED = ("stopped", "on request")
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Work on each folder in turn; the first that does not finish ends the process.
 
     Args:
@@ -119,7 +120,7 @@ def run_job(folder: Path) -> int:
                 return OK
             return _attempt(job, folder)
     except InputError as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -221,7 +222,7 @@ def _report_failure(folder: Path, error: Exception, status: StatusFile) -> None:
     with contextlib.suppress(OSError):  # what failed may be the disk, which is full; the status matters most
         status.end("failed", reason, out_of_memory=is_out_of_memory(error))
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+        complain(text)
         if sys.stdout.isatty():
             with (folder / "log.txt").open("a", encoding="utf-8") as log:
                 log.write(text + "\n")
@@ -335,4 +336,4 @@ def _end_with_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main, __doc__))
