@@ -6,12 +6,14 @@ never one behind a link: folders on the way may be links, the file itself may no
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import stat
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 # What a value of an unexpected shape raises when it is parsed or used.
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
@@ -20,7 +22,7 @@ MAX_DIGITS = 40  # of a whole number: more fit no counter, and not every float c
 MAX_LINE = 300  # characters
 
 
-def open_plain(path: Path) -> BinaryIO:
+def open_plain(path: Path) -> BufferedReader:
     """Open a plain file to read. Neither waits for a pipe's writer nor follows a link.
 
     Raises:
@@ -37,6 +39,20 @@ def open_plain(path: Path) -> BinaryIO:
         os.close(descriptor)
         raise ValueError(f"{path} cannot be read: it is no plain file")
     return os.fdopen(descriptor, "rb")
+
+
+def append_plain(path: Path) -> BufferedWriter:
+    """Open a plain file to write at its end; it is made where it is missing.
+
+    Raises:
+        OSError: it cannot be opened, or is no plain file.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    return os.fdopen(descriptor, "ab")
 
 
 def read_plain(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:

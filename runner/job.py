@@ -25,6 +25,7 @@ from filelock import FileLock
 
 from experiments import passes
 from experiments.errors import InputError, is_out_of_memory
+from experiments.foreign import append_plain
 from experiments.records import RESUME_FOLDER
 from runner.engines import PARENT_VARIABLE, PATIENCE_VARIABLE
 from runner.jobfile import JobFile, read_job_file
@@ -122,6 +123,9 @@ def run_job(folder: Path) -> int:
     except InputError as error:
         complain(error)
         return BAD_INPUT
+    except OSError as error:  # before there is a status to say so in: the log, the lock or the status itself
+        complain(f"{folder} cannot be worked in: {error}")
+        return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -224,8 +228,8 @@ def _report_failure(folder: Path, error: Exception, status: StatusFile) -> None:
     with contextlib.suppress(OSError):
         complain(text)
         if sys.stdout.isatty():
-            with (folder / "log.txt").open("a", encoding="utf-8") as log:
-                log.write(text + "\n")
+            with append_plain(folder / "log.txt") as log:
+                log.write(f"{text}\n".encode())
 
 
 def _peak_memory() -> dict[str, int] | None:
@@ -281,8 +285,8 @@ def _log(folder: Path) -> Iterator[None]:
     if sys.stdout.isatty():
         yield
         return
-    before = [os.dup(1), os.dup(2)]
-    with (folder / "log.txt").open("ab") as log:
+    with append_plain(folder / "log.txt") as log:
+        before = [os.dup(1), os.dup(2)]
         for number in (1, 2):
             os.dup2(log.fileno(), number)
     try:

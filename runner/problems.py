@@ -50,7 +50,7 @@ def validation_problems(where: str, error: ValidationError) -> list[Problem]:
 def unknown(key: str, choices: Iterable[str]) -> str:
     """That ``key`` is none of ``choices``, with who has it or the nearest of them or, where none is near, all."""
     if holders := choices_with(key):
-        return f"{key}: the chosen {key.partition('.')[0]} has no such key; valid with {' or '.join(holders)}"
+        return f"{key}: there is no such key for the chosen {key.partition('.')[0]}; valid with {' or '.join(holders)}"
     group = key.rpartition(".")[0] + "."
     known = {choice.removeprefix(group): choice for choice in sorted(set(choices) - {key})}
     found = difflib.get_close_matches(key.removeprefix(group), known, n=1)
