@@ -1,7 +1,7 @@
 """``python -m runner.status RUNS_DIR``: what became of a sweep, or becomes of it, from any terminal or machine.
 
-Only reads files, so it is safe at any time, also long after the fact, and in a folder that others can write. Exit
-codes: 0, or 2 where RUNS_DIR is no sweep.
+Only reads files, so it is safe at any time, also long after the fact, and in a folder that others can write.
+Exit codes: 0, or 2 where RUNS_DIR is no sweep.
 """
 
 from __future__ import annotations
