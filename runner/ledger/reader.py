@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from experiments.foreign import MAX_JSON_BYTES, open_plain, parse_object, read_object
+from experiments.foreign import open_plain, parse_object, read_object
 from runner.ledger.integrity import damaged
 
 NUMBERED_REPORT = re.compile(r"report-([1-9]\d*)")
@@ -47,21 +47,21 @@ INNER: dict[str, tuple[type, ...]] = {  # … and of the values in those that ar
 }
 
 
-def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; numbers are finite.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no plain file, cannot be read, is larger than `max_bytes`, or does not hold a JSON object; the
-            message names the file.
+        ValueError: it is no plain file, cannot be read, is too large, or does not hold a JSON object; the message
+            names the file.
     """
-    return read_object(path, max_bytes)
+    return read_object(path)
 
 
 def read_small_json(path: Path) -> dict[str, Any] | None:
     """The object in one of the small files that processes leave for each other, or None where there is none."""
     try:
-        return read_json(path, MAX_STATUS_BYTES)
+        return read_json(path) if path.lstat().st_size <= MAX_STATUS_BYTES else None
     except (OSError, ValueError):
         return None
 
@@ -70,7 +70,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The rows of ``metrics.jsonl`` in the order they were written; empty where there is no such file.
 
     Raises:
-        ValueError: it is no plain file or too large, or a line other than the last one is no JSON object; the message
+        ValueError: it is no plain file or too large, or a line other than the last one is no object in JSON; the message
             names file and line.
     """
     path = folder / "metrics.jsonl"
@@ -88,7 +88,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         try:
             rows.append(parse_object(line))
         except ValueError:
-            raise ValueError(f"{path}, line {number} is not JSON of an object") from None
+            raise ValueError(f"{path}, line {number} is not JSON") from None
     return rows + _complete(torn)
 
 
