@@ -31,6 +31,7 @@ from analysis.report.pdf import write_pdf
 from analysis.report.text import visible
 from analysis.signatures import SignoffError
 from analysis.signoff_commands import add_commands
+from runner.ledger.provenance import project_version
 
 BAD_INPUT = 2
 RULES = Path(__file__).parents[1] / "conf/rules/preregistered.yaml"
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m analysis", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--version", action="version", version=project_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_report(commands)
     winrate = commands.add_parser("winrate", help="win rates of comparisons that another tool judged")

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from experiments.strict import Strict
 
+MAX_PORT = 65535
+LABEL = r"[A-Za-z0-9_-]{1,63}"
+HOST = rf"({LABEL}(\.{LABEL})*\.?|\[[0-9A-Fa-f:.]+\])"
+ADDRESS = re.compile(rf"https?://{HOST}(:(?P<port>\d{{1,5}}))?(/[A-Za-z0-9._~!$&'()*+,;=:%/-]*)?")
+
 
 class EndpointJudge(Strict):
     """A language model behind an OpenAI-compatible chat endpoint: it is shown two responses, in both orders."""
 
-    base_url: str = Field(description="up to and without /chat/completions, such as http://127.0.0.1:8000/v1")
+    # repr=False: a key is put here by mistake, so no message repeats the value.
+    base_url: str = Field(
+        repr=False, description="up to and without /chat/completions, such as http://127.0.0.1:8000/v1"
+    )
     model: str = Field(min_length=1, description="the model's name at that endpoint")
     api_key_variable: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = Field(
-        description="name of the environment variable that holds the key, never the key itself; null sends none"
+        repr=False,
+        description="name of the environment variable that holds the key, never the key itself; null sends none",
     )
     base_model: str | None = Field(
         description="what its maker says it was trained from, for the independence label; null means the model's name"
@@ -44,14 +53,14 @@ class EndpointJudge(Strict):
     @field_validator("base_url")
     @classmethod
     def _a_plain_address(cls, base_url: str) -> str:
-        parts = urlsplit(base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("must begin with http:// or https:// and a host")
-        if parts.username or parts.password or parts.query or parts.fragment:
+        if re.search(r"[@?#]", base_url):
             raise ValueError(
                 "must hold no user name, password, query or fragment, because it is written to files; "
                 "a key goes into the environment variable that api_key_variable names"
             )
+        address = ADDRESS.fullmatch(base_url)
+        if not address or int(address["port"] or 0) > MAX_PORT:
+            raise ValueError("must be http:// or https://, a host, and perhaps a port and a path, in plain ASCII")
         return base_url.rstrip("/")
 
 

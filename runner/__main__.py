@@ -22,7 +22,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType, QuotedString
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -33,15 +33,16 @@ from runner.display import Display, show_plan
 from runner.engines import make_engine
 from runner.execute import BAD_INPUT, INTERRUPTED, OK, execute
 from runner.ledger.command import RUNNER, as_typed, recorded
+from runner.overrides import advice, misread, quoted
 from runner.plan import check_folder, check_keys, check_models, check_texts, make_plan
-from runner.problems import Problem, listing, siblings, unknown, validation_problems
+from runner.problems import CONF, Problem, listing, schema_keys, siblings, unknown, validation_problems
 from runner.retention import check_starts
+from runner.terminal import complain, run_command
 
-CONF = Path(__file__).parents[1] / "conf"
 TAKES_A_VALUE = re.compile(r"--config-(path|name|dir)|-c[pnd]|--package|-p")  # of Hydra's flags
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command line. Returns the exit code."""
     display = Display()
     try:
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> int:
         display.say(texts)
         return execute(plan, engine, display, again=as_typed([*RUNNER, *plan.arguments]))
     except InputError as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -90,6 +91,8 @@ def compose(arguments: list[str]) -> list[RunSpec]:
         except (HydraException, OmegaConfBaseException) as error:
             failures.append(error)
 
+    if wrong := [Problem("", what) for what in misread(overrides)]:
+        raise InputError(listing(wrong))
     composer = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(compose_all)
     with _hydra_command_line(flags, [text for text in overrides if not _sweeps(text)]):
         try:
@@ -219,8 +222,12 @@ def explain(error: Exception, overrides: list[str]) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         return f"{group}={option}: there is no such {group}; valid are {', '.join(error.options)}"
-    refused = re.match(r"Could not (?:override|append|delete)[^']*'([^']+)'", str(error))
-    key = refused[1] if refused else ""
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override)
+    refused = re.match(r"Could not (override|append|delete)[^']*'([^']+)'", str(error))
+    key = refused[2] if refused else ""
+    if refused and refused[1] == "append":
+        return f"{key} has a value already: write {key}=… or ++{key}=…, without the single plus sign"
     if key == "sweep":
         return f"a sweep is added with a plus sign. {choose_a_sweep()}"
     one_arm = any(re.match(r"\+arm=[^,]+$", override) for override in overrides)
@@ -230,6 +237,17 @@ def explain(error: Exception, overrides: list[str]) -> str:
             "or set the key in every arm of the sweep (++arm.key=value)"
         )
     return unknown(key, siblings(key)) if key else _first_line(error)
+
+
+def _unreadable(override: str) -> str:
+    """What Hydra's grammar cannot take. The value is only repeated if the key is one that there is."""
+    key, equals, _ = override.partition("=")
+    name = key.lstrip("+~").partition("@")[0]
+    if not equals:
+        return f"{override}: is no key=value"
+    if name not in schema_keys() and name != "sweep" and not name.startswith("hydra."):
+        return unknown(name, siblings(name))
+    return f"{override}: Hydra cannot read this value; if it is one text, {advice(override)}"
 
 
 def choose_a_sweep() -> str:
@@ -248,7 +266,7 @@ def _hydra_command_line(flags: list[str], overrides: list[str]) -> Iterator[None
     """Hydra reads ``sys.argv``. It is told to raise its errors, and to put its own notes where they are thrown away."""
     before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     with tempfile.TemporaryDirectory() as scratch:
-        own = [f"hydra.run.dir={_quoted(scratch)}", "hydra.mode=RUN"]
+        own = [f"hydra.run.dir={quoted(scratch)}", "hydra.mode=RUN"]
         sys.argv = ["python -m runner", *flags, *overrides, *own]
         os.environ["HYDRA_FULL_ERROR"] = "1"
         try:
@@ -258,12 +276,6 @@ def _hydra_command_line(flags: list[str], overrides: list[str]) -> Iterator[None
             del os.environ["HYDRA_FULL_ERROR"]
             if full_error is not None:
                 os.environ["HYDRA_FULL_ERROR"] = full_error
-
-
-def _quoted(path: str) -> str:
-    """A path as a value of Hydra's override grammar."""
-    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _description(path: Path) -> str:
@@ -279,4 +291,4 @@ def _first_line(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main, None))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from experiments.foreign import clean, clean_lines, open_plain
 from runner.estimate import Left, own_time_left
 from runner.ledger.command import as_typed
 from runner.ledger.reader import is_finished, newest_report, read_json
@@ -26,8 +29,7 @@ SUMMARY_SECONDS = 60.0  # between two lines about the sweep
 NARROW = 70  # columns; below, a table keeps to what matters most
 LIVE_LINES = 5  # of the terminal that the live table leaves alone
 STATES = ("running", "died", "failed", "stopped", "interrupted", "skipped", "waiting", "finished", "reused")
-LOG_LINES = 8
-MAX_LINE = 300
+LOG_LINES, LOG_BYTES = 8, 20_000
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,23 @@ class _Seen:
     done: int
 
 
+class Terminal(Console):
+    """A console that prints texts as they are; a pipe that nobody reads any more is an error, as in `print`."""
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process with the exit code of a failed job."""
+        self.quiet = True
+        raise BrokenPipeError
+
+
 class Display:
     """Lines on a console and, while `watching` on a terminal, a live table below them."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._console = console or Terminal()
         self._seen: dict[str, _Seen] = {}
         self._summed_up = time.monotonic()
         self._live: Live | None = None
@@ -105,8 +119,8 @@ class Display:
             self.event("sweep", summary)
 
     def say(self, text: str) -> None:
-        """One line as it is."""
-        self._console.print(Text(text))
+        """Lines as they are, but for what would move the cursor: they may quote what others wrote."""
+        self._console.print(Text(clean_lines(text)))
 
     def table(self, table: Table) -> None:
         """A table."""
@@ -177,8 +191,8 @@ def jobs_table(rows: Sequence[Row], width: int) -> Table:
     columns = columns if any(row.left for row in rows) else columns[:-1]
     table = _table(*columns, narrow=width < NARROW)
     for row in rows:
-        cells = {"state": row.state, "time": duration(row.seconds), "": clean(row.text), "left": duration(row.left)}
-        table.add_row(Text(clean(row.label)), *(Text(cells[column]) for column in columns))
+        cells = {"state": row.state, "time": duration(row.seconds), "": row.text, "left": duration(row.left)}
+        table.add_row(Text(clean(row.label)), *(Text(clean(cells[column])) for column in columns))
     return table
 
 
@@ -248,7 +262,7 @@ def _rate(status: Mapping[str, Any]) -> float:
 
 def duration(seconds: float | None) -> str:
     """Seconds for people."""
-    if seconds is None:
+    if seconds is None or not math.isfinite(seconds):
         return ""
     minutes, rest = divmod(round(seconds), 60)
     if minutes >= 60:
@@ -256,18 +270,13 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
-def clean(text: str, limit: int = MAX_LINE) -> str:
-    """One line that cannot move the cursor or colour the terminal: texts of models and libraries end up here."""
-    return "".join(char if char.isprintable() else " " for char in text)[:limit]
-
-
 def log_tail(path: Path) -> list[str]:
     """The last lines of a log that are not empty, cleaned."""
     try:
-        with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - 20_000))
-            lines = stream.read().decode("utf-8", errors="replace").splitlines()
-    except OSError:
+        with open_plain(path) as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - LOG_BYTES))
+            lines = stream.read(LOG_BYTES).decode("utf-8", errors="replace").splitlines()
+    except (OSError, ValueError):
         return []
     return [clean(line) for line in lines if line.strip()][-LOG_LINES:]
 

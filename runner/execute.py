@@ -105,6 +105,9 @@ def _execute(plan: Plan, engine: Engine, display: Display, command: Sequence[str
     except KeyboardInterrupt:
         code = INTERRUPTED
         display.say(f"\ninterrupted; ending the jobs. The same command goes on from here: {again}")
+    except BrokenPipeError:  # the output went to a process that has ended
+        code = INTERRUPTED
+        raise
     finally:
         engine.stop()
         driver.end(records({}, walk.results), code)

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -25,6 +25,7 @@ from filelock import FileLock
 
 from experiments import passes
 from experiments.errors import InputError, is_out_of_memory
+from experiments.foreign import append_plain
 from experiments.records import RESUME_FOLDER
 from runner.engines import PARENT_VARIABLE, PATIENCE_VARIABLE
 from runner.jobfile import JobFile, read_job_file
@@ -36,6 +37,7 @@ from runner.ledger.reports import JSON, torn_files
 from runner.ledger.requests import is_asked_to_end
 from runner.ledger.writer import LedgerRecorder, StatusFile, TornLedgerError
 from runner.retry import read_retry
+from runner.terminal import complain, run_command
 from runner.trackers import Tracker, make_tracker
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -60,7 +62,7 @@ GRACE_SECONDS = 30.0
 STOPPED = ("stopped", "on request")
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Work on each folder in turn; the first that does not finish ends the process.
 
     Args:
@@ -120,8 +122,11 @@ def run_job(folder: Path) -> int:
                 return OK
             return _attempt(job, folder)
     except InputError as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return BAD_INPUT
+    except OSError as error:  # before there is a status to say so in: the log, the lock or the status itself
+        complain(f"{folder} cannot be worked in: {error}")
+        return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -228,10 +233,10 @@ def _report_failure(folder: Path, error: Exception, status: StatusFile) -> None:
     with contextlib.suppress(OSError):  # what failed may be the disk, which is full; the status matters most
         status.end("failed", reason, out_of_memory=is_out_of_memory(error))
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+        complain(text)
         if sys.stdout.isatty():
-            with (folder / "log.txt").open("a", encoding="utf-8") as log:
-                log.write(text + "\n")
+            with append_plain(folder / "log.txt") as log:
+                log.write(f"{text}\n".encode())
 
 
 def _peak_memory() -> dict[str, int] | None:
@@ -287,8 +292,8 @@ def _log(folder: Path) -> Iterator[None]:
     if sys.stdout.isatty():
         yield
         return
-    before = [os.dup(1), os.dup(2)]
-    with (folder / "log.txt").open("ab") as log:
+    with append_plain(folder / "log.txt") as log:
+        before = [os.dup(1), os.dup(2)]
         for number in (1, 2):
             os.dup2(log.fileno(), number)
     try:
@@ -342,4 +347,4 @@ def _end_with_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main, __doc__))

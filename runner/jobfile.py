@@ -85,7 +85,7 @@ def read_job_file(folder: Path) -> JobFile:
     try:
         content = read_json(path)
         kind = content.get("kind")
-        if kind in JOB_SPECS:
+        if isinstance(kind, str) and kind in JOB_SPECS:
             content["spec"] = JOB_SPECS[kind].model_validate(content.get("spec"))
         elif kind != "report":
             raise InputError(f"{path}: kind={kind!r} is none of {', '.join([*JOB_SPECS, 'report'])}")

@@ -14,7 +14,7 @@ from typing import Any
 from runner.fairness import flatten
 from runner.jobfile import digest
 from runner.ledger.files import write_json
-from runner.ledger.reader import read_json, read_status
+from runner.ledger.reader import read_small_json, read_status
 from runner.plan import Job
 
 DECIDING = {
@@ -64,10 +64,7 @@ def _record(job: Job) -> Path:
 
 
 def _kept(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except (OSError, ValueError):
-        return {}
+    return read_small_json(path) or {}
 
 
 def _peak(record: Mapping[str, Any], device: str) -> int:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from experiments.spec import RunSpec
+
+CONF = Path(__file__).parents[1] / "conf"
+ADDED = {"arm", "sweep"}  # groups that nothing is chosen of until a person does, with a plus sign
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,32 @@ def validation_problems(where: str, error: ValidationError) -> list[Problem]:
 
 
 def unknown(key: str, choices: Iterable[str]) -> str:
-    """That ``key`` is none of ``choices``, with the nearest of them or, where none is near, all."""
+    """That ``key`` is none of ``choices``, with who has it or the nearest of them or, where none is near, all."""
+    if holders := choices_with(key):
+        return f"{key}: there is no such key for the chosen {key.partition('.')[0]}; valid with {' or '.join(holders)}"
     group = key.rpartition(".")[0] + "."
-    known = {choice.removeprefix(group): choice for choice in sorted(set(choices))}
+    known = {choice.removeprefix(group): choice for choice in sorted(set(choices) - {key})}
     found = difflib.get_close_matches(key.removeprefix(group), known, n=1)
     hint = f"did you mean {known[found[0]]}?" if found else f"valid are {', '.join(known.values())}"
     return f"{key}: there is no such key; {hint}"
+
+
+def choices_with(key: str) -> list[str]:
+    """The files of a group of ``conf/`` that hold ``key`` themselves, as they are chosen: ``engine=ray``."""
+    group, *path = key.split(".")
+    if not path or not group.isidentifier():
+        return []
+    plus = "+" if group in ADDED else ""
+    files = sorted((CONF / group).glob("*.yaml"))
+    return [f"{plus}{group}={file.stem}" for file in files if _holds(yaml.safe_load(file.read_bytes()), path)]
+
+
+def _holds(content: Any, path: Sequence[str]) -> bool:
+    for part in path:
+        if not isinstance(content, dict) or part not in content:
+            return False
+        content = content[part]
+    return True
 
 
 def siblings(key: str) -> list[str]:
@@ -57,14 +84,34 @@ def siblings(key: str) -> list[str]:
 
 def schema_keys() -> list[str]:
     """Every dotted key that ``conf/`` may hold, groups included."""
-    return sorted(set(_keys(RunSpec, "")))
+    return sorted({key for key, _ in _fields(RunSpec, "")})
 
 
-def _keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
+def text_keys() -> set[str]:
+    """The dotted keys whose value is a text of any kind."""
+    fields = list(_fields(RunSpec, ""))
+    others = {key for key, field in fields if not _is_text(field.annotation)}  # of another member of a union
+    return {key for key, _ in fields} - others
+
+
+def secret_keys() -> set[str]:
+    """The dotted keys whose value is never repeated, because somebody may give a password or key there."""
+    return {key for key, field in _fields(RunSpec, "") if not field.repr}
+
+
+def _fields(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
-        yield prefix + name
+        yield prefix + name, field
         for inner in _models(field.annotation):
-            yield from _keys(inner, f"{prefix}{name}.")
+            yield from _fields(inner, f"{prefix}{name}.")
+
+
+def _is_text(annotation: Any) -> bool:
+    """Whether a field's type is text or a restriction of it, perhaps with None."""
+    if get_origin(annotation) is Annotated:
+        return _is_text(get_args(annotation)[0])
+    members = [member for member in get_args(annotation) if member is not type(None)]
+    return annotation is str or (get_origin(annotation) in {Union, UnionType} and all(map(_is_text, members)))
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -82,7 +129,7 @@ def _describe(detail: dict[str, Any]) -> str:
         return unknown(key, [".".join([*path[:-1], name]) for name in names])
     if detail["type"] == "missing":
         return f"{key}: is missing"
-    if isinstance(detail["input"], dict | BaseModel):
+    if isinstance(detail["input"], dict | BaseModel) or key in secret_keys():
         return f"{key}: {reason}" if key else reason
     return f"{key}={detail['input']}: {reason[0].lower()}{reason[1:]}"
 

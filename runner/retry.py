@@ -11,7 +11,7 @@ from typing import Any
 
 from runner.engines import Outcome
 from runner.ledger.files import timestamp, write_json
-from runner.ledger.reader import read_json, read_status
+from runner.ledger.reader import read_small_json, read_status
 from runner.plan import Job
 
 DIVISOR = 4  # there is one retry, so it must help
@@ -38,9 +38,6 @@ def retry_smaller(job: Job, outcome: Outcome) -> str:
 
 def read_retry(folder: Path, identity: str) -> dict[str, Any] | None:
     """What ``retry.json`` says of the job with this identity, or None."""
-    try:
-        content = read_json(folder / "retry.json")
-    except (OSError, ValueError):
-        return None
+    content = read_small_json(folder / "retry.json") or {}
     divisor = content.get("pass_divisor")
     return content if content.get("identity") == identity and isinstance(divisor, int) and divisor > 1 else None

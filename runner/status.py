@@ -1,6 +1,7 @@
 """``python -m runner.status RUNS_DIR``: what became of a sweep, or becomes of it, from any terminal or machine.
 
-Only reads files, so it is safe at any time, also long after the fact. Exit codes: 0, or 2 where RUNS_DIR is no sweep.
+Only reads files, so it is safe at any time, also long after the fact, and in a folder that others can write.
+Exit codes: 0, or 2 where RUNS_DIR is no sweep.
 """
 
 from __future__ import annotations
@@ -9,41 +10,43 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from experiments.errors import InputError
-from runner.display import Row, clean, jobs_table, summary_line
+from experiments.foreign import clean_lines
+from runner.display import Row, Terminal, jobs_table, summary_line
 from runner.estimate import Left
 from runner.ledger.driver import read_driver
 from runner.ledger.reader import read_json, read_status
 from runner.ledger.signs import Process, Sign, signs_of_life
+from runner.terminal import complain, run_command
 
 USAGE = "usage: python -m runner.status RUNS_DIR"
 
 
 def main(arguments: Sequence[str], console: Console | None = None) -> int:
     """Print the state of the sweep in a folder. Returns the exit code."""
-    console = console or Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console = console or Terminal()
     try:
         if len(arguments) != 1 or arguments[0].startswith("-"):
             raise InputError(USAGE)
         runs_dir = Path(arguments[0])
         plan = read_plan(runs_dir)
     except InputError as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 2
     driver = read_driver(runs_dir)
     sign = driver_sign(runs_dir, driver)
     rows = job_rows(runs_dir, plan, driver, is_watched=sign is not None and sign.alive)
     for line in describe_driver(runs_dir, driver, sign):
-        console.print(Text(line))
+        console.print(Text(clean_lines(line)))
     console.print(jobs_table(rows, console.width))
     seconds = (driver or {}).get("seconds_left") if sign and sign.alive else None
-    left = Left(float(seconds), at_least=False) if isinstance(seconds, int | float) else None
+    left = None if seconds is None else Left(float(seconds), at_least=False)
     console.print(Text(summary_line(rows, left)))
     return 0
 
@@ -56,14 +59,33 @@ def read_plan(runs_dir: Path) -> dict[str, Any]:
     """
     try:
         plan = read_json(runs_dir / "plan.json")
-        return plan | {"jobs": list(plan["jobs"]), "arms": list(plan["arms"])}
+        return plan | {"jobs": _parts(plan["jobs"], "label"), "arms": _parts(plan["arms"], "arm")}
     except FileNotFoundError:
         near = sorted(str(path.parent) for path in runs_dir.glob("*/plan.json")) if runs_dir.is_dir() else []
         near = near or sorted(str(path.parent) for path in runs_dir.parent.glob("*/plan.json"))
         hint = f"; sweeps are {', '.join(near)}" if near else ""
         raise InputError(f"{runs_dir} is not the folder of a sweep: it has no plan.json{hint}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{runs_dir / 'plan.json'} cannot be read: {error!r}") from None
+    except KeyError as error:
+        raise InputError(f"{runs_dir / 'plan.json'} is no plan of a sweep: it has no {error}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{runs_dir} is no sweep that can be read: {error}") from None
+
+
+def _parts(parts: Any, name: str) -> list[dict[str, str]]:
+    """The jobs or the arms of a plan: what each is called, and its folder in the sweep's.
+
+    Raises:
+        ValueError: one is something else, or its folder would be outside of the sweep's.
+    """
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise ValueError("plan.json lists something that is no object")
+    found = [{key: part.get(key) for key in (name, "folder")} for part in parts]
+    if not all(isinstance(text, str) for part in found for text in part.values()):
+        raise ValueError(f"plan.json lists something without a {name} or a folder")
+    for folder in (PurePath(part["folder"]) for part in found):
+        if folder.is_absolute() or ".." in folder.parts:
+            raise ValueError(f"plan.json names a folder outside of the sweep's: {folder}")
+    return found
 
 
 def driver_sign(runs_dir: Path, driver: Mapping[str, Any] | None) -> Sign | None:
@@ -76,15 +98,15 @@ def driver_sign(runs_dir: Path, driver: Mapping[str, Any] | None) -> Sign | None
 def describe_driver(runs_dir: Path, driver: Mapping[str, Any] | None, sign: Sign | None) -> list[str]:
     """Who runs the sweep, or how its last run ended."""
     if driver is None:
-        return [f"{runs_dir}: no driver.json, so nobody runs it, or an older version does"]
-    command = clean(str(driver.get("command")))
+        return [f"{runs_dir}: no driver.json that can be read, so nobody runs it, or an older version does"]
+    command = driver.get("command")
     if sign is None:
-        code, when = driver.get("exit_code"), clean(str(driver.get("updated")))
+        code, when = driver.get("exit_code"), driver.get("updated")
         lines = [f"{runs_dir}: its last run ended at {when} with exit code {code}"]
         return lines if code == 0 else [*lines, f"go on: {command}"]
     if sign.alive:
-        return [f"{runs_dir}: running on {clean(str(driver.get('where')))} ({clean(sign.how)})"]
-    return [f"{runs_dir}: its driver died ({clean(sign.how)})", f"go on: {command}"]
+        return [f"{runs_dir}: running on {driver.get('where')} ({sign.how})"]
+    return [f"{runs_dir}: its driver died ({sign.how})", f"go on: {command}"]
 
 
 def job_rows(runs_dir: Path, plan: Mapping[str, Any], driver: Mapping[str, Any] | None, is_watched: bool) -> list[Row]:
@@ -107,7 +129,7 @@ def working_folders(runs_dir: Path, plan: Mapping[str, Any], driver: Mapping[str
     told: Mapping[str, Any] = (driver or {}).get("jobs", {})
     folders = {}
     for job in plan["jobs"]:
-        label, folder = str(job["label"]), str(job["folder"])
+        label, folder = job["label"], job["folder"]
         elsewhere = told.get(label, {}).get("folder") if folder.startswith("shared/") else None
         folders[label] = Path(elsewhere) if elsewhere else runs_dir / folder
     return folders
@@ -141,4 +163,4 @@ def _row(label: str, folder: Path, told: Mapping[str, Any], sign: Sign | None, i
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main, __doc__))

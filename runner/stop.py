@@ -2,7 +2,7 @@
 
 It leaves request files, which the sweep's driver and its jobs honour within seconds: jobs end as after Ctrl-C, with
 their ledger whole and arms with their last checkpoint, so the same sweep command goes on later. Exit codes: 0 asked, or
-nothing to end; 2 bad input.
+nothing to end; 1 a request could not be left, since the disk is full or the folder cannot be written; 2 bad input.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import InputError
+from experiments.foreign import clean_lines
 from runner.execute import belongs
 from runner.ledger.command import as_typed
 from runner.ledger.driver import read_driver
 from runner.ledger.reader import read_status
 from runner.ledger.requests import ask_driver, ask_job
 from runner.status import driver_sign, job_signs, read_plan, running_jobs, working_folders
+from runner.terminal import complain, run_command
 
 USAGE = "usage: python -m runner.stop RUNS_DIR [ARM]"
 
@@ -31,13 +33,24 @@ def main(arguments: Sequence[str]) -> int:
         runs_dir = Path(arguments[0])
         plan = read_plan(runs_dir)
         arm = known_arm(plan, arguments[1]) if len(arguments) == 2 else None
-        asked = list(ask(runs_dir, plan, arm))
+        reached = False
+        for whom in ask(runs_dir, plan, arm):
+            reached = True
+            print(clean_lines(whom))
     except InputError as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 2
-    print("\n".join(asked) if asked else f"nothing runs in {runs_dir}" + (f" of {arm}" if arm else ""))
-    if asked:
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        complain(
+            f"{runs_dir} cannot be written ({error.strerror}), so nobody else is asked to end; make room and repeat"
+        )
+        return 1
+    if reached:
         print(f"they end within seconds: python -m runner.status {as_typed([str(runs_dir)])}")
+    else:
+        print(f"nothing runs in {runs_dir}" + (f" of {arm}" if arm else ""))
     return 0
 
 
@@ -48,7 +61,7 @@ def known_arm(plan: Mapping[str, Any], arm: str) -> str:
         InputError: there is none of this name; the message lists those that there are.
     """
     arm = arm.rstrip("/")
-    names = dict.fromkeys([str(one["arm"]) for one in plan["arms"]] + [str(one["folder"]) for one in plan["arms"]])
+    names = dict.fromkeys(one[key] for key in ("arm", "folder") for one in plan["arms"])
     if arm not in names:
         raise InputError(f"{arm}: there is no such arm in this sweep; valid are {', '.join(names)}")
     return arm
@@ -70,4 +83,4 @@ def ask(runs_dir: Path, plan: Mapping[str, Any], arm: str | None) -> Iterator[st
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main, __doc__))

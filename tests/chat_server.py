@@ -22,18 +22,19 @@ class Reply:
     content: Any = "tie"
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    raw: str | None = None  # the whole body, in place of a completion
+    raw: str | bytes | None = None  # the whole body, in place of a completion
     refusal: str | None = None
     finish_reason: str | None = "stop"
     usage: dict[str, Any] | None = field(default_factory=lambda: {"prompt_tokens": 100, "completion_tokens": 1})
     delay: float = 0.0
+    drips: bool = False  # one byte after the other, for as long as anybody listens
 
-    def body(self) -> str:
+    def body(self) -> bytes:
         if self.raw is not None:
-            return self.raw
+            return self.raw.encode() if isinstance(self.raw, str) else self.raw
         message = {"role": "assistant", "content": self.content, "refusal": self.refusal}
         choice = {"index": 0, "message": message, "finish_reason": self.finish_reason}
-        return json.dumps({"model": "judge-2026-11", "choices": [choice], "usage": self.usage})
+        return json.dumps({"model": "judge-2026-11", "choices": [choice], "usage": self.usage}).encode()
 
 
 @dataclass
@@ -108,12 +109,16 @@ class ChatServer:
         time.sleep(reply.delay)
         with self._lock:
             self._at_once -= 1
-        content = reply.body().encode()
+        content = reply.body()
+        length = {"Transfer-Encoding": "chunked"} if reply.drips else {"Content-Length": str(len(content))}
         try:
             handler.send_response(reply.status)
-            for name, value in {"Content-Length": str(len(content)), **reply.headers}.items():
+            for name, value in {**length, **reply.headers}.items():
                 handler.send_header(name, value)
             handler.end_headers()
+            while reply.drips:
+                handler.wfile.write(b"1\r\n \r\n")
+                time.sleep(0.05)
             handler.wfile.write(content)
         except OSError:
             handler.close_connection = True  # the client did not wait

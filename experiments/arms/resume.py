@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from experiments.foreign import MALFORMED, open_plain, read_plain
 from experiments.records import RESUME_FOLDER
 from experiments.spec import ArmJobSpec
 
@@ -67,13 +68,13 @@ class Checkpoints:
         """The last state that is whole, as are the adapters kept by then, and is of this specification, or None."""
         for folder in (self._folder / RESUME_FOLDER, self._folder / f".{RESUME_FOLDER}.old"):
             try:
-                content = json.loads((folder / "state.json").read_text())
+                content = json.loads(read_plain(folder / "state.json"))
                 kept = content["kept"].items() <= self._kept().items()  # later ones will be written again
                 whole = content["tensors"] == _digest(folder / "state.safetensors") and kept
                 if content["identity"] == self._identity and whole:
                     print(f"goes on from the checkpoint in {folder}", flush=True)
                     return State(load_file(folder / "state.safetensors"), content["numbers"])
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
+            except (OSError, SafetensorError, *MALFORMED):
                 continue
         return None
 
@@ -99,7 +100,7 @@ def _replace(new: Path, place: Path) -> None:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
+    with open_plain(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from experiments.foreign import append_plain
 from runner.engines import PARENT_VARIABLE, Cause, Outcome, Task
 
 GRACE_SECONDS = 10.0  # between the request to end and SIGKILL
@@ -46,7 +47,7 @@ class Process:
         self._kills_before = kernel_oom_kills()
         self._kill_at: float | None = None
         task.log.parent.mkdir(parents=True, exist_ok=True)
-        with task.log.open("ab") as log:
+        with append_plain(task.log) as log:
             self._process = subprocess.Popen(
                 task.command,
                 cwd=folder,

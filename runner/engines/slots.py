@@ -9,9 +9,11 @@ its jobs still works there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,15 +180,42 @@ def _lock(key: str) -> int | None:
     Raises:
         InputError: there can be no lock in that folder.
     """
-    folder = lock_folder()
-    path = folder / (re.sub(r"[^A-Za-z0-9.-]", "_", key)[:200] + ".lock")
+    path = lock_folder() / (re.sub(r"[^A-Za-z0-9.-]", "_", key)[:200] + ".lock")
     try:
-        file = _open(path)
+        _make_folder(path.parent)
+        return _locked(path)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be opened to lock the device ({error.strerror}); "
             f"{FOLDER_VARIABLE} names another folder, the same for all runners on this machine"
         ) from None
+
+
+def _make_folder(path: Path) -> None:
+    """Make the folder of the locks where it is missing. It may be no link: anybody could have put that there.
+
+    Only a folder that was made here gets its mode, and through the open folder, not through its name.
+
+    Raises:
+        OSError: there can be no such folder, or something else is there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir()
+        mode = 0o1777
+    except FileExistsError:
+        mode = None
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if mode is not None:
+            os.fchmod(folder, mode)
+    finally:
+        os.close(folder)
+
+
+def _locked(path: Path) -> int | None:
+    """The file, open and locked; None where another process has it."""
+    file = _open(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -194,7 +223,7 @@ def _lock(key: str) -> int | None:
         return None
     with contextlib.suppress(OSError):
         os.utime(file)  # whatever tidies /tmp takes files that nobody has touched for days
-        if path.stat().st_ino == os.fstat(file).st_ino:
+        if path.lstat().st_ino == os.fstat(file).st_ino:
             return file
     os.close(file)  # it was removed between opening and locking, and somebody else may have a new one
     return None
@@ -203,18 +232,22 @@ def _lock(key: str) -> int | None:
 def _open(path: Path) -> int:
     """The file, made where it is missing, so that every user of the machine can lock it.
 
-    An existing one is opened without O_CREAT: in a folder like /tmp Linux refuses that for a file of somebody else.
+    An existing one is opened without O_CREAT: in a folder like /tmp Linux refuses that for a file of somebody else. It
+    may be anything that somebody put there, so opening it must not wait, and it has to be a plain file.
+
+    Raises:
+        OSError: it cannot be opened, or is no plain file.
     """
-    if not path.parent.is_dir():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(PermissionError):
-            path.parent.chmod(0o1777)
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     with contextlib.suppress(FileExistsError):
-        file = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+        file = os.open(path, os.O_RDWR | flags | os.O_CREAT | os.O_EXCL, 0o666)
         os.fchmod(file, 0o666)  # whatever the umask
         return file
     try:
-        return os.open(path, flags)
+        file = os.open(path, os.O_RDWR | flags)
     except PermissionError:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        file = os.open(path, os.O_RDONLY | flags)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "it is no plain file")
+    return file

@@ -15,13 +15,31 @@ from pathlib import Path
 from typing import Any
 
 from runner.ledger.files import timestamp, write_json
-from runner.ledger.reader import read_json
+from runner.ledger.reader import NUMBER, TEXT, has_types, read_small_json
 from runner.ledger.requests import new_attempt
 from runner.ledger.signs import HEARTBEAT_SECONDS
 
 FILE = "driver.json"
 NEWS_SECONDS = 1.0  # at least so long between two writings
 MAX_SHARE_OF_TIME = 0.01  # … and no larger part of the driver's time than this
+
+DRIVER: dict[str, tuple[type, ...]] = {  # the types of what others rely on in it
+    "state": (str,),
+    "attempt": (str,),
+    "command": (str,),
+    "where": (str,),
+    "updated": (str,),
+    "exit_code": (int, type(None)),
+    "seconds": NUMBER,
+    "seconds_left": (*NUMBER, type(None)),
+    "jobs": (dict,),
+}
+TOLD: dict[str, tuple[type, ...]] = {  # … and of a job in it
+    "state": (str,),
+    "reason": TEXT,
+    "seconds": (*NUMBER, type(None)),
+    "folder": (str,),
+}
 
 
 class DriverFile:
@@ -74,9 +92,7 @@ class DriverFile:
 
 def read_driver(runs_dir: Path) -> dict[str, Any] | None:
     """What ``driver.json`` says, or None where there is none or it cannot be read."""
-    try:
-        driver = read_json(runs_dir / FILE)
-        whole = all(isinstance(told, dict) for told in driver["jobs"].values())
-    except (OSError, ValueError, KeyError, AttributeError):
+    driver = read_small_json(runs_dir / FILE)
+    if driver is None or not has_types(driver, DRIVER, {"jobs": (dict,)}) or "jobs" not in driver:
         return None
-    return driver if whole else None
+    return driver if all(has_types(told, TOLD) for told in driver["jobs"].values()) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,7 +20,8 @@ def timestamp() -> str:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path`` to write to; it takes ``path``'s place, or is removed after an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Nobody can foresee the name, and so put a link or a pipe there.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         temporary.replace(path)

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.foreign import open_plain
+
 SUFFIXES = {".json", ".jsonl", ".parquet", ".safetensors"}
 NOT_RESULTS = {"status.json", "spec.json"}  # the one holds the digests, the other is written again from the plan
 EDGE_BYTES = 512 * 1024
@@ -28,14 +30,14 @@ def damaged(folder: Path, recorded: Mapping[str, Any]) -> list[str]:
     found = []
     for name, expected in recorded.items():
         try:
-            size = (folder / name).stat().st_size
+            size = (folder / name).lstat().st_size
             if size != expected["size"]:
                 found.append(f"{name} has {size} bytes, not {expected['size']}")
             elif _digest(folder / name) != expected["sha256_of_edges"]:
                 found.append(f"{name} has other content")
         except FileNotFoundError:
             found.append(f"{name} is missing")
-        except (OSError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             found.append(f"{name} cannot be checked ({type(error).__name__})")
     return found
 
@@ -58,8 +60,8 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
+    with open_plain(path) as stream:
         digest = hashlib.sha256(stream.read(EDGE_BYTES))
-        stream.seek(max(EDGE_BYTES, path.stat().st_size - EDGE_BYTES))
+        stream.seek(max(EDGE_BYTES, os.fstat(stream.fileno()).st_size - EDGE_BYTES))
         digest.update(stream.read(EDGE_BYTES))
     return digest.hexdigest()

@@ -6,14 +6,16 @@ import os
 import platform
 import shutil
 import subprocess
+import tomllib
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from runner.ledger.reader import read_json
+from runner.ledger.reader import read_small_json
 
 PROVENANCE = "provenance.json"  # in a job's folder
 OF_A_START = ("time", "git", "versions", "python", "platform", "hardware")  # the rest is the same for all of a job's
+NAME = "ppo-dpo-runner"
 PROJECT = Path(__file__).parents[2]
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scikit-learn", "wandb")
 
@@ -39,9 +41,8 @@ def earlier_starts(folder: Path) -> list[dict[str, Any]]:
 
     One whose record cannot be read is empty.
     """
-    try:
-        last = read_json(folder / PROVENANCE)
-    except (OSError, ValueError):
+    last = read_small_json(folder / PROVENANCE)
+    if last is None:
         return [{}]
     before = last.get("earlier_starts")
     return [*(before if isinstance(before, list) else []), {key: last[key] for key in OF_A_START if key in last}]
@@ -64,6 +65,13 @@ def visible_gpu_names() -> list[str]:
     only = ["-i", visible] if visible and "MIG" not in visible else []
     names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader", *only)
     return names.splitlines() if names else []
+
+
+def project_version() -> str:
+    """Name and version of this program, as its own ``pyproject.toml`` says or, installed without it, its metadata."""
+    file = PROJECT / "pyproject.toml"
+    version = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["version"] if file.is_file() else None
+    return f"{NAME} {version or _version(NAME) or 'of unknown version'}"
 
 
 def _version(package: str) -> str | None:

@@ -1,65 +1,93 @@
-"""Read a job's folder. Readers tolerate what a killed job leaves behind: a missing file, a torn last line."""
+"""Read a job's folder. Readers tolerate what a killed job leaves behind: a missing file, a torn last line.
+
+They also tolerate what others may have put there: nothing that is no plain file is opened, see `experiments.foreign`.
+"""
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from experiments.foreign import open_plain, parse_object, read_object
 from runner.ledger.integrity import damaged
 
 NUMBERED_REPORT = re.compile(r"report-([1-9]\d*)")
 REPORT = "report"  # the folder of a sweep's report and of the job that makes it; no other job's may be called so
 REMOVED_ADAPTERS = "adapters/removed.json"  # in an arm's folder: what `runner.retention` has removed
 PREFERENCES = "preferences.parquet"  # in a judge's folder: what it made of every pair
-NUMBER = (int, float)
-STATUS: dict[str, type | tuple[type, ...]] = {  # the types of what others rely on in a status
-    "state": str,
-    "identity": str,
-    "stage": str,
-    "unit": str,
-    "done": int,
-    "total": int,
+MAX_STATUS_BYTES = 2**24  # of the small files that are read again and again
+MAX_METRICS_BYTES = 2**30
+NUMBER, TEXT = (int, float), (str, type(None))
+STATUS: dict[str, tuple[type, ...]] = {  # the types of what others rely on in a status
+    "state": (str,),
+    "identity": (str,),
+    "attempt": (str,),
+    "stage": (str,),
+    "unit": (str,),
+    "done": (int,),
+    "total": (int,),
     "seconds": NUMBER,
-    "counted_from": dict,
+    "counted_from": (dict,),
     "counted_to": NUMBER,
-    "latest": dict,
-    "flags": dict,
-    "files": dict,
+    "latest": (dict,),
+    "flags": (dict,),
+    "files": (dict,),
+    "error": TEXT,
+    "out_of_memory": (bool,),
+    "peak_memory": (dict, type(None)),
+}
+INNER: dict[str, tuple[type, ...]] = {  # … and of the values in those that are objects
+    "counted_from": NUMBER,
+    "latest": (*NUMBER, type(None)),
+    "flags": (int,),
+    "files": (dict,),
+    "peak_memory": (int,),
 }
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """The object in a JSON file; numbers are finite.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it does not hold a JSON object; the message names the file.
+        ValueError: it is no plain file, cannot be read, is too large, or does not hold a JSON object; the message
+            names the file.
     """
+    return read_object(path)
+
+
+def read_small_json(path: Path) -> dict[str, Any] | None:
+    """The object in one of the small files that processes leave for each other, or None where there is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return value
+        return read_json(path) if path.lstat().st_size <= MAX_STATUS_BYTES else None
+    except (OSError, ValueError):
+        return None
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The rows of ``metrics.jsonl`` in the order they were written; empty where there is no such file.
 
     Raises:
-        ValueError: a line other than the last one is not JSON; the message names file and line.
+        ValueError: it is no plain file or too large, or a line other than the last one is no object in JSON; the message
+            names file and line.
     """
     path = folder / "metrics.jsonl"
-    if not path.exists():
+    try:
+        stream = open_plain(path)
+    except FileNotFoundError:
         return []
-    *lines, torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    with stream:
+        content = stream.read(MAX_METRICS_BYTES + 1)
+    if len(content) > MAX_METRICS_BYTES:
+        raise ValueError(f"{path} is larger than {MAX_METRICS_BYTES:,} bytes")
+    *lines, torn = content.decode("utf-8", errors="replace").split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_object(line))
         except ValueError:
             raise ValueError(f"{path}, line {number} is not JSON") from None
     return rows + _complete(torn)
@@ -67,11 +95,24 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 def read_status(folder: Path) -> dict[str, Any] | None:
     """What ``status.json`` says, or None where there is none or it holds anything else than a status."""
-    try:
-        status = read_json(folder / "status.json")
-    except (OSError, ValueError):
-        return None
-    return status if all(isinstance(status[key], kind) for key, kind in STATUS.items() if key in status) else None
+    status = read_small_json(folder / "status.json")
+    return status if status and has_types(status, STATUS, INNER) else None
+
+
+def has_types(
+    value: Mapping[str, Any],
+    outer: Mapping[str, tuple[type, ...]],
+    inner: Mapping[str, tuple[type, ...]] = MappingProxyType({}),
+) -> bool:
+    """Whether the keys that are there hold what they should: `outer` of themselves, `inner` of the values in them."""
+    whole = all(_is_one(value[key], kinds) for key, kinds in outer.items() if key in value)
+    objects = {key: value[key] or {} for key in inner if key in value}
+    return whole and all(_is_one(item, inner[key]) for key, content in objects.items() for item in content.values())
+
+
+def _is_one(value: object, kinds: tuple[type, ...]) -> bool:
+    """As `isinstance`, but a truth value is no number."""
+    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
 
 
 def has_ended_well(folder: Path, identity: str) -> bool:
@@ -98,10 +139,7 @@ def damaged_files(folder: Path) -> list[str]:
 
 def removed_points(folder: Path) -> set[int]:
     """The evaluation points of an arm whose adapters were removed on purpose."""
-    try:
-        points = read_json(folder / REMOVED_ADAPTERS).get("points")
-    except (OSError, ValueError):
-        return set()
+    points = (read_small_json(folder / REMOVED_ADAPTERS) or {}).get("points")
     return {point for point in points if isinstance(point, int)} if isinstance(points, list) else set()
 
 
@@ -133,6 +171,6 @@ def newest_report(runs_dir: Path) -> Path:
 def _complete(last: str) -> list[dict[str, Any]]:
     """The row in a last line without a newline: killed between the two, or in the middle of the row."""
     try:
-        return [json.loads(last)]
+        return [parse_object(last)]
     except ValueError:
         return []

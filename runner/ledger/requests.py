@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.ledger.files import write_json
-from runner.ledger.reader import read_json
+from runner.ledger.reader import read_small_json
 
 SWEEP_REQUESTS = ".stop"
 JOB_REQUEST = "stop.request"
@@ -41,10 +41,7 @@ def driver_requests(runs_dir: Path, attempt: str) -> list[Request]:
     """The requests that are addressed to this driver; files that are torn or hold anything else are none."""
     found = []
     for path in sorted((runs_dir / SWEEP_REQUESTS).glob("*.json")):
-        try:
-            content = read_json(path)
-        except (OSError, ValueError):
-            continue
+        content = read_small_json(path) or {}
         arm = content.get("arm")
         if content.get("attempt") == attempt and (arm is None or isinstance(arm, str)):
             found.append(Request(arm))
@@ -68,7 +65,4 @@ def forget_job_request(folder: Path) -> None:
 
 def is_asked_to_end(folder: Path, attempt: str) -> bool:
     """Whether the job in a folder, in this attempt, has been asked to end."""
-    try:
-        return read_json(folder / JOB_REQUEST).get("attempt") == attempt
-    except (OSError, ValueError):
-        return False
+    return (read_small_json(folder / JOB_REQUEST) or {}).get("attempt") == attempt

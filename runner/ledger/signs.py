@@ -8,7 +8,6 @@ Clocks of two machines may differ and may be set, so an odd age is settled by lo
 from __future__ import annotations
 
 import fcntl
-import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from experiments.foreign import open_plain
 
 HEARTBEAT_SECONDS = 5.0
 QUIET_SECONDS = 4 * HEARTBEAT_SECONDS  # without a heartbeat for so long, something is wrong
@@ -75,24 +76,18 @@ def _second_look(before: Mapping[str, Any], after: Mapping[str, Any], wait: floa
 def is_locked(path: Path) -> bool | None:
     """Whether a process holds the lock of a file; None where there is no such file or it cannot be locked here."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with open_plain(path) as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
+    except (OSError, ValueError):
         return None
-    else:
-        return False
-    finally:
-        os.close(descriptor)
+    return False
 
 
 def age_seconds(status: Mapping[str, Any]) -> float | None:
     """Seconds since a status was written, by this machine's clock; None where it does not say when."""
     try:
         return (datetime.now(UTC) - datetime.fromisoformat(str(status.get("updated")))).total_seconds()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None

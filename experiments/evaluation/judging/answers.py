@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from experiments.foreign import MALFORMED, read_object
+
+MOST_TOKENS = 10_000_000  # of one request: no model reads or writes as many
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,25 @@ class Answer:
     prompt_tokens: int
     completion_tokens: int
 
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Answer:
+        """The answer that a file holds.
+
+        Raises:
+            TypeError: a key is missing or unknown, or a value is of another type than here.
+        """
+        answer = cls(**content)
+        texts = (answer.content, answer.refusal, answer.finish_reason, answer.model)
+        counts = (answer.prompt_tokens, answer.completion_tokens)
+        if not all(text is None or isinstance(text, str) for text in texts) or not all(map(is_count, counts)):
+            raise TypeError("no answer")
+        return answer
+
+
+def is_count(value: object) -> bool:
+    """Whether a request can have had so many tokens."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
+
 
 class AnswerCache:
     """A folder of answers."""
@@ -36,15 +59,15 @@ class AnswerCache:
     def get(self, key: str) -> Answer | None:
         """The answer kept under `key`; a file that cannot be read counts as none."""
         try:
-            return Answer(**json.loads(self._path(key).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            return Answer.of(read_object(self._path(key)))
+        except (OSError, *MALFORMED):
             return None
 
     def put(self, key: str, answer: Answer) -> None:
         """Keep an answer."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         temporary.write_text(json.dumps(asdict(answer)), encoding="utf-8")
         temporary.replace(path)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import time
+import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -13,14 +16,16 @@ import httpx2
 import numpy as np
 
 from experiments.errors import InputError
-from experiments.evaluation.judging.answers import Answer
+from experiments.evaluation.judging.answers import Answer, is_count
 from experiments.evaluation.judging.budget import Budget
+from experiments.foreign import MALFORMED, clean
 from experiments.judge_spec import EndpointJudge
 
 FIRST_WAIT_SECONDS = 0.5
 PASSING = {408, 425, 429, 500, 502, 503, 504, 529}  # statuses that another attempt may not meet
 HOPELESS = {401, 402, 403, 404, 405}  # the key, the account or the address is wrong: no request will succeed
-MAX_REASON = 300
+MAX_REASON = 300  # characters
+MAX_BYTES = 2**20  # of an answer, on the wire and decoded: a verdict is one word
 TOKENS_AROUND_MESSAGE = 32
 PER_MILLION = 1e-6
 
@@ -42,13 +47,23 @@ class PassingError(RuntimeError):
         self.wait_seconds, self.may_be_billed = wait_seconds, may_be_billed
 
 
+@dataclass(frozen=True)
+class Reply:
+    """What came back, read as far as it may be read."""
+
+    status: int
+    retry_after: str | None
+    is_redirect: bool
+    content: bytes | None  # decoded; None if it is longer than MAX_BYTES or cannot be decoded
+
+
 class ChatClient:
     """Asks one endpoint. The key is in the client's headers and nowhere else; no text that leaves here holds it."""
 
     def __init__(self, judge: EndpointJudge, key: str | None, budget: Budget, rng: np.random.Generator) -> None:
         self._judge, self._key, self._budget, self._rng = judge, key, budget, rng
         self._http = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers={"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {}),
             timeout=judge.timeout_seconds,
             limits=httpx2.Limits(max_connections=judge.concurrency),
             follow_redirects=False,  # the key goes to the address that was given, and to no other
@@ -98,27 +113,36 @@ class ChatClient:
         finally:
             await self._budget.settle(ceiling, cost)
 
-    async def _send(self, body: Mapping[str, Any]) -> httpx2.Response:
+    async def _send(self, body: Mapping[str, Any]) -> Reply:
+        address = f"{self._judge.base_url}/chat/completions"
+        self._http.cookies.clear()  # no answer may change what the next request says
         try:
-            async with asyncio.timeout(self._judge.timeout_seconds):
-                return await self._http.post(f"{self._judge.base_url}/chat/completions", json=body)
+            async with (
+                asyncio.timeout(self._judge.timeout_seconds),  # for the whole answer, however slowly it comes
+                self._http.stream("POST", address, json=body) as response,
+            ):
+                after = response.headers.get("retry-after")
+                return Reply(response.status_code, after, response.is_redirect, await _content(response))
         except (TimeoutError, httpx2.TimeoutException):
             raise PassingError(f"no answer in {self._judge.timeout_seconds:g} s", may_be_billed=True) from None
-        except httpx2.TransportError as error:
-            raise PassingError(f"connection failed ({type(error).__name__})") from None
+        except httpx2.RequestError as error:
+            sent = not isinstance(error, httpx2.ConnectError)
+            raise PassingError(f"connection failed ({type(error).__name__})", may_be_billed=sent) from None
 
-    def _read(self, response: httpx2.Response, body: Mapping[str, Any]) -> Answer:
-        status = response.status_code
-        if status in PASSING:
-            raise PassingError(f"HTTP {status}", retry_after(response.headers.get("retry-after"), time.time()))
-        reason = f"HTTP {status}: {self._without_key(response.text)[:MAX_REASON]}"
-        if status in HOPELESS or response.is_redirect:
+    def _read(self, reply: Reply, body: Mapping[str, Any]) -> Answer:
+        if reply.status in PASSING:
+            raise PassingError(f"HTTP {reply.status}", retry_after(reply.retry_after, time.time()))
+        reason = f"HTTP {reply.status}: {self._said(reply.content)}"
+        if reply.status in HOPELESS or reply.is_redirect:
             raise InputError(f"judge.endpoint: {self._judge.base_url} answers {reason}")
-        if status != httpx2.codes.OK:
+        if reply.status != httpx2.codes.OK:
             raise FailedRequestError(reason)
+        if reply.content is None:
+            reason = f"an answer of more than {MAX_BYTES:,} bytes, or one that cannot be decoded"
+            raise PassingError(reason, may_be_billed=True)
         try:
-            return self._answer(response.json(), body)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            return self._answer(json.loads(reply.content), body)
+        except MALFORMED as error:
             reason = f"an answer that is no chat completion ({type(error).__name__})"
             raise PassingError(reason, may_be_billed=True) from None
 
@@ -128,18 +152,29 @@ class ChatClient:
         return Answer(
             content=self._text(message["content"]),
             refusal=self._text(message.get("refusal")),
-            finish_reason=self._text(choice.get("finish_reason")),
-            model=self._text(content.get("model")),
-            prompt_tokens=max(0, int(usage.get("prompt_tokens", _most_tokens(body)))),
-            completion_tokens=max(0, int(usage.get("completion_tokens", self._judge.max_tokens))),
+            finish_reason=self._name(choice.get("finish_reason")),
+            model=self._name(content.get("model")),
+            prompt_tokens=_tokens(usage.get("prompt_tokens"), _most_tokens(body)),
+            completion_tokens=_tokens(usage.get("completion_tokens"), self._judge.max_tokens),
         )
+
+    def _said(self, content: bytes | None) -> str:
+        """The beginning of an error's text, for people."""
+        if content is None:
+            return "its text cannot be read"
+        return clean(self._without_key(content.decode("utf-8", "replace")), MAX_REASON)
 
     def _text(self, value: Any) -> str | None:
         if value is None:
             return None
         if not isinstance(value, str):
             raise TypeError(type(value).__name__)
-        return self._without_key(value)
+        return self._without_key(value.encode("utf-8", "replace").decode())  # JSON can hold half of a surrogate pair
+
+    def _name(self, value: Any) -> str | None:
+        """A text that stands in files and tables."""
+        text = self._text(value)
+        return None if text is None else clean(text, MAX_REASON)
 
     def _without_key(self, text: str) -> str:
         """A server may repeat the key in what it says."""
@@ -168,9 +203,46 @@ def retry_after(value: str | None, now: float) -> float | None:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(value).timestamp() - now
-        except (ValueError, TypeError):
+        except MALFORMED:
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+async def _content(response: httpx2.Response) -> bytes | None:
+    """The decoded body, or None. Decoded here, since a small body in several encodings may unpack to any size."""
+    raw = bytearray()
+    async for piece in response.aiter_raw():
+        raw += piece
+        if len(raw) > MAX_BYTES:
+            return None
+    return _decoded(bytes(raw), response.headers.get("content-encoding", "identity").strip().lower())
+
+
+def _decoded(raw: bytes, encoding: str) -> bytes | None:
+    """We ask for `identity`. A server that packs its answer once all the same, in the usual way, is understood."""
+    if encoding in {"", "identity"}:
+        return raw
+    if encoding not in {"gzip", "x-gzip", "deflate"}:
+        return None
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: the header says which of the two it is
+    try:
+        content = unpacker.decompress(raw, MAX_BYTES + 1)
+    except zlib.error:
+        return None
+    return content if unpacker.eof and len(content) <= MAX_BYTES else None
+
+
+def _tokens(count: Any, most: int) -> int:
+    """A count of tokens as the server tells it, or `most` if it tells none or one that cannot be.
+
+    Raises:
+        TypeError: it is no whole number.
+    """
+    if count is None:
+        return most
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise TypeError(type(count).__name__)
+    return count if is_count(count) else most
 
 
 def _most_tokens(body: Mapping[str, Any]) -> int:

@@ -12,14 +12,21 @@ def api_key(judge: EndpointJudge) -> str | None:
     """The key, or None for a server that asks for none.
 
     Raises:
-        InputError: the variable that should hold it does not.
+        InputError: the variable that should hold it does not, or what it holds cannot be sent. The message repeats
+            neither name nor value: who has mistaken the one for the other has given the key as the name.
     """
     if judge.api_key_variable is None:
         return None
     key = os.environ.get(judge.api_key_variable, "").strip()
     if not key:
         raise InputError(
-            f"judge.endpoint.api_key_variable={judge.api_key_variable}: there is no such environment variable, or it "
-            "is empty; export it, or set judge.endpoint.api_key_variable=null for a server that asks for no key"
+            "judge.endpoint.api_key_variable: there is no such environment variable, or it is empty (its name is not "
+            "shown, because it may be the key itself); export it, or set judge.endpoint.api_key_variable=null for a "
+            "server that asks for no key"
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise InputError(
+            "judge.endpoint.api_key_variable: the key in that environment variable cannot be sent, because it holds "
+            "characters other than printable ASCII; copy it again"
         )
     return key

@@ -65,6 +65,26 @@ CASES = {
         ["rules.win_rate.primary_judge=proxy is the training reward", "there are gold, vader"],
     ),
     "folder name": ([SMOKE, "name=../up"], ["name=../up"]),
+    "key of two other engines": (
+        [SMOKE, "engine.gpus_per_job=2"],
+        ["engine.gpus_per_job: there is no such key for the chosen engine; valid with engine=ray or engine=slurm"],
+    ),
+    "added key of another engine": (
+        [SMOKE, "engine=ray", "++engine.poll_seconds=2"],
+        ["engine.poll_seconds: there is no such key for the chosen engine; valid with engine=slurm"],
+    ),
+    "key of a judge that was not chosen": (
+        [SMOKE, "judge.endpoint.model=x"],
+        ["judge.endpoint.model: there is no such key for the chosen judge; valid with judge=endpoint"],
+    ),
+    "key of another tracker": ([SMOKE, "tracker=none", "tracker.project=x"], ["valid with", "tracker=wandb"]),
+    "key of another arm": (
+        [SMOKE, "+arm=dpo", "arm.clip_range=0.1"],
+        ["arm.clip_range: there is no such key for the chosen arm; valid with +arm=ppo"],
+    ),
+    "plus for what is there": ([SMOKE, "+seed=1"], ["seed has a value already: write seed=… or ++seed=…"]),
+    "unreadable number": ([SMOKE, "budget.num_prompts=(3"], ["budget.num_prompts=(3: Hydra cannot read this value"]),
+    "unreadable unknown key": ([SMOKE, "budgt=(3"], ["budgt: there is no such key; did you mean budget?"]),
 }
 
 
@@ -83,6 +103,39 @@ def test_bad_input_is_explained(
     said = capsys.readouterr().err
     assert [part for part in expected if part not in said] == []
     assert "Traceback" not in said
+    assert list(empty_folder.iterdir()) == []
+
+
+PRECIOUS = "sk-very-secret-0123456789"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        ([f"judge.endpoint.base_url=http://user:{PRECIOUS}@host/v1"], "base_url"),
+        ([f"judge.endpoint.base_url=https://host/v1?key={PRECIOUS}"], "base_url"),
+        ([f'judge.endpoint.base_url="https://host/v1?key={PRECIOUS}"'], "base_url"),
+        ([f"judge.endpoint.api_key_variable={PRECIOUS}"], "api_key_variable"),
+        ([f"judge.endpoint.api_key_variable={PRECIOUS}=="], "api_key_variable"),
+        (["judge.endpoint.api_key_variable=4815162342"], "api_key_variable"),
+        (["judge.endpoint.api_key_variable=SECRET_API_KEY_81516"], "api_key_variable"),
+        ([f"+judge.endpoint.api_key={PRECIOUS}=="], "api_key_variable"),
+        ([f"++judge.endpoint.key={PRECIOUS}"], "judge.endpoint.key"),
+    ],
+    ids=str,
+)
+def test_a_key_in_the_wrong_place_is_refused_and_not_repeated(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], key: str
+) -> None:
+    address = "judge.endpoint.base_url=http://127.0.0.1:9/v1"
+    settings = ["judge.endpoint.model=m", "judge.endpoint.prompt_price=0", "judge.endpoint.completion_price=0"]
+    given = [SMOKE, "+arm=dpo", "model=tiny_llama", "judge=endpoint", *settings]
+    given += [] if "base_url" in overrides[0] else [address]
+    assert main([*given, *overrides]) == 2
+
+    said = "".join(capsys.readouterr())
+    assert key in said
+    assert not [secret for secret in (PRECIOUS, "4815162342", "AKIAIOSFODNN", "81516") if secret in said]
     assert list(empty_folder.iterdir()) == []
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
 import signal
 import subprocess
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from experiments.errors import InputError
 from experiments.evaluation.judging.chat_client import retry_after
@@ -239,6 +242,109 @@ def test_an_answer_of_another_shape_is_tried_again(
         judged(make_pairs(3))
 
 
+VERDICT = json.dumps({"choices": [{"message": {"content": "A"}, "finish_reason": "stop"}]})
+USAGE = '{"choices": [{"message": {"content": "A"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": %s}}'
+BOMB = gzip.compress(b" " * 2**26 + VERDICT.encode())  # 64 kB that unpack to 64 MiB
+MALFORMED = {
+    "torn gzip": {"raw": gzip.compress(VERDICT.encode())[:-9], "headers": {"Content-Encoding": "gzip"}},
+    "no gzip": {"raw": VERDICT, "headers": {"Content-Encoding": "gzip"}},
+    "a gzip bomb": {"raw": BOMB, "headers": {"Content-Encoding": "gzip"}},
+    "twice a bomb": {"raw": gzip.compress(BOMB), "headers": {"Content-Encoding": "gzip, gzip"}},
+    "an encoding nobody asked for": {"raw": VERDICT, "headers": {"Content-Encoding": "br"}},
+    "too long": {"raw": VERDICT + " " * 2**20},
+    "deep": {"raw": "[" * 100_000 + "]" * 100_000},
+    "deep object": {"raw": '{"choices":' * 50_000},
+    "1e400 tokens": {"raw": USAGE % "1e400"},
+    "NaN tokens": {"raw": USAGE % "NaN"},
+    "true tokens": {"raw": USAGE % "true"},
+    "a list of tokens": {"raw": USAGE % "[7]"},
+    "6,000 digits": {"raw": USAGE % ("9" * 6000)},
+    "usage is a list": {"raw": VERDICT[:-1] + ', "usage": [1]}'},
+    "choices is an object": {"raw": '{"choices": {"0": 1}}'},
+    "content is a list": {"content": [{"type": "text", "text": "A"}]},
+    "no UTF-8": {"raw": b'{"choices": "\xff"}'},
+    "huge headers": {"content": "A", "headers": {"X-Long": "x" * 200_000}},
+    "an absurd pause": {"status": 429, "headers": {"Retry-After": "1000000000"}},
+    "a pause until an absurd year": {"status": 429, "headers": {"Retry-After": "Wed, 25 Nov 9999 03:00:10 GMT"}},
+    "a pause of no zone": {"status": 503, "headers": {"Retry-After": "Wed, 25 Nov 2026 03:00:10 +9999999999999999"}},
+    "an error in an unknown charset": {
+        "status": 400,
+        "raw": "x",
+        "headers": {"Content-Type": "text/plain; charset=rot13"},
+    },
+}
+
+
+@pytest.mark.parametrize("reply", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_answer_fails_one_request_and_not_the_judge(
+    judged: Judged, make_pairs: Any, chat_server: Any, chat: ModuleType, reply: dict[str, Any]
+) -> None:
+    """Whatever one answer is, the others count, and what may have been billed is counted at its dearest."""
+
+    def judge(asked: Any) -> Any:
+        return chat.Reply(**reply) if asked.blocks["TEXT"] == "The film 1" else chat.longer(asked)
+
+    chat_server.judge = judge
+    judgement = judged(make_pairs(3), max_failed_requests=2, max_attempts=2)
+
+    assert notes(judgement) == ["", FAILED, ""]
+    assert [scores(judgement)[0], scores(judgement)[2]] == [1.0, 1.0]
+    assert judgement.values["judge/num_failed_requests"] == 2
+    assert 4 * 104 / 1e6 <= judgement.values["judge/cost"] < 0.01
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"raw": gzip.compress(VERDICT.encode()), "headers": {"Content-Encoding": "gzip"}},
+        {"raw": zlib.compress(VERDICT.encode()), "headers": {"Content-Encoding": "Deflate"}},
+        {"raw": VERDICT, "headers": {"Content-Encoding": "identity", "Content-Type": "text/x; charset=no-such"}},
+        {"raw": "\ufeff".encode() + VERDICT.encode()},
+        {"raw": VERDICT + " " * (2**20 - len(VERDICT))},
+    ],
+    ids=["gzip", "deflate", "charset", "BOM", "just short enough"],
+)
+def test_an_odd_but_sound_answer_counts(
+    judged: Judged, make_pairs: Any, chat_server: Any, chat: ModuleType, reply: dict[str, Any]
+) -> None:
+    chat_server.judge = lambda asked: chat.Reply(**reply)
+
+    assert scores(judged(make_pairs(1))) == [0.5]  # A in both orders
+    assert chat_server.asked[0].headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("count", [-1, 10**12, None])
+def test_a_count_of_tokens_that_cannot_be_is_taken_at_the_dearest(
+    judged: Judged, make_pairs: Any, chat_server: Any, chat: ModuleType, count: int | None
+) -> None:
+    chat_server.judge = lambda asked: chat.Reply("tie", usage={"prompt_tokens": count, "completion_tokens": count})
+    judgement = judged(make_pairs(1))
+    num_bytes = sum(len(m["content"]) + 32 for m in chat_server.asked[0].body["messages"])
+
+    assert judgement.values["judge/cost"] == pytest.approx(2 * (num_bytes + 4 * 4.0) / 1e6)
+    assert judgement.values["judge/completion_tokens"] == 2 * 4
+
+
+def test_an_answer_that_drips_for_ever_is_given_up(
+    judged: Judged, make_pairs: Any, chat_server: Any, chat: ModuleType
+) -> None:
+    chat_server.judge = in_turn(chat.Reply(drips=True), chat.Reply("A"), chat.Reply("B"))
+    judgement = judged(make_pairs(1), timeout_seconds=0.5)
+
+    assert scores(judgement) == [1.0]
+
+
+def test_what_a_server_says_can_be_written_and_moves_no_cursor(
+    judged: Judged, make_pairs: Any, chat_server: Any, chat: ModuleType, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hostile = r'{"model": "m\ud800\u001b[2J", "choices": [{"message": {"content": "A\udc00", "refusal": null}}]}'
+    chat_server.judge = in_turn(chat.Reply(status=400, raw="\x1b[2J\rall is well"), chat.Reply(raw=hostile))
+    judgement = judged(make_pairs(1), max_failed_requests=1)
+
+    assert judgement.facts["answered_by"] == ["m? [2J"]
+    assert "\x1b" not in capfd.readouterr().out
+
+
 @pytest.mark.parametrize("status", [401, 402, 403, 404])
 def test_what_no_request_can_mend_ends_the_job_at_once(
     judged: Judged, make_pairs: Any, chat_server: Any, chat: ModuleType, status: int
@@ -375,6 +481,43 @@ def test_half_an_answer_on_disk_is_asked_again(
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"content": ["A"]},
+        {"prompt_tokens": "7"},
+        {"completion_tokens": -1},
+        {"prompt_tokens": True},
+        {"unknown": 1},
+        {"content": [[[]]]},
+    ],
+    ids=str,
+)
+def test_a_kept_answer_of_another_shape_is_asked_again(
+    judged: Judged, make_pairs: Any, chat_server: Any, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    judged(make_pairs(1))
+    kept = next((tmp_path / "cache").rglob("*.json"))
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | changes))
+
+    assert scores(judged(make_pairs(1))) == [1.0]
+    assert len(chat_server.asked) == 3
+
+
+def test_a_pipe_or_a_nest_in_place_of_a_kept_answer_is_no_answer(
+    judged: Judged, make_pairs: Any, chat_server: Any, tmp_path: Path
+) -> None:
+    judged(make_pairs(1))
+    first, second = sorted((tmp_path / "cache").rglob("*.json"))
+    first.unlink()
+    os.mkfifo(first)
+    second.write_text('{"content":' * 50_000)
+
+    assert scores(judged(make_pairs(1))) == [1.0]
+    assert len(chat_server.asked) == 4
+    assert first.is_file()
+
+
+@pytest.mark.parametrize(
     "changes", [{"model": "other"}, {"criterion": "shorter"}, {"max_tokens": 5}, {"base_url": "localhost"}], ids=str
 )
 def test_another_question_is_asked_anew(
@@ -426,7 +569,7 @@ def test_a_key_that_is_not_there_is_missed_before_anything_is_sent(
     judged: Judged, make_pairs: Any, chat_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("JUDGE_KEY", raising=False)
-    with pytest.raises(InputError, match="JUDGE_KEY: there is no such environment variable"):
+    with pytest.raises(InputError, match="there is no such environment variable"):
         judged(make_pairs(1), api_key_variable="JUDGE_KEY")
 
     assert chat_server.asked == []
@@ -445,11 +588,45 @@ def test_the_key_follows_no_redirect(
         assert other.asked == []
 
 
+@pytest.mark.parametrize("key", ["sk-é", "sk\nX-Other: 1", "sk\x00"])
+def test_a_key_that_no_header_can_hold_is_refused_without_it(
+    judged: Judged, make_pairs: Any, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ | {"JUDGE_KEY": key})
+    with pytest.raises(InputError, match="printable ASCII") as caught:
+        judged(make_pairs(1), api_key_variable="JUDGE_KEY")
+
+    assert "sk" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
-    "base_url", ["ftp://host/v1", "host/v1", "http://user:secret@host/v1", "https://host/v1?key=secret", "http://"]
+    "base_url",
+    [
+        "ftp://host/v1",
+        "host/v1",
+        "http://user:secret@host/v1",
+        "https://host/v1?key=secret",
+        "http://",
+        "http://secret@/v1",
+        "https://host/v1#secret",
+        "http://host:secret/v1",
+        "http://host:99999/v1",
+        "http://[secret/v1",
+        "http://ho st/v1",
+        "http://ho\u2100st/v1",
+        "http://a..b/v1",
+        "http://host/v1\n",
+    ],
 )
 def test_an_address_that_holds_more_than_an_address_is_refused(
     endpoint_judge: Callable[..., EndpointJudge], base_url: str
 ) -> None:
-    with pytest.raises(ValueError, match="base_url"):
+    with pytest.raises(ValidationError, match="base_url") as caught:
         endpoint_judge(base_url=base_url)
+
+    assert "secret" not in "".join(detail["msg"] for detail in caught.value.errors())
+
+
+@pytest.mark.parametrize("base_url", ["http://[::1]:8000/v1", "https://my_host.example.org./a/b~c/v1/", "http://h"])
+def test_an_address_that_is_one_is_taken(endpoint_judge: Callable[..., EndpointJudge], base_url: str) -> None:
+    assert endpoint_judge(base_url=base_url).base_url == base_url.rstrip("/")

@@ -173,6 +173,69 @@ class TestOwners:
         with pytest.raises(InputError, match=rf"0.lock: cannot be opened .*{FOLDER_VARIABLE} names another folder"):
             SlotPool([Slot("0", 1)]).take("job")
 
+    @pytest.mark.parametrize("kind", ["pipe", "link to a device", "folder"])
+    def test_what_is_no_file_in_place_of_the_lock_is_refused_at_once(self, locks: Path, kind: str) -> None:
+        locks.mkdir()
+        {"pipe": os.mkfifo, "link to a device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind](
+            locks / "0.lock"
+        )
+
+        with pytest.raises(InputError, match=rf"0.lock: cannot be opened .*{FOLDER_VARIABLE} names another folder"):
+            SlotPool([Slot("0", 1)]).take("job")
+
+    def test_a_pipe_of_somebody_else_that_can_only_be_read_is_refused_at_once(
+        self, locks: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Root may write anything, so the refusal is imitated; the pipe is real."""
+        locks.mkdir()
+        os.mkfifo(locks / "0.lock")
+        opened = os.open
+
+        def refuse(path: Path, flags: int, *mode: int) -> int:
+            if flags & os.O_RDWR and not flags & os.O_CREAT:
+                raise PermissionError(13, "Permission denied")
+            return opened(path, flags, *mode)
+
+        monkeypatch.setattr("runner.engines.slots.os.open", refuse)
+        with pytest.raises(InputError, match="it is no plain file"):
+            SlotPool([Slot("0", 1)]).take("job")
+
+    @pytest.mark.parametrize("is_there", [True, False], ids=["to a folder", "to nothing"])
+    def test_a_link_in_place_of_the_folder_is_refused_and_its_target_keeps_its_mode(
+        self, locks: Path, tmp_path: Path, is_there: bool
+    ) -> None:
+        home = tmp_path / "home"
+        home.mkdir(mode=0o700)
+        locks.symlink_to(home if is_there else home / "nothing")
+
+        with pytest.raises(InputError, match=FOLDER_VARIABLE):
+            SlotPool([Slot("0", 1)]).take("job")
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700
+        assert list(home.iterdir()) == []
+
+    def test_a_link_that_takes_the_folders_place_while_it_is_made_changes_no_mode(
+        self, locks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        home, make = tmp_path / "home", Path.mkdir
+        home.mkdir(mode=0o700)
+
+        def exchange(path: Path, *arguments: int, **options: bool) -> None:
+            make(path, *arguments, **options)
+            if path == locks:
+                path.rmdir()
+                path.symlink_to(home)
+
+        monkeypatch.setattr(Path, "mkdir", exchange)
+        with pytest.raises(InputError, match=FOLDER_VARIABLE):
+            SlotPool([Slot("0", 1)]).take("job")
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700
+
+    def test_a_folder_that_somebody_made_keeps_its_mode_and_serves(self, locks: Path) -> None:
+        locks.mkdir(mode=0o750)
+
+        assert SlotPool([Slot("0", 1)]).take("job")
+        assert stat.S_IMODE(locks.stat().st_mode) == 0o750
+
     def test_a_folder_that_cannot_be_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "file").touch()
         monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "file" / "locks"))

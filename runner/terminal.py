@@ -1,0 +1,47 @@
+"""What every command of the runner has in common: help, version, errors in plain lines, and a reader who leaves."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from experiments.foreign import clean_lines
+from runner.ledger.provenance import project_version
+
+UNREAD = 141  # exit code of a command whose output nobody read to its end, as of one that SIGPIPE ended
+
+
+def complain(error: object) -> None:
+    """Say what is wrong. It may quote a foreign file."""
+    print(clean_lines(error), file=sys.stderr)
+
+
+def run_command(main: Callable[[Sequence[str]], int], description: str | None) -> int:
+    """Run a command on this process's arguments. Returns the exit code.
+
+    Args:
+        main: the command.
+        description: what ``--help`` prints; None if the command has a help of its own.
+    """
+    arguments = sys.argv[1:]
+    try:
+        code = _answer(arguments, description)
+        code = main(arguments) if code is None else code
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would say so once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
+    return code
+
+
+def _answer(arguments: Sequence[str], description: str | None) -> int | None:
+    """Answer ``--version`` and ``--help``; None if neither was asked for."""
+    if "--version" in arguments:
+        print(project_version())
+    elif description and {"--help", "-h"} & set(arguments):
+        print(description.strip())
+    else:
+        return None
+    return 0
