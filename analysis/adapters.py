@@ -9,8 +9,8 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from analysis.foreign import open_plain, read_object
 from analysis.ledger_hash import is_inside
+from experiments.foreign import open_plain, read_object
 from runner.ledger.reader import read_status
 
 SUFFIXES = {".safetensors", ".bin", ".json"}  # what PEFT loads an adapter from

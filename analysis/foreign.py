@@ -1,15 +1,12 @@
-"""Files of a run folder or a report that may come from anybody: sizes are looked at before anything is unpacked.
+"""Tables of a run folder that may come from anybody: sizes are looked at before anything is unpacked.
 
 The bounds lie far above what this program writes. Without them a file of a few kilobytes could fill the memory.
+Plain files and JSON are `experiments.foreign`'s.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -20,89 +17,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import types
 
-MAX_JSON_BYTES = 256 * 2**20  # of a JSON file, or of one with a JSON value on each line
-MAX_JSON_DEPTH = 64  # lists and objects inside each other
-MAX_JSON_DIGITS = 100  # of a whole number
+from experiments.foreign import ForeignFileError, open_plain
+
 MAX_ROWS, MAX_COLUMNS = 2_000_000, 1_000  # of a table, or lines of a file
 MAX_PARQUET_BYTES = 2**29  # of one file, unpacked
 MAX_TEXT_BYTES = 2**20  # of one text in a table
 BATCH_ROWS = 4_000  # unpacked at once to measure them
 MAX_REASON_LENGTH = 200  # characters of another program's error message
 WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}  # bytes of a value
-
-
-class ForeignFileError(ValueError):
-    """A file is larger, deeper or otherwise than anything that this program writes. The message says how."""
-
-
-def open_plain(path: Path) -> BufferedReader:
-    """Open a file for reading without waiting for anybody at the other end of a pipe.
-
-    Raises:
-        OSError: it cannot be opened.
-        ForeignFileError: it is no plain file.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return os.fdopen(descriptor, "rb")
-    os.close(descriptor)
-    raise ForeignFileError(f"{path} is no plain file")
-
-
-def read_within(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
-    """The content of a file that is no larger than allowed.
-
-    Raises:
-        OSError: it cannot be read.
-        ForeignFileError: it is larger, or no plain file.
-    """
-    with open_plain(path) as stream:
-        content = stream.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise ForeignFileError(f"{path} has more than the {max_bytes:,} bytes that are read")
-    return content
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it holds no JSON object, or one beyond the bounds; the message names the file.
-    """
-    try:
-        value = parse_json(read_within(path))
-    except ForeignFileError as error:
-        raise ForeignFileError(f"{path}: {error}") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return value
-
-
-def parse_json(content: bytes | str) -> Any:
-    """A JSON value that no recursion and no arithmetic of ours breaks on.
-
-    Raises:
-        ValueError: it is no JSON, too deep, or has a number with too many digits.
-    """
-    try:
-        value = json.loads(content, parse_int=_whole_number, parse_float=_number, parse_constant=_number)
-    except RecursionError:
-        raise ForeignFileError(f"lists and objects are nested deeper than {MAX_JSON_DEPTH}") from None
-    require_shallow(value)
-    return value
-
-
-def require_shallow(value: Any) -> None:
-    """Raises ForeignFileError where a JSON value is nested too deep for functions that call themselves."""
-    level = [value]
-    for _ in range(MAX_JSON_DEPTH + 1):
-        level = [item for part in level for item in _items(part)]
-        if not level:
-            return
-    raise ForeignFileError(f"lists and objects are nested deeper than {MAX_JSON_DEPTH}")
 
 
 def require_plain_rows(rows: Sequence[Any]) -> None:
@@ -134,25 +56,6 @@ def read_rows(path: Path) -> pd.DataFrame:
     except Exception as error:  # of a damaged file, pyarrow raises errors of many kinds, and not all are ValueErrors
         reason = " ".join(str(error).split())[:MAX_REASON_LENGTH]
         raise ForeignFileError(f"{path} cannot be read as Parquet: {type(error).__name__}: {reason}") from None
-
-
-# --------------------------------------------------------------------------------------------------------------- JSON
-def _items(value: Any) -> Iterator[Any]:
-    """The lists and objects inside one."""
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return (part for part in parts if isinstance(part, dict | list))
-
-
-def _whole_number(digits: str) -> int:
-    if len(digits) > MAX_JSON_DIGITS:
-        raise ForeignFileError(f"a number has {len(digits)} digits")
-    return int(digits)
-
-
-def _number(digits: str) -> float:
-    if not math.isfinite(number := float(digits)):
-        raise ForeignFileError(f"{digits[:20]} is no JSON number")
-    return number
 
 
 # ------------------------------------------------------------------------------------------------------------ Parquet

@@ -14,7 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.foreign import MAX_ROWS, read_rows, read_within
+from analysis.foreign import MAX_ROWS, read_rows
+from experiments.foreign import read_plain
 from runner.ledger.manifest import (
     MANIFEST,
     FileHash,
@@ -66,7 +67,7 @@ def _rows(path: Path) -> str:
     """A digest for each row; nothing for a file without rows or one whose rows cannot be read."""
     try:
         if path.suffix == ".jsonl":
-            content = read_within(path)
+            content = read_plain(path)
             if content.count(b"\n") > MAX_ROWS:
                 return ""
             lines = content.removesuffix(b"\n").split(b"\n")

@@ -18,10 +18,7 @@ import pandas as pd
 from analysis.conditions import condition_problems, identity_problems
 from analysis.foreign import (
     MAX_REASON_LENGTH,
-    ForeignFileError,
-    read_object,
     read_rows,
-    read_within,
     require_plain_rows,
 )
 from analysis.ledger import (
@@ -38,6 +35,7 @@ from analysis.ledger import (
     Run,
 )
 from analysis.ledger_hash import is_inside
+from experiments.foreign import ForeignFileError, read_object
 from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status, sample_files
 
 PLAN_SCHEMA = 2
@@ -362,8 +360,6 @@ def _read_metrics(folders: Mapping[str, Path], specs: Mapping[str, dict[str, Any
 def _metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / METRICS
     try:
-        if path.exists():
-            read_within(path)
         rows = read_metrics(folder)
         require_plain_rows(rows)
     except (OSError, ValueError, RecursionError) as error:

@@ -21,9 +21,9 @@ from typing import Annotated, Any, Literal, get_args
 from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from analysis.foreign import ForeignFileError, parse_json, read_within
 from analysis.ledger_hash import sha256
 from analysis.report.text import hidden_in, is_hidden, visible
+from experiments.foreign import ForeignFileError, parse_json, read_plain
 
 RECORD = "signatures.jsonl"
 LOCK = ".signatures.lock"
@@ -189,7 +189,7 @@ def read_record(folder: Path) -> Record:
     if not os.path.lexists(path):
         return Record()
     try:
-        content = read_within(path, MAX_RECORD_BYTES)
+        content = read_plain(path, MAX_RECORD_BYTES)
     except ForeignFileError as error:
         return Record((), (str(error),))
     if content.count(b"\n") > MAX_ENTRIES:

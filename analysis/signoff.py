@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from analysis.adapters import adapter_changes, final_adapters
-from analysis.foreign import ForeignFileError, read_object, read_within
 from analysis.ledger_hash import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
@@ -56,6 +55,7 @@ from analysis.signatures import (
     refuse_links,
     sign_entry,
 )
+from experiments.foreign import ForeignFileError, read_object, read_plain
 from runner.ledger.files import timestamp
 from runner.ledger.reader import newest_report
 
@@ -256,9 +256,7 @@ def read_contents(folder: Path, ledger: Path | None) -> Contents:
     """
     refuse_links(folder, OURS)
     try:
-        files = {
-            name: read_within(folder / name, MAX_MANIFEST_BYTES) for name in OURS if os.path.lexists(folder / name)
-        }
+        files = {name: read_plain(folder / name, MAX_MANIFEST_BYTES) for name in OURS if os.path.lexists(folder / name)}
     except ForeignFileError as error:
         raise SignoffError(str(error)) from None
     if ledger is not None and not ledger.is_dir():

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import stat
+from collections.abc import Iterator
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,14 @@ from typing import Any
 # What a value of an unexpected shape raises when it is parsed or used.
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 MAX_JSON_BYTES = 2**27
+MAX_JSON_DEPTH = 64  # lists and objects inside each other
 MAX_DIGITS = 40  # of a whole number: more fit no counter, and not every float can hold them
 MAX_LINE = 300  # characters
+TOO_DEEP = f"lists and objects are nested deeper than {MAX_JSON_DEPTH}"
+
+
+class ForeignFileError(ValueError):
+    """A file is no plain file, or larger, deeper or otherwise than anything that this program writes."""
 
 
 def open_plain(path: Path) -> BufferedReader:
@@ -27,17 +34,17 @@ def open_plain(path: Path) -> BufferedReader:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no plain file, or cannot be opened; the message names it.
+        ForeignFileError: it is no plain file, or cannot be opened; the message names it.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise ValueError(f"{path} cannot be read: {_why(path, error)}") from None
+        raise ForeignFileError(f"{path} cannot be read: {_why(path, error)}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise ValueError(f"{path} cannot be read: it is no plain file")
+        raise ForeignFileError(f"{path} cannot be read: it is no plain file")
     return os.fdopen(descriptor, "rb")
 
 
@@ -60,15 +67,15 @@ def read_plain(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no plain file, cannot be read, or is longer than `max_bytes`; the message names it.
+        ForeignFileError: it is no plain file, cannot be read, or is longer than `max_bytes`; the message names it.
     """
     with open_plain(path) as stream:
         try:
             content = stream.read(max_bytes + 1)
         except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+            raise ForeignFileError(f"{path} cannot be read: {error.strerror}") from None
     if len(content) > max_bytes:
-        raise ValueError(f"{path} cannot be read: it is larger than {max_bytes:,} bytes")
+        raise ForeignFileError(f"{path} cannot be read: it is larger than {max_bytes:,} bytes")
     return content
 
 
@@ -87,21 +94,44 @@ def read_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
 
 
 def parse_object(content: bytes | str) -> dict[str, Any]:
-    """The object in a JSON text; numbers are finite, and whole ones have at most `MAX_DIGITS` digits.
+    """The object in a JSON text, see `parse_json`.
 
     Raises:
         ValueError: there is none; the message goes on after the name of the place.
     """
     try:
-        text = content.decode("utf-8") if isinstance(content, bytes) else content
-        value = json.loads(text, parse_float=_finite, parse_int=_short, parse_constant=_finite)
-    except RecursionError:
-        raise ValueError("is not valid JSON: it is nested too deeply") from None
+        value = parse_json(content)
     except ValueError as error:
         raise ValueError(f"is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise ValueError("holds no JSON object")
     return value
+
+
+def parse_json(content: bytes | str) -> Any:
+    """A JSON value that no recursion and no arithmetic of ours breaks on; its numbers are finite.
+
+    Raises:
+        ValueError: it is no JSON.
+        ForeignFileError: it is nested deeper than `MAX_JSON_DEPTH`, or a number has too many digits.
+    """
+    try:
+        text = content.decode("utf-8") if isinstance(content, bytes) else content
+        value = json.loads(text, parse_float=_finite, parse_int=_short, parse_constant=_finite)
+    except RecursionError:
+        raise ForeignFileError(TOO_DEEP) from None
+    require_shallow(value)
+    return value
+
+
+def require_shallow(value: Any) -> None:
+    """Raise ForeignFileError if a JSON value is nested too deep for functions that call themselves."""
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH + 1):
+        level = [item for part in level for item in _containers(part)]
+        if not level:
+            return
+    raise ForeignFileError(TOO_DEEP)
 
 
 def clean(text: object, limit: int = MAX_LINE) -> str:
@@ -120,14 +150,20 @@ def _why(path: Path, error: Exception) -> str:
     return error.strerror or "" if isinstance(error, OSError) else str(error)
 
 
+def _containers(value: Any) -> Iterator[Any]:
+    """The lists and objects inside one."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return (part for part in parts if isinstance(part, dict | list))
+
+
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{clean(text, 20)} is no finite number")
+        raise ForeignFileError(f"{clean(text, 20)} is no finite number")
     return value
 
 
 def _short(text: str) -> int:
     if len(text) > MAX_DIGITS:
-        raise ValueError(f"a number of {len(text)} digits")
+        raise ForeignFileError(f"a number has {len(text)} digits")
     return int(text)

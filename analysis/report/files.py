@@ -14,12 +14,12 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from analysis.foreign import parse_json
 from analysis.ledger import Ledger
 from analysis.report.build import REPORT_SCHEMA, build_report
 from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html
 from analysis.signatures import RECORD, Signature, SignoffError, locked, read_record, refuse_links
+from experiments.foreign import parse_json
 from runner.ledger.files import replacing
 from runner.ledger.manifest import MANIFEST, sha256
 from runner.ledger.reader import NUMBERED_REPORT, newest_report

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from experiments.foreign import open_plain, parse_json
 from runner.ledger.reader import read_json, read_status
 
 MANIFEST = "ledger_manifest.json"
@@ -52,7 +53,7 @@ def sha256(content: bytes) -> str:
 
 def file_sha256(path: Path) -> str:
     """Hex SHA-256 of a file, which is read in pieces."""
-    with path.open("rb") as stream:
+    with open_plain(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -63,7 +64,7 @@ def read_manifest(content: bytes) -> Manifest:
         ValueError: they hold something else.
     """
     try:
-        files = json.loads(content)["files"]
+        files = parse_json(content)["files"]
         return Manifest({str(path): FileHash(str(file["sha256"]), str(file["rows"])) for path, file in files.items()})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{MANIFEST} is not a list of files and hashes") from None
@@ -117,7 +118,7 @@ def _differs(recorded: Manifest, runs_dir: Path, path: str) -> bool:
     there = recorded.files.get(path)
     try:
         return there is None or file_sha256(runs_dir / path) != there.sha256
-    except OSError:
+    except (OSError, ValueError):
         return True
 
 

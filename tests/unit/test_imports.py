@@ -11,7 +11,7 @@ OURS = ("experiments", "runner", "analysis")
 FILES = sorted(path.relative_to(ROOT) for package in OURS for path in (ROOT / package).rglob("*.py"))
 
 # Package of ours -> what of ours it may import beside itself.
-ARROWS = {"experiments": (), "runner": ("experiments",), "analysis": ("runner.ledger",)}
+ARROWS = {"experiments": (), "runner": ("experiments",), "analysis": ("runner.ledger", "experiments.foreign")}
 # Heavy or foreign package -> where it may be imported.
 PLACES = {
     "hydra": ("runner/__main__.py",),
