@@ -70,7 +70,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The rows of ``metrics.jsonl`` in the order they were written; empty where there is no such file.
 
     Raises:
-        ValueError: it is no plain file or too large, or a line other than the last one is no object in JSON; the message
+        ValueError: it is no plain file or too large, or a line other than the last one is no JSON object; the message
             names file and line.
     """
     path = folder / "metrics.jsonl"
