@@ -21,6 +21,7 @@ import numpy.typing as npt
 from analysis.controlled_win_rate import ControlledWinRate, Prior, is_identified, parity_overlap, refit
 from analysis.ledger import BASE, Ledger
 from analysis.statistics import Estimate, FloatArray, Resamples, estimate_from_draws
+from analysis.style.scripts import split_words
 from analysis.style.surface import BOLD, CODE_BLOCK, HEADER, LIST_ITEM
 from analysis.win_rate import Judge, contests, preferences
 
@@ -175,5 +176,5 @@ def _features(responses: npt.NDArray[np.object_]) -> FloatArray:
 
 def _row(text: str) -> tuple[float, ...]:
     prose = CODE_BLOCK.sub("\n", text)
-    num_words = 1 + len(prose.split())
+    num_words = 1 + len(split_words(prose))
     return (np.log1p(len(text)), *(len(pattern.findall(prose)) / num_words for pattern in MARKUP))
