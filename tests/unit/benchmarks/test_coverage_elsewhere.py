@@ -63,7 +63,7 @@ def test_both_intervals_are_measured_and_shown():
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in elsewhere.CASES if not case.knows], ids=str)
 def test_intervals_cover(case):
-    """At least 90 %, within three standard errors of so few files; those of models that know do not, see the figures."""
+    """At least 90 %, within three standard errors of so few files. Models that know are left out: see the figures."""
     found = elsewhere.coverage(case, 200, np.random.default_rng(6))
     least = 90 - 300 * (0.9 * 0.1 / found.num_files) ** 0.5
     assert min(found.raw, found.controlled) >= least
