@@ -58,6 +58,11 @@ class Annotations:
     num_missing: int
     num_malformed: int
 
+    @property
+    def num_prompts(self) -> int:
+        """P."""
+        return int(self.prompt_N.max()) + 1
+
 
 def read_annotations(path: Path, format_name: str) -> Annotations:
     """Read one file, packed by gzip or not.

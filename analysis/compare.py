@@ -16,7 +16,7 @@ from analysis.report.cells import Cell, Table
 from analysis.report.tables import style_drift
 from analysis.report.text import all_visible, visible
 from analysis.statistics import CONFIDENCE_LEVEL, NUM_RESAMPLES, Resamples
-from analysis.style import drift
+from analysis.style import drift, scripts
 from analysis.style.corpus import Corpus, IntArray, Vocabulary, read_corpus
 from analysis.style.drift import Reference, StyleRules
 
@@ -63,6 +63,7 @@ def compare(one: Path, two: Path, base: Path, base_again: Path | None, rules: Pa
             "embedder": reference.embedder.name if reference.embedder else None,
             "rules": asdict(limits),
             "floor": FLOORS[floor],
+            "script": scripts.note(*(corpus.scripts for corpus in corpora)),
             "pairs": plain(drift.tell_apart([pair], reference.resamples, limits)),
         },
     }

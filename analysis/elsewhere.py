@@ -12,7 +12,7 @@ import numpy as np
 from analysis.annotations import AnnotationError, Annotations, read_annotations
 from analysis.controlled_win_rate import controlled_win_rate
 from analysis.report.text import visible
-from analysis.statistics import NUM_RESAMPLES, Estimate, multinomial_weights
+from analysis.statistics import NUM_RESAMPLES, Estimate, FloatArray, multinomial_weights
 
 SEED = 0  # the same for every file, so that a file's numbers do not depend on the others
 DECIMALS = 4  # of a percent
@@ -37,7 +37,7 @@ class FileWinRate:
         win_rate: mean preference for the model.
         win_rate_ci95: 95 % interval, bootstrap over prompts.
         lc_win_rate: win rate if both wrote at the same length.
-        lc_win_rate_ci95: 95 % interval, refitted in every resample.
+        lc_win_rate_ci95: 95 % interval, refitted in every resample; it spans both extremes of a large length effect.
         identified: whether `lc_win_rate` rests on comparisons of about equal length rather than on extrapolation.
         overlap: share of comparisons whose lengths differ by at most half a standard deviation of the difference.
         style_premium: win_rate − lc_win_rate: what length alone seems to bring.
@@ -45,6 +45,8 @@ class FileWinRate:
         length_ratio: mean characters of the model's responses over those of the baseline's.
         mde: smallest true effect on the win rate that so many prompts would show in four of five repetitions.
         flags: reasons to distrust the file. `repeated_responses`: the model says the same whatever the prompt.
+            `weakly_identified`: preferences go with length more than judges are known to care, so how
+            much of that is length is not known.
     """
 
     file: str
@@ -90,44 +92,56 @@ def win_rates(paths: Sequence[Path], format_name: str) -> list[FileWinRate]:
 
 
 def measure(annotations: Annotations, file: str, num_resamples: int = NUM_RESAMPLES) -> FileWinRate:
-    """Raw and length-controlled win rate of one file.
-
-    The baseline's log length stands in for the difficulty of the prompt. Not where the model says the same whatever
-    the prompt: then its length relative to the baseline is nothing but the baseline's length, and the two effects
-    cannot be told apart.
-    """
+    """Raw and length-controlled win rate of one file."""
     ours, theirs = annotations.characters_N, annotations.baseline_characters_N
-    repeats = annotations.repeated_share > MAX_REPEATED
-    num_prompts = int(annotations.prompt_N.max()) + 1
+    style_NF, covariate_ND = features(annotations)
     rng = np.random.default_rng(SEED)
     rates = controlled_win_rate(
         annotations.preference_N,
         annotations.prompt_N,
-        style_NF=(ours - theirs)[:, None],
-        covariate_ND=np.empty((len(theirs), 0)) if repeats else np.log1p(theirs)[:, None],
-        weights_BP=multinomial_weights(rng, num_prompts, num_resamples),
+        style_NF,
+        covariate_ND,
+        weights_BP=multinomial_weights(rng, annotations.num_prompts, num_resamples),
         rng=rng,
     )
+    identified = rates.identified and not repeats(annotations)
+    flags = {"repeated_responses": repeats(annotations), "weakly_identified": identified and rates.held}
     return FileWinRate(
         file=file,
         generator=annotations.generator,
         baseline=annotations.baseline,
         n=len(ours),
-        num_prompts=num_prompts,
+        num_prompts=annotations.num_prompts,
         num_missing=annotations.num_missing,
         num_malformed=annotations.num_malformed,
         win_rate=_rounded(rates.raw.value),
         win_rate_ci95=_interval(rates.raw),
         lc_win_rate=_rounded(rates.controlled.value),
         lc_win_rate_ci95=_interval(rates.controlled),
-        identified=rates.identified and not repeats,
+        identified=identified,
         overlap=_rounded(rates.overlap),
         style_premium=_rounded(rates.style_premium.value),
         style_premium_ci95=_interval(rates.style_premium),
         length_ratio=round(float(ours.sum() / max(1.0, theirs.sum())), DECIMALS),
         mde=_rounded(rates.raw.minimum_detectable_effect),
-        flags=("repeated_responses",) if repeats else (),
+        flags=tuple(flag for flag, raised in flags.items() if raised),
     )
+
+
+def features(annotations: Annotations) -> tuple[FloatArray, FloatArray]:
+    """The difference in characters, and what stands in for the difficulty of the prompt, `[N, 1]` each.
+
+    That is the baseline's log length. Not where the model says the same whatever the prompt, `[N, 0]`: then its length
+    relative to the baseline is nothing but the baseline's length, and the two effects cannot be told apart.
+    """
+    ours, theirs = annotations.characters_N, annotations.baseline_characters_N
+    covariate_N1 = np.log1p(theirs)[:, None]
+    return (ours - theirs)[:, None], covariate_N1[:, :0] if repeats(annotations) else covariate_N1
+
+
+def repeats(annotations: Annotations) -> bool:
+    """Whether the model says the same too often."""
+    return annotations.repeated_share > MAX_REPEATED
 
 
 def render_table(results: Sequence[FileWinRate]) -> str:

@@ -11,20 +11,23 @@ Shapes: S seeds, P prompts, M samples of a prompt, F features, B resamples, the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from analysis.controlled_win_rate import ControlledWinRate, is_identified, parity_overlap, refit
+from analysis.controlled_win_rate import ControlledWinRate, Prior, is_identified, parity_overlap, refit
 from analysis.ledger import BASE, Ledger
 from analysis.statistics import Estimate, FloatArray, Resamples, estimate_from_draws
+from analysis.style.scripts import split_words
 from analysis.style.surface import BOLD, CODE_BLOCK, HEADER, LIST_ITEM
 from analysis.win_rate import Judge, contests, preferences
 
 NUM_REFITS = 400  # of the report's resamples
-PENALTY = 0.1  # a prior SD of three logits: enough to keep a side that wins everything finite
+# A prior SD of three logits: enough to keep a side that wins everything finite.
+PRIOR = Prior(style_penalty=0.1, covariate_penalty=0.1, max_effect=math.inf)
 FEATURES = ("length", "headers", "list items", "bold passages")
 MARKUP = (HEADER, LIST_ITEM, BOLD)
 
@@ -126,8 +129,7 @@ def equal_style(
                 covariate_N1[asked_N],
                 weight_BP,
                 rng,
-                penalties_L=np.array([PENALTY]),
-                resample_penalty=PENALTY,
+                PRIOR,
             )
         )
     raw_S, controlled_S = np.array([(fit.raw, fit.controlled) for fit in fits]).T
@@ -174,5 +176,5 @@ def _features(responses: npt.NDArray[np.object_]) -> FloatArray:
 
 def _row(text: str) -> tuple[float, ...]:
     prose = CODE_BLOCK.sub("\n", text)
-    num_words = 1 + len(prose.split())
+    num_words = 1 + len(split_words(prose))
     return (np.log1p(len(text)), *(len(pattern.findall(prose)) / num_words for pattern in MARKUP))

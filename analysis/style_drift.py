@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from analysis.ledger import BASE, FLOOR_STREAM, STREAM, Ledger
 from analysis.statistics import Estimate, Resamples, mean_estimate, ratio_estimate
-from analysis.style import drift
+from analysis.style import drift, scripts
 from analysis.style.corpus import Corpus, Vocabulary, read_corpus
 from analysis.style.drift import Apart, Reference, StyleDrift, StyleRules
 from analysis.style.semantic import Embedder, recorded_embedder
@@ -107,6 +107,7 @@ class SweepStyle:
             "embedder": embedder.name if embedder else None,
             "rules": asdict(self.rules) if self.rules else None,
             "floor": "the base under one set of random numbers against another",
+            "script": scripts.note(*self.reference.scripts, *(corpus.scripts for corpus in self.arms.values())),
             "pairs": [
                 {**asdict(pair), "auc": pair.auc.as_dict(), "moved": [asdict(item) for item in pair.moved]}
                 for pair in self.pairs()

@@ -33,6 +33,7 @@ from analysis.statistics import (
     simultaneous,
     two_sided_p,
 )
+from analysis.style.scripts import ENGLISH, find_words, scripts_of, unfit
 
 BoolArray = npt.NDArray[np.bool_]
 Judge = str  # its name
@@ -54,9 +55,10 @@ class JudgeCard:
     independence: str
 
 
+LEXICON = "vader"
 SCORERS: dict[Judge, JudgeCard] = {  # of every sample
     "gold": JudgeCard("the task's own measure; it also ranked the training pairs of every arm", INDEPENDENT),
-    "vader": JudgeCard("second judge, a sentiment lexicon that no training saw", INDEPENDENT),
+    LEXICON: JudgeCard("second judge, a sentiment lexicon that no training saw", INDEPENDENT),
     "proxy": JudgeCard("the reward model that PPO trains on: shown, never drives a verdict", TRAINING_REWARD),
 }
 
@@ -286,7 +288,11 @@ def why_blocked(rate: WinRate, rules: WinRateRules) -> str | None:
 
 
 def _why_no_evidence(ledger: Ledger, rate: WinRate, resamples: Resamples) -> str | None:
-    """Why an asked judge's word does not count, such as that it goes by the order of showing."""
+    """Why a judge's word does not count: an asked one goes by the order of showing, a lexicon knows no such words."""
+    if rate.judge == LEXICON:
+        sides = (ledger.array(name, "response").flat for name in (rate.arm, rate.opponent))
+        read = (scripts_of(word for text in texts for word in find_words(str(text))) for texts in sides)
+        return unfit(ENGLISH, *read) or None
     if rate.judge in SCORERS:
         return None
     return judges.contest(ledger, ledger.judges[rate.judge], rate.arm, rate.opponent, resamples).why_not or None

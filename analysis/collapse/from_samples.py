@@ -3,7 +3,7 @@
 Everything is held against the base's responses to the same prompts under the same random numbers. Intervals are over
 prompts; a detector fires where the whole interval is beyond its threshold, in the seed that comes off worst.
 
-A word is what stands between blanks, in lower case.
+A word is what stands between blanks, in lower case; in scripts without spaces every letter is one.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from analysis.collapse.readings import (
 from analysis.ledger import BASE, Ledger
 from analysis.stability.over_time import Measured
 from analysis.statistics import Estimate, FloatArray, Resamples
+from analysis.style.scripts import split_words
 from analysis.style.surface import repeats
 
 ENTROPY = Detector("entropy", "Entropy per token", "−log π of its own samples, percent of the base's")
@@ -67,7 +68,7 @@ def given_to_several_prompts(texts_PM: npt.NDArray[Any]) -> npt.NDArray[np.bool_
 
 def split(texts_PM: npt.NDArray[Any]) -> list[list[list[str]]]:
     """The words of every response."""
-    return [[str(text).lower().split() for text in row] for row in texts_PM]
+    return [[split_words(str(text).lower()) for text in row] for row in texts_PM]
 
 
 # ---------------------------------------------------------------------------------------------------------- one model

@@ -1,7 +1,7 @@
 """Responses turned into numbers once: surface features, word numbers, punctuation and openings.
 
-A word is a run of letters, digits and apostrophes, in lower case; fenced code is left out of everything but the
-count of code blocks; a response without words counts as one special word.
+A word is a run of letters, digits and apostrophes, in lower case, and in scripts without spaces every letter; fenced
+code is left out of everything but the count of code blocks; a response without words counts as one special word.
 
 Shapes: S seeds, P prompts, N responses (all prompts' samples in a row), F features, C punctuation marks, T words.
 """
@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.statistics import FloatArray
+from analysis.style.scripts import SIGNS, Scripts, scripts_of
 from analysis.style.surface import FEATURES, Text, words
 
 IntArray = npt.NDArray[np.int64]
@@ -30,7 +31,7 @@ MAX_NGRAM = 5
 MARKS = tuple(".,;:!?'\"“”‘’()[]{}*#-–—…/_`|<>%&+=•~@$")
 LINE_BREAK, OTHER_MARK = "line break", "another mark"
 MARK_NAMES = (*MARKS, LINE_BREAK, OTHER_MARK)
-_MARK = re.compile(r"[^\w\s]|_|\n")
+_MARK = re.compile(rf"[^\w\s{SIGNS}]|_|\n")
 
 
 class Numbering(dict[Hashable, int]):
@@ -128,6 +129,7 @@ class Corpus:
         opening_SN: number of the first `OPENING_WORDS` words.
         columns: what else is known of each response, `[S, N]`, such as its number of tokens.
         vocabulary: what the numbers mean.
+        scripts: of all words together.
     """
 
     texts_SN: npt.NDArray[Any]
@@ -138,6 +140,7 @@ class Corpus:
     opening_SN: IntArray
     columns: Mapping[str, FloatArray]
     vocabulary: Vocabulary
+    scripts: Scripts
 
     @property
     def num_prompts(self) -> int:
@@ -171,6 +174,7 @@ class Corpus:
             self.opening_SN[index],
             {name: values[index] for name, values in self.columns.items()},
             self.vocabulary,
+            self.scripts,
         )
 
 
@@ -196,6 +200,7 @@ def read_corpus(
         opening_SN=np.array([[vocabulary.openings[tuple(row[:OPENING_WORDS])] for row in rows] for rows in numbers]),
         columns=columns,
         vocabulary=vocabulary,
+        scripts=scripts_of(word for texts in read for text in texts for word in text.cased),
     )
 
 

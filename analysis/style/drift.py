@@ -38,6 +38,7 @@ from analysis.style.measures import (
     Paired,
     discrepancy,
 )
+from analysis.style.scripts import Scripts, unfit
 from analysis.style.swaps import (
     Between,
     drawn_distances,
@@ -142,6 +143,11 @@ class Reference:
     def other(self) -> Corpus:
         """The base's responses that distances are taken from."""
         return self.again or self.base
+
+    @property
+    def scripts(self) -> tuple[Scripts, ...]:
+        """Of the words of the base's one or two sets."""
+        return tuple(side.scripts for side in (self.base, self.again) if side)
 
     @cached_property
     def embedder(self) -> semantic.Embedder | None:
@@ -253,7 +259,7 @@ def _is_large(item: Drift, rules: StyleRules) -> bool:
 
 
 def _missing(measure: str, group: str, label: str, meaning: str, reason: str) -> Drift:
-    reading = f"{NOT_ASSESSABLE}: {reason}"
+    reading = reason if reason.startswith(NOT_ASSESSABLE) else f"{NOT_ASSESSABLE}: {reason}"
     return Drift(measure, group, label, meaning, None, None, None, None, None, None, None, None, None, reading)
 
 
@@ -261,6 +267,9 @@ def _missing(measure: str, group: str, label: str, meaning: str, reason: str) ->
 def _paired(measure: Paired, ours: Corpus, reference: Reference) -> Drift:
     base, again = reference.base, reference.again
     names = (measure.name, measure.group, measure.label, measure.meaning)
+    wrong_script = unfit(measure.fits, ours.scripts, *reference.scripts)
+    if wrong_script:
+        return _missing(*names, wrong_script)
     try:
         sides = [measure.value(ours, base), measure.value(base, ours)]
         selves = [measure.value(base, again), measure.value(again, base)] if again else []
@@ -329,6 +338,9 @@ def _times_floor(change: Estimate, floor: float) -> Estimate | None:
 
 def _distance(measure: Distance, ours: Corpus, reference: Reference) -> Drift:
     names = (measure.name, WORD_CHOICE, measure.label, measure.meaning)
+    wrong_script = unfit(measure.fits, ours.scripts, *reference.scripts)
+    if wrong_script:
+        return _missing(*names, wrong_script)
     return _distance_drift(names, measure.tables(ours, reference.other), measure.metric, reference)
 
 

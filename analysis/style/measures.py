@@ -15,6 +15,7 @@ from analysis.statistics import FloatArray
 from analysis.style import diversity, lexical, semantic
 from analysis.style.corpus import Corpus, IntArray, Tokens
 from analysis.style.lexical import Tables
+from analysis.style.scripts import ENGLISH, EVERY_SCRIPT, Fits
 from analysis.style.surface import FEATURES, LOOP_WORDS
 from analysis.style.swaps import Between
 
@@ -33,6 +34,7 @@ class Paired:
     unit: str
     value: Callable[[Corpus, Corpus], FloatArray]
     needs: str = ""  # a column that not all texts come with
+    fits: Fits = EVERY_SCRIPT
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Distance:
     meaning: str
     tables: Callable[[Corpus, Corpus], list[Tables]]
     metric: Callable[[FloatArray, FloatArray], Between]
+    fits: Fits = EVERY_SCRIPT
 
 
 class NotAssessableError(ValueError):
@@ -176,10 +179,13 @@ PAIRED = (
     ),
     Paired(
         "sentiment", SURFACE, "Sentiment", "VADER of prompt and response, −1 to 1", "compound",
-        _column("vader"), "vader",
+        _column("vader"), "vader", ENGLISH,
     ),
     *(
-        Paired(item.name, SURFACE, item.label[0].upper() + item.label[1:], item.meaning, item.unit, _own(position))
+        Paired(
+            item.name, SURFACE, item.label[0].upper() + item.label[1:], item.meaning, item.unit, _own(position),
+            fits=item.fits,
+        )
         for position, item in enumerate(FEATURES)
     ),
 )  # fmt: skip
@@ -225,7 +231,12 @@ DISTANCES = (
         "bigram_jsd", "Word pairs", f"{JSD}, of neighbouring words", _by_tokens(lexical.pair_shares), _jensen_shannon
     ),
     Distance(
-        "function_word_jsd", "Function words", f"{JSD}, of words like the, of, but", _function_words, _jensen_shannon
+        "function_word_jsd",
+        "Function words",
+        f"{JSD}, of words like the, of, but",
+        _function_words,
+        _jensen_shannon,
+        ENGLISH,
     ),
     Distance("punctuation_jsd", "Punctuation", f"{JSD}, of marks per word", _marks, _jensen_shannon),
     Distance(

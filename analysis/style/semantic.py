@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline
 
 from analysis.statistics import FloatArray
 from analysis.style.corpus import IntArray
-from analysis.style.surface import WORD
+from analysis.style.scripts import find_words
 
 NUM_DIMENSIONS = 64
 NUM_RANDOM_FEATURES = 256
@@ -67,7 +67,7 @@ def tfidf_embedder(texts: Sequence[str], prompt_N: IntArray) -> Embedder | None:
 
 
 def _fit(texts: Sequence[str]) -> Pipeline | None:
-    tfidf = TfidfVectorizer(token_pattern=WORD.pattern, sublinear_tf=True, min_df=2)
+    tfidf = TfidfVectorizer(tokenizer=find_words, token_pattern=None, sublinear_tf=True, min_df=2)
     try:
         weights = tfidf.fit_transform(texts)
     except ValueError:  # no word occurs in two texts

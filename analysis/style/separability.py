@@ -17,6 +17,7 @@ from sklearn.model_selection import GroupKFold
 from analysis.statistics import FloatArray
 from analysis.style.corpus import LINE_BREAK, MARK_NAMES, BoolArray, Corpus, IntArray, Tokens
 from analysis.style.lexical import most_frequent
+from analysis.style.scripts import unfit
 from analysis.style.surface import DENSITY, FEATURES
 
 NUM_FOLDS = 5
@@ -81,25 +82,29 @@ def separate(ours: Corpus, theirs: Corpus) -> Separation | None:
 
 # ------------------------------------------------------------------------------------------------------------- features
 def named_features(ours: Corpus, theirs: Corpus) -> tuple[list[str], list[str], FloatArray]:
-    """Surface features, rates of punctuation and of the words most frequent on both sides: labels, units, values."""
+    """Surface features, rates of punctuation and of the words most frequent on both sides: labels, units, values.
+
+    Without the features that do not fit the script of either side.
+    """
+    fitting = [at for at, feature in enumerate(FEATURES) if not unfit(feature.fits, ours.scripts, theirs.scripts)]
     tokens = [*ours.tokens, *theirs.tokens]
     frequent = most_frequent(np.concatenate([side.word_T for side in tokens]), NUM_WORDS)
     rates = np.concatenate([word_rates(side, frequent) for side in tokens])
     surface, marks = (
         np.concatenate([one.reshape(-1, one.shape[2]), two.reshape(-1, two.shape[2])])
         for one, two in (
-            (ours.surface_SNF, theirs.surface_SNF),
+            (ours.surface_SNF[:, :, fitting], theirs.surface_SNF[:, :, fitting]),
             (ours.marks_SNC[:, :, OWN_MARKS], theirs.marks_SNC[:, :, OWN_MARKS]),
         )
     )
     lengths = np.concatenate([side.lengths for side in tokens])[:, None]
     values = np.column_stack([surface, 100 * marks / lengths, rates])
-    labels = [feature.label for feature in FEATURES]
+    labels = [FEATURES[at].label for at in fitting]
     labels += [
         f"of the mark {mark}" if len(mark) == 1 else f"of any {mark}" for mark in (MARK_NAMES[at] for at in OWN_MARKS)
     ]
     labels += [f"of the word “{ours.vocabulary.word(number)}”" for number in frequent]
-    units = [feature.unit for feature in FEATURES] + [DENSITY] * (values.shape[1] - len(FEATURES))
+    units = [FEATURES[at].unit for at in fitting] + [DENSITY] * (values.shape[1] - len(fitting))
     varying = np.flatnonzero(values.std(axis=0) > 0)
     return [labels[at] for at in varying], [units[at] for at in varying], values[:, varying]
 

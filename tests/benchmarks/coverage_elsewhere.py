@@ -3,14 +3,16 @@
 Invented annotation files with known truth, one comparison a prompt, measured by the function that `python -m analysis
 winrate` calls. The baseline's characters follow a gamma distribution with AlpacaEval's mean and SD. The model's are
 
-    characters = (baseline's)^0.75 · exp(0.6 · standard normal), scaled to the case's ratio of the mean lengths,
+    characters = (baseline's)^0.75 · exp(0.6 e), scaled to the case's ratio of the mean lengths, e standard normal,
 
 about what the real models of its leaderboard do (slope 0.5 to 0.8, residual SD 0.4 to 0.8). The judge says
 
-    logit P(win) = θ − difficulty · z + u + φ tanh(δ / SD(δ))
+    logit P(win) = θ − difficulty · z + knows · e + u + φ tanh(δ / SD(δ))
 
 with z the baseline's standardised log length, u ~ N(0, 0.8²) what else makes prompts differ, and δ the difference in
-characters. The truth is the rate over all prompts, at the lengths as they are or at δ = 0.
+characters. A model that answers at length where it knows the answer, and briefly where it does not (`knows` above 0),
+makes length look dearer to the judge than it is. The truth is the rate over all prompts, at the lengths as they are or
+at δ = 0.
 
 Prints a table of analysis/coverage.md. With numbers as arguments, only those of its rows (from 0).
 """
@@ -29,7 +31,7 @@ from analysis.annotations import Annotations
 from analysis.elsewhere import Interval, measure
 from analysis.statistics import FloatArray
 
-NUM_FILES = 400  # a row
+NUM_FILES = 200  # a row
 NUM_RESAMPLES = 500
 NUM_PROMPTS_FOR_TRUTH = 1_000_000  # the truth's own error is below 0.1 points
 SHAPE, MEAN_CHARACTERS = 3.0, 2049.0  # of the baseline's gamma distribution: its SD is 1183, AlpacaEval's 1189
@@ -48,6 +50,7 @@ class Case:
         even: θ, log-odds to win at equal length.
         by_length: φ, what the judge gives for length, in log-odds.
         difficulty: how much a baseline's answer that is one SD longer (in log characters) lowers the log-odds.
+        knows: by how many log-odds the model's answer is better, at equal length, where it writes one SD longer.
     """
 
     num_prompts: int
@@ -55,6 +58,7 @@ class Case:
     even: float
     by_length: float
     difficulty: float = 0.5
+    knows: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ CASES = (
     *(Case(*values) for values in product((805, 200), (1.0, 0.5, 0.25), (0.0, -2.5), (0.0, 0.75, 1.5))),
     *(Case(805, ratio, -3.5, 1.5) for ratio in (0.5, 0.25)),  # wins 2 to 3 %
     *(Case(805, 0.5, even, 1.5, difficulty=0.0) for even in (0.0, -2.5)),
+    *(Case(805, ratio, -1.0, 1.0, knows=knows) for ratio, knows in product((1.0, 0.5, 0.25), (0.5, 1.0))),
 )
 
 
@@ -100,10 +105,11 @@ def draw(case: Case, num_prompts: int, rng: np.random.Generator) -> Comparisons:
     """So many prompts of the case."""
     relative_N = rng.gamma(SHAPE, 1 / SHAPE, num_prompts)  # the baseline's characters over their mean, which is 1
     theirs_N = MEAN_CHARACTERS * relative_N
-    ours_N = case.ratio * MEAN_CHARACTERS * relative_N**SLOPE * np.exp(LENGTH_SD * rng.standard_normal(num_prompts))
+    e_N = rng.standard_normal(num_prompts)
+    ours_N = case.ratio * MEAN_CHARACTERS * relative_N**SLOPE * np.exp(LENGTH_SD * e_N)
     ours_N /= SHAPE**-SLOPE * gamma(SHAPE + SLOPE) / gamma(SHAPE) * np.exp(LENGTH_SD**2 / 2)  # mean of the last two
     z_N = (np.log(theirs_N) - LOG_MEAN) / LOG_SD
-    equal_N = case.even - case.difficulty * z_N + PROMPT_SD * rng.standard_normal(num_prompts)
+    equal_N = case.even - case.difficulty * z_N + case.knows * e_N + PROMPT_SD * rng.standard_normal(num_prompts)
     delta_N = ours_N - theirs_N
     style_N = case.by_length * np.tanh(delta_N / delta_N.std())
     return Comparisons(ours_N, theirs_N, expit(equal_N + style_N), expit(equal_N))
@@ -161,6 +167,7 @@ def table_row(item: Coverage) -> str:
     case, among_identified = item.case, item.controlled_if_identified
     cells = (
         case.num_prompts, f"{case.ratio:g}", f"{case.even:g}", f"{case.by_length:g}", f"{case.difficulty:g}",
+        f"{case.knows:g}",
         f"{item.raw:.0f}", f"{item.controlled:.1f}", f"{item.identified:.0f}",
         "–" if among_identified is None else f"{among_identified:.1f}", f"{item.width:.1f}",
     )  # fmt: skip
@@ -168,9 +175,9 @@ def table_row(item: Coverage) -> str:
 
 
 HEAD = (
-    "| prompts | length ratio | θ | φ | difficulty | raw, % | controlled, % | identified, % | controlled where "
+    "| prompts | length ratio | θ | φ | difficulty | knows | raw, % | controlled, % | identified, % | controlled where "
     "identified, % | width, points |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 if __name__ == "__main__":

@@ -70,7 +70,14 @@ def _verdict(arm: Report) -> Cell:
 
 
 def _rate(judge: str) -> Callable[[Report], Cell]:
-    return lambda arm: cell(arm["win_rate"][judge], remark="" if arm["win_rate"][judge] else "no scores")
+    def make(arm: Report) -> Cell:
+        rate = arm["win_rate"][judge]
+        if rate is None:
+            return cell(None, remark="no scores")
+        blocked = rate["blocked"] or ""
+        return cell(None, remark=blocked, tone="even") if blocked.startswith("not assessable") else cell(rate)
+
+    return make
 
 
 def _gold(arm: Report) -> Cell:

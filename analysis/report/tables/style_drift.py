@@ -38,6 +38,8 @@ def rule(report: Report) -> str:
     """When a measure counts as drifted, with the registered numbers, and what the meanings were measured by."""
     rules = report["style"]["rules"]
     embeddings = f"Embeddings: {report['style']['embedder'] or 'none could be fitted'}."
+    if report["style"].get("script"):
+        embeddings += f" {report['style']['script']}."
     if rules is None:
         return f"The plan registered no rules for style, so nothing is called drifted. {embeddings}"
     return (

@@ -136,6 +136,99 @@ def test_without_a_second_base_file_the_floor_says_what_it_is(tmp_path, capsys):
     assert "drifted" not in readings(weaker["arms"][0]).values()
 
 
+# -------------------------------------------------------------------------------------------------------- other scripts
+SUBJECTS = {
+    "Chinese": ("这家饭馆的菜", "昨天的球赛", "我妹妹的画", "山上的小路"),
+    "Japanese": ("この店の料理", "昨日の試合", "妹の絵", "山の小道"),
+    "Thai": ("อาหารร้านนี้", "การแข่งขันเมื่อวาน", "ภาพวาดของน้องสาว", "ทางเดินบนเขา"),
+    "Korean": ("이 식당의 음식은 ", "어제 경기는 ", "동생의 그림은 ", "산길은 "),
+    "English": ("the food here ", "the match yesterday ", "my sister's drawing ", "the path "),
+}
+VERDICTS = {
+    "Chinese": ("很不错。", "让人难忘。", "有些奇怪。", "十分普通。"),
+    "Japanese": ("はとても良い。", "は忘れられない。", "は少し変だ。", "は普通だ。"),
+    "Thai": ("ดีมาก ", "น่าจดจำ ", "แปลกนิดหน่อย ", "ธรรมดา "),
+    "Korean": ("아주 좋다. ", "잊을 수 없다. ", "조금 이상하다. ", "평범하다. "),
+    "English": ("is very good. ", "is lovely. ", "is odd. ", "is plain. "),
+}
+GREETING = {
+    "Chinese": "好的，没问题！",
+    "Japanese": "はい、もちろんです！",
+    "Thai": "ได้เลยค่ะ ",
+    "Korean": "네, 물론입니다! 기꺼이 도와 드리겠습니다. ",
+    "English": "of course, I can help! ",
+}
+FOR_ENGLISH = {"readability", "function_word_jsd", "hedges", "boosters", "first_person", "refusals", "apologies"}
+
+
+def clauses(language: str, seed: int, greeting: bool = False, num_prompts: int = 30) -> list[dict[str, str]]:
+    """Four sentences a response, or eight after the same greeting."""
+    rng = np.random.default_rng(seed)
+    drawn = [
+        "".join(rng.choice(SUBJECTS[language]) + rng.choice(VERDICTS[language]) for _ in range(8 if greeting else 4))
+        for _ in range(num_prompts)
+    ]
+    opening = GREETING[language] if greeting else ""
+    return [{"prompt": f"prompt {at}", "output": opening + text} for at, text in enumerate(drawn)]
+
+
+@pytest.fixture
+def compared(tmp_path, capsys):
+    """Greeting texts, and others like the base's, against the base's; one language for each of the three."""
+
+    def run(greeting: str, plain: str, base: str) -> dict:
+        sides = (clauses(greeting, 1, greeting=True), clauses(plain, 5), clauses(base, 6), clauses(base, 7))
+        one, two, base_file, again = (write(tmp_path / f"{at}.jsonl", side) for at, side in enumerate(sides))
+        return printed(capsys, one, two, "--base", base_file, "--base-again", again)
+
+    return run
+
+
+@pytest.mark.parametrize("language", SUBJECTS)
+def test_every_script_is_read_by_its_own_words(compared, language):
+    content = compared(language, language, language)
+    greeting, plain = ({item["measure"]: item for item in arm["style_drift"]} for arm in content["arms"])
+    assert greeting["words"]["reading"] == greeting["opening_entropy"]["reading"] == "drifted"
+    assert greeting["opening_entropy"]["ours"]["value"] == 0
+    assert greeting["opening_entropy"]["base"]["value"] > 1.5
+    assert greeting["words"]["ours"]["value"] > 1.7 * greeting["words"]["base"]["value"]
+    assert "drifted" not in readings(content["arms"][1]).values()
+    assert (plain["sentences"]["change"] is None) is (language == "Thai")
+    assert (plain["characters_per_word"]["change"] is None) is (language in {"Chinese", "Japanese", "Thai"})
+    assert bool(content["style"]["script"]) is (language in {"Chinese", "Japanese", "Thai"})
+    for measure in FOR_ENGLISH:
+        is_read = plain[measure]["reading"] == "within the floor"
+        assert is_read is (language == "English")
+        assert is_read or plain[measure]["reading"].startswith("not assessable for this script: 100 % of the words are")
+
+
+def test_arm_that_answers_in_another_script_is_not_held_against_english_words(compared):
+    content = compared("Chinese", "English", "English")
+    chinese, english = ({item["measure"]: item for item in arm["style_drift"]} for arm in content["arms"])
+    for measure in FOR_ENGLISH | {"capitals", "characters_per_word"}:
+        assert chinese[measure]["reading"].startswith("not assessable for this script: 100 % of the words are Chinese")
+        assert english[measure]["change"] is not None
+    named = " ".join(item["direction"] for item in content["arms"][0]["style_moved"])
+    assert "school years" not in named
+    assert content["arms"][0]["style_drift"][0]["reading"] == "drifted"
+
+
+def test_responses_half_in_another_script_are_too_mixed_for_english_measures(tmp_path, capsys):
+    mixed = [clauses("English" if at % 2 else "Japanese", seed=at)[at] for at in range(30)]
+    files = [write(tmp_path / f"{at}.jsonl", side) for at, side in enumerate((mixed, clauses("English", 2)))]
+    content = printed(capsys, *files, "--base", write(tmp_path / "base.jsonl", clauses("English", 3)))
+    assert readings(content["arms"][0])["hedges"].startswith("not assessable for this script")
+    assert not readings(content["arms"][1])["hedges"].startswith("not assessable for this script")
+
+
+def test_text_says_what_a_word_is(tmp_path, capsys):
+    files = [write(tmp_path / f"{seed}.jsonl", clauses("Thai", seed)) for seed in (1, 2, 3)]
+    assert main(["compare", str(files[0]), str(files[1]), "--base", str(files[2])]) == 0
+    text = capsys.readouterr().out
+    assert "Words in Thai have no spaces between them, so every letter counts as a word." in text
+    assert "not assessable for this script: 100 % of the words are Thai" in text
+
+
 def test_text_for_terminals_shows_no_control_characters(tmp_path, capsys):
     hostile = [{**row, "output": f"\x1b[2J{row['output']} \u202e wipe | \x07"} for row in rows(1)]
     one, two = write(tmp_path / "o\x1bne.jsonl", hostile), write(tmp_path / "two.jsonl", rows(2))

@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import style_drift
+from analysis import gates, style_drift, win_rate
 from analysis.ledger import Ledger
 from analysis.statistics import Resamples
 from analysis.style import drift
 from analysis.style.corpus import Corpus, Vocabulary, read_corpus
 from analysis.style.drift import DRIFTED, NOT_ASSESSABLE, WITHIN, Drift, Reference, StyleDrift, StyleRules
 
+GATE_RULES = gates.DecisionRules(50.0, 0.0, 0.9, 10.0, 10_000)
 RULES = StyleRules(significance_level=0.05, min_effect_base_sd=0.2, min_distance_times_floor=1.2, min_auc=0.6)
 
 
@@ -87,6 +88,38 @@ def test_style_shifter_is_found_and_what_it_changed_is_named(make_ledger, style_
     pair = style.pairs()[0]
     assert (pair.one, pair.two, pair.told_apart) == ("ppo", "dpo", True)
     assert "more words in capitals" in [item.direction for item in pair.moved]
+
+
+def test_sweep_in_chinese_has_no_english_measures_and_its_lexicon_gives_no_verdict(make_ledger, style_of, chinese):
+    ledger = make_ledger({"ppo": chinese.Arm("ppo", (0.0,)), "dpo": chinese.Arm("dpo", (0.0,))}, num_prompts=60)
+    style = style_of(ledger)
+    found = named(style.assess("ppo"))
+    for measure in ("sentiment", "readability", "hedges", "capitals", "function_word_jsd"):
+        assert found[measure].reading == "not assessable for this script: 100 % of the words are Chinese or Japanese"
+        assert found[measure].p is None
+    assert found["separability"].change is not None
+    assert found["words"].reading == found["distinct_2"].reading == WITHIN
+    assert style.context()["script"].startswith("Words in Chinese or Japanese have no spaces")
+    rates = win_rate.compare_all(ledger, style.resamples)
+    lexicon, gold = rates["ppo", "base", "vader"], rates["ppo", "base", "gold"]
+    assert lexicon.blocked == "not assessable for this script: 100 % of the words are Chinese or Japanese"
+    assert gold.blocked is None
+    gate = gates.assess(gates.Measurements(lexicon, None, None, None, None, None, None), GATE_RULES)[0]
+    assert (gate.name, gate.outcome) == ("Win rate", "not assessable")
+
+
+def test_lexicon_still_judges_an_english_sweep(make_ledger, resamples_for):
+    ledger = make_ledger()
+    assert win_rate.compare_all(ledger, resamples_for(ledger))["ppo", "base", "vader"].blocked is None
+
+
+@pytest.fixture
+def chinese(synthetic, monkeypatch):
+    """The synthetic sweep with Chinese words."""
+    monkeypatch.setattr(synthetic, "GOOD", ("精彩", "动人", "出色", "可爱", "真诚", "迷人"))
+    monkeypatch.setattr(synthetic, "BAD", ("沉闷", "糟糕", "无聊", "笨拙", "吵闹", "乏味"))
+    monkeypatch.setattr(synthetic, "PLAIN", ("电影", "故事", "人物", "场景", "我们", "看了", "一部", "还有", "城市"))
+    return synthetic
 
 
 def test_synonyms_are_a_drift_of_words_and_not_of_length(make_ledger, style_of, synthetic):

@@ -34,6 +34,14 @@ def test_long_answers_of_the_baseline_go_with_hard_prompts(monkeypatch):
     assert drawn.win_N == pytest.approx(expit(0.3 - 0.5 * z_N))
 
 
+def test_a_model_that_knows_writes_longer_where_its_answer_is_better(monkeypatch):
+    monkeypatch.setattr(elsewhere, "PROMPT_SD", 0.0)
+    drawn = elsewhere.draw(Case(0, 0.5, 0.3, 0.0, difficulty=0.0, knows=0.7), 2000, np.random.default_rng(2))
+    log_ratio_N = np.log(drawn.characters_N) - elsewhere.SLOPE * np.log(drawn.baseline_characters_N)
+    slope, _ = np.polyfit(log_ratio_N, np.log(drawn.win_N / (1 - drawn.win_N)), 1)
+    assert slope == pytest.approx(0.7 / elsewhere.LENGTH_SD)
+
+
 def test_the_judge_prefers_as_often_as_it_should():
     drawn = elsewhere.draw(Case(0, 1.0, -1.0, 0.0), 100_000, np.random.default_rng(3))
     file = elsewhere.annotate(drawn, np.random.default_rng(4))
@@ -53,9 +61,9 @@ def test_both_intervals_are_measured_and_shown():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", elsewhere.CASES, ids=str)
+@pytest.mark.parametrize("case", [case for case in elsewhere.CASES if not case.knows], ids=str)
 def test_intervals_cover(case):
-    """At least 90 %, within three standard errors of so few files."""
+    """At least 90 %, within three standard errors of so few files. Models that know are left out: see the figures."""
     found = elsewhere.coverage(case, 200, np.random.default_rng(6))
     least = 90 - 300 * (0.9 * 0.1 / found.num_files) ** 0.5
     assert min(found.raw, found.controlled) >= least
