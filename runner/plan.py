@@ -34,6 +34,7 @@ from experiments.inputs.fingerprint import (
     model_fingerprint,
     pinned_model,
     reward_model_fingerprint,
+    weights_sha256,
 )
 from experiments.inputs.model_files import pinned_path
 from experiments.judge_spec import EndpointJudge
@@ -475,8 +476,8 @@ def _judge_jobs(runs: Sequence[RunSpec], jobs: Sequence[Job]) -> list[Job]:
         if judge is None:
             continue
         its = TEMPLATE_SHA256 if isinstance(judge, EndpointJudge) else _fingerprint_of_judge(judge.path)
-        if run.rules.win_rate.primary_judge == name:
-            _refuse_training_reward(its, shared["reward_model"])
+        if run.rules.win_rate.primary_judge == name and not isinstance(judge, EndpointJudge):
+            _refuse_training_reward(Path(judge.path).expanduser(), shared["reward_model"].folder)
         spec = JudgementJobSpec(model=run.model, judge=judge, runs=judged)
         needs = shared | evaluations
         file = _job_file(run, "judgement", f"judges/{name}", spec, base | {"judge": its}, needs)
@@ -492,9 +493,13 @@ def _fingerprint_of_judge(path: str) -> str:
         raise InputError(listing([Problem("", str(error))])) from None
 
 
-def _refuse_training_reward(fingerprint: str, reward: Job) -> None:
-    """The judge that decides must not be the reward that PPO trains on, where that one is in the cache already."""
-    if is_our_reward_model(reward.folder) and reward_model_fingerprint(str(reward.folder)) == fingerprint:
+def _refuse_training_reward(judge: Path, reward: Path) -> None:
+    """The judge that decides must not be the reward that PPO trains on, if that one is in the cache already.
+
+    Weights are compared: a copy may have another specification beside them.
+    """
+    both_ours = is_our_reward_model(judge) and is_our_reward_model(reward)
+    if both_ours and weights_sha256(judge) == weights_sha256(reward):
         _refuse(
             [
                 Problem(

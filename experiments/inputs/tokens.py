@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoTokenizer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from experiments.errors import InputError
 from experiments.inputs import planned
+from experiments.inputs.model_files import CONFIG, read_object
 from experiments.inputs.models import prepare_model
 from experiments.spec import Model
 
 Ids = Sequence[int]
+GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class Tokens:
         Raises:
             InputError: no end is named that the model could sample.
         """
-        source = prepare_model(model, cache_dir)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        eos_ids = _eos_ids(tokenizer, source, model)
+        folder = Path(prepare_model(model, cache_dir))
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        eos_ids = _eos_ids(tokenizer, folder, model)
         planned.compare("base_model")
         if tokenizer.pad_token_id is None:  # TRL's trainers want one; masks come from lengths
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(eos_ids[0])
@@ -109,35 +111,22 @@ class Tokens:
         return text if whole.endswith(text) else text.lstrip(" ")
 
 
-def _eos_ids(tokenizer: PreTrainedTokenizerBase, source: str, model: Model) -> tuple[int, ...]:
-    """Every end that is named somewhere and that the model can sample, in order."""
-    config, _ = PreTrainedConfig.get_config_dict(source)  # a class has ends that no file names
-    configs = [config, config.get("text_config") or {}, _generation_config(source, model)]
+def _eos_ids(tokenizer: PreTrainedTokenizerBase, folder: Path, model: Model) -> tuple[int, ...]:
+    """Every end that is named somewhere and that the model can sample, in order.
+
+    The files are asked and not transformers' classes, which have ends that no file names.
+    """
+    where = f"model.path={model.path}"
+    config = read_object(folder / CONFIG, where)
+    generation = read_object(folder / GENERATION, where) if (folder / GENERATION).exists() else {}
     named: list[object] = [tokenizer.eos_token_id]
-    for ids in (some.get("eos_token_id") for some in configs):
+    for ids in (some.get("eos_token_id") for some in (config, config.get("text_config") or {}, generation)):
         named += ids if isinstance(ids, list) else [ids]
-    known = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    size = int(known.get_text_config().vocab_size)
+    size = int(AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config().vocab_size)
     eos_ids = sorted({number for number in named if isinstance(number, int) and 0 <= number < size})
     if not eos_ids:
         raise InputError(
-            f"model.path={model.path}: neither its tokenizer nor its configurations name an end-of-sequence token that "
+            f"{where}: neither its tokenizer nor its configurations name an end-of-sequence token that "
             f"it could sample (found {[number for number in named if number is not None]}, vocab_size={size})"
         )
     return tuple(eos_ids)
-
-
-def _generation_config(source: str, model: Model) -> dict[str, object]:
-    """What `generation_config.json` says; nothing if there is none.
-
-    Raises:
-        InputError: there is one that cannot be read, so that an end may be missing.
-    """
-    try:
-        return dict(GenerationConfig.from_pretrained(source).to_dict())
-    except (OSError, ValueError) as error:
-        if isinstance(error, ValueError) or (Path(source) / "generation_config.json").exists():
-            raise InputError(
-                f"model.path={model.path}: its generation_config.json cannot be read, which may name ends: {error}"
-            ) from None
-        return {}

@@ -109,7 +109,7 @@ def plain_logps(model: Any, responses: list[list[int]]) -> list[float]:
 def test_sampler_pass_and_training_mode_give_the_librarys_logprobs(name: str, model_of: Any, cache_dir: Path) -> None:
     base = load_base(model_of(name), cache_dir)
     uniforms = common_uniforms(0, 0, [str(row) for row in range(len(PROMPTS))], 10)
-    sampled = sample(base, PROMPTS, uniforms, temperature=1.0, eos_id=256, rows_per_batch=len(PROMPTS))
+    sampled = sample(base, PROMPTS, uniforms, temperature=1.0, eos_ids=[256], rows_per_batch=len(PROMPTS))
     responses = [response.token_ids for response in sampled]
     plain = AutoModelForCausalLM.from_pretrained(model_of(name).path).eval()  # fresh, whatever `load_base` changed
     right = pytest.approx(plain_logps(plain, responses), abs=1e-3)

@@ -136,10 +136,12 @@ def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(unt
         check_base(untied, cache_dir)
 
 
-def test_a_tokenizer_without_an_end_of_sequence_token_is_refused(untied: Path, cache_dir: Path) -> None:
-    change = json.loads((untied / "tokenizer_config.json").read_text()) | {"eos_token": None}
-    (untied / "tokenizer_config.json").write_text(json.dumps(change))
-    with pytest.raises(InputError, match=r"^model\.path=.*no end-of-sequence token"):
+def test_a_base_without_an_end_of_sequence_token_is_refused(untied: Path, cache_dir: Path) -> None:
+    """Neither by its tokenizer nor by its configurations: any of them would do."""
+    for name, nothing in (("tokenizer_config.json", {"eos_token": None}), ("config.json", {"eos_token_id": None})):
+        (untied / name).write_text(json.dumps(json.loads((untied / name).read_text()) | nothing))
+    (untied / "generation_config.json").unlink(missing_ok=True)
+    with pytest.raises(InputError, match=r"^model\.path=.*name an end-of-sequence token"):
         check_base(untied, cache_dir)
 
 

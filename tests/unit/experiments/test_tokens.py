@@ -255,7 +255,7 @@ class TestEnds:
 
     def test_a_generation_configuration_that_cannot_be_read_is_refused(self, tokens: Any, tmp_path: Path) -> None:
         (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2,')
-        with pytest.raises(InputError, match=r"its generation_config.json cannot be read"):
+        with pytest.raises(InputError, match=r"generation_config\.json cannot be read"):
             tokens(metaspace("first"))
 
 
@@ -292,10 +292,11 @@ def made(awkward: Model, data: Data, artifacts: dict[str, Path], tmp_path_factor
     }
     folders, samples = {"gold": artifacts["gold"], "cache": cache_dir}, Samples()
     for kind, spec in specs.items():
-        folders[kind] = cache_dir / kind
-        folders[kind].mkdir()
-        run_stage(kind, spec, folders, folders[kind], cache_dir, samples)  # type: ignore[arg-type]
-        (folders[kind] / "spec.json").write_text(json.dumps({"spec": spec.model_dump(mode="json")}))
+        folder = cache_dir / kind
+        folder.mkdir()
+        run_stage(kind, spec, folders, folder, cache_dir, samples)  # type: ignore[arg-type]
+        folders[kind] = folder
+        (folder / "spec.json").write_text(json.dumps({"spec": spec.model_dump(mode="json")}))
     (cache_dir / "samples.json").write_text(json.dumps(samples.rows))
     return folders
 

@@ -1,8 +1,11 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from experiments.errors import InputError
 from experiments.spec import ArmJobSpec, EvaluationJobSpec, JudgementJobSpec, RewardModelJobSpec, RunSpec
@@ -379,7 +382,7 @@ def test_a_judge_may_join_and_change_in_a_finished_folder(planned: Planned) -> N
 
 def test_a_missing_key_is_missed_before_anything_is_trained(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = planned(*ENDPOINT, "judge.endpoint.api_key_variable=NO_SUCH_KEY")
-    with pytest.raises(InputError, match="NO_SUCH_KEY: there is no such environment variable"):
+    with pytest.raises(InputError, match=r"judge\.endpoint\.api_key_variable: there is no such environment variable"):
         check_keys(plan)
 
     monkeypatch.setenv("NO_SUCH_KEY", "sk-secret")
@@ -394,9 +397,17 @@ def test_a_reward_model_that_is_not_there_is_missed_by_the_plan(planned: Planned
         planned("judge=reward_model", "judge.reward_model.path=/none")
 
 
+def write_reward_model(folder: Path, weights: bytes, job: Job) -> None:
+    """What the plan looks at in a reward model of ours, as that job would leave it."""
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "head.safetensors").write_bytes(weights)
+    (folder / "scale.json").write_text("{}")
+    assert job.file.spec
+    (folder / "spec.json").write_text(json.dumps({"spec": job.file.spec.model_dump(mode="json")}))
+
+
 def test_two_judges_are_two_jobs(planned: Planned, tmp_path: Path) -> None:
-    (tmp_path / "rm" / "adapter").mkdir(parents=True)
-    (tmp_path / "rm" / "head.safetensors").write_bytes(b"1")
+    write_reward_model(tmp_path / "rm", b"1", job(planned(), "reward_model"))
     choice = ("judge=[endpoint,reward_model]", *ENDPOINT[1:], f"judge.reward_model.path={tmp_path / 'rm'}")
     first = planned(*choice)
     (tmp_path / "rm" / "head.safetensors").write_bytes(b"2")
@@ -409,10 +420,11 @@ def test_two_judges_are_two_jobs(planned: Planned, tmp_path: Path) -> None:
 
 
 def test_the_training_reward_in_the_cache_cannot_be_the_judge_that_decides(planned: Planned, tmp_path: Path) -> None:
-    trained = job(planned(), "reward_model").folder
-    for folder, weights in ((trained, b"trained"), (tmp_path / "same", b"trained"), (tmp_path / "other", b"other")):
-        (folder / "adapter").mkdir(parents=True)
-        (folder / "head.safetensors").write_bytes(weights)
+    trained = job(planned(), "reward_model")
+    other = job(planned("reward_model.learning_rate=1e-3"), "reward_model")
+    write_reward_model(trained.folder, b"trained", trained)
+    write_reward_model(tmp_path / "same", b"trained", other)  # a copy beside another specification
+    write_reward_model(tmp_path / "other", b"other", trained)
 
     def decides(name: str) -> Plan:
         judge = ("judge=reward_model", f"judge.reward_model.path={tmp_path / name}")
@@ -424,8 +436,9 @@ def test_the_training_reward_in_the_cache_cannot_be_the_judge_that_decides(plann
 
 
 def test_an_embedder_is_an_input_of_the_evaluations_alone(planned: Planned, tmp_path: Path) -> None:
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+    for name in ("config.json", "tokenizer.json"):
         (tmp_path / name).write_text("{}")
+    save_file({"weight": np.zeros(1, np.float32)}, tmp_path / "model.safetensors")
     plain, plan = planned(), planned(f"evaluation.embedder={tmp_path}")
 
     for label in ("ppo/seed0/evaluation", "base_evaluation"):
