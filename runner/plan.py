@@ -358,7 +358,7 @@ def _jobs_of(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
 
 def _jobs_after(run: RunSpec, inputs: Mapping[str, str], first: Mapping[str, Job]) -> dict[str, Job]:
     """The same of an arm that starts from a checkpoint of the arm with the jobs ``first``."""
-    shared = _shared_jobs(run, inputs)
+    shared, trained_on = _shared_jobs(run, inputs), _without_embedder(inputs)
     needs, pairs = {"start": first["arm"]}, {}
     to_evaluate = {kind: shared[kind] for kind in ("gold", "ranking_data", "reward_model")}
     if isinstance(run.arm, PPOThenDPO):
@@ -368,8 +368,8 @@ def _jobs_after(run: RunSpec, inputs: Mapping[str, str], first: Mapping[str, Job
         )
         needs |= {"ranking_data": shared["ranking_data"]}  # of the base, which must be the one that was sampled
         gold = {"gold": shared["gold"]}
-        pairs = {"fresh_pairs": _own_job(run, "fresh_pairs", spec, inputs, needs | gold, work)}
-    arm = _own_job(run, "arm", _arm_spec(run), inputs, needs | pairs, _arm_work(run))
+        pairs = {"fresh_pairs": _own_job(run, "fresh_pairs", spec, trained_on, needs | gold, work)}
+    arm = _own_job(run, "arm", _arm_spec(run), trained_on, needs | pairs, _arm_work(run))
     evaluation = _evaluation_job(run, inputs, {"arm": arm, "start_evaluation": first["evaluation"]} | to_evaluate)
     return shared | pairs | {"arm": arm, "evaluation": evaluation}
 

@@ -439,12 +439,13 @@ def test_an_embedder_is_an_input_of_the_evaluations_alone(planned: Planned, tmp_
     for name in ("config.json", "tokenizer.json"):
         (tmp_path / name).write_text("{}")
     save_file({"weight": np.zeros(1, np.float32)}, tmp_path / "model.safetensors")
-    plain, plan = planned(), planned(f"evaluation.embedder={tmp_path}")
+    plain, plan = planned(staged=True), planned(f"evaluation.embedder={tmp_path}", staged=True)
 
-    for label in ("ppo/seed0/evaluation", "base_evaluation"):
+    for label in ("ppo/seed0/evaluation", "ppo_then_dpo/seed0/evaluation", "base_evaluation"):
         assert job(plan, label).file.inputs["embedder"].startswith("sha256:")
         assert job(plan, label).identity != job(plain, label).identity
-    for label in ("ppo/seed0", "dpo/seed0", "ranking_data", "gold", "reward_model"):
+    staged = ("ppo_then_dpo/seed0", "ppo_then_dpo/seed0/fresh_pairs")
+    for label in ("ppo/seed0", "dpo/seed0", "ranking_data", "gold", "reward_model", *staged):
         assert job(plan, label).identity == job(plain, label).identity
 
 
