@@ -512,8 +512,9 @@ def _refuse_training_reward(judge: Path, reward: Path) -> None:
 
 
 def _report_job(run: RunSpec, jobs: Sequence[Job], judges: Sequence[Job]) -> Job:
-    """It reads plan.json, so its inputs are the rules there."""
-    needs = {job.label: job for job in (*jobs, *judges) if job.kind in {"base_evaluation", "evaluation", "judgement"}}
+    """It reads plan.json, so its inputs are the rules there; an arm that is trained again must end before it."""
+    read = {"arm", "base_evaluation", "evaluation", "judgement"}
+    needs = {job.label: job for job in (*jobs, *judges) if job.kind in read}
     folder = run_folder(run) / "report"
     inputs = {"rules": digest(run.rules.model_dump(mode="json"))}
     return Job(

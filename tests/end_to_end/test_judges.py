@@ -55,7 +55,7 @@ def test_preferences_of_both_judges_end_in_the_report_and_nothing_is_asked_twice
     with chat.ChatServer().running() as server:
         missing = run(tmp_path, server.url, "judge=endpoint")
         assert missing.returncode == 2
-        assert "JUDGE_KEY: there is no such environment variable" in missing.stderr
+        assert "judge.endpoint.api_key_variable: there is no such environment variable" in missing.stderr
         assert not (tmp_path / "runs").exists()
 
         first = run(tmp_path, server.url, "judge=endpoint", JUDGE_KEY=KEY)

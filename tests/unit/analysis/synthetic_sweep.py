@@ -97,6 +97,7 @@ class Sweep:
         plan = {
             "schema": 2,
             "sweep": "synthetic",
+            "command": ["+sweep=synthetic"],
             "created": "2026-11-23T04:00:00+00:00",
             "arms": arms,
             "shared": self.shared,

@@ -160,7 +160,7 @@ FOREIGN_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "metrics inside metrics": (
         "ppo/seed0/metrics.jsonl", lambda path: path.write_text('{"a": {"b": 1}}\n'), "no object of numbers and texts",
     ),
-    "metrics that are a list": ("ppo/seed0/metrics.jsonl", lambda path: path.write_text("[1]\n"), "object"),
+    "metrics that are a list": ("ppo/seed0/metrics.jsonl", lambda path: path.write_text("[1]\n"), "line 1 is not"),
     "metrics that are broken": ("ppo/seed0/metrics.jsonl", lambda path: path.write_text("{\n{}\n"), "line 1 is not"),
     "a deep plan": ("plan.json", lambda path: path.write_text('{"a":' * 400 + "1" + "}" * 400), "nested deeper"),
     "a deep specification": (

@@ -864,7 +864,7 @@ def test_a_sparse_or_deep_file_of_the_report_is_one_sentence(report, capsys):
     with (report / "ledger_manifest.json").open("wb") as stream:
         stream.truncate(2**40)
     assert main(["verify", str(report)]) == 2
-    assert "ledger_manifest.json has more than" in capsys.readouterr().err
+    assert "ledger_manifest.json cannot be read: it is larger than" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("depth", [100, 900])

@@ -504,7 +504,7 @@ class TestTrain:
         self, ppo_arm: PPO, arm_job: Any, artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path, recorder: Any
     ) -> None:
         eager = {"learning_rate": 1e-2, "kl_coefficient": 0.0, "num_epochs": 4, "prompts_per_update": 32}
-        eager |= {"tokens_per_microbatch": 4096}
+        eager |= {"tokens_per_microbatch": 4096, "gae_lambda": 1.0, "value_learning_rate": 1e-2}
         self.run(changed(ppo_arm, **eager), arm_job, artifacts, cache_dir, tmp_path, recorder, num_prompts=1920)
         scores = recorder.values("ppo/score_mean")  # each a mean of 32, standard error about 0.3
         assert np.mean(scores[20:]) > np.mean(scores[:10]) + 0.15  # standard error of the difference about 0.1

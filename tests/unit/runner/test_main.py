@@ -17,13 +17,16 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_plan_shows_everything_and_writes_nothing(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_shows_everything_and_writes_nothing_but_what_its_checks_found(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["+sweep=smoke", "--plan"]) == 0
 
     shown = capsys.readouterr().out
     for part in ("ppo/seed0/evaluation", "num_prompts: 64", "ok  seeds: 0", "to do", "response tokens", "report"):
         assert part in shown
-    assert list(empty_folder.iterdir()) == []
+    assert [path.name for path in empty_folder.iterdir()] == ["cache"]
+    assert {path.name for path in (empty_folder / "cache").iterdir()} <= {"text_checks", "model_checks"}
 
 
 def test_every_shipped_sweep_and_budget_can_be_planned(capsys: pytest.CaptureFixture[str]) -> None:

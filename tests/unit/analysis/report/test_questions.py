@@ -86,7 +86,7 @@ def test_sweep_of_before_the_gates_still_reports(make_sweep, synthetic):
 
 def test_hostile_names_of_sweeps_stay_text(make_sweep):
     sweep = make_sweep()
-    sweep.edit("plan.json", sweep="<b>```\n# x; rm -rf /")
+    sweep.edit("plan.json", sweep="<b>```\n# x; rm -rf /", command=["name=<b>```\n# x; rm -rf /"])
     report = build_report(load_ledger(sweep.folder))
     assert "<b>```" not in render_html(report)
     assert "````text" in render_markdown(report)
