@@ -26,9 +26,11 @@ def run_command(main: Callable[[Sequence[str]], int], description: str | None) -
     """
     arguments = sys.argv[1:]
     try:
-        code = _answer(arguments, description)
-        code = main(arguments) if code is None else code
-        sys.stdout.flush()
+        try:
+            code = _answer(arguments, description)
+            code = main(arguments) if code is None else code
+        finally:
+            sys.stdout.flush()  # also if Hydra ends the process, as after its help
     except BrokenPipeError:
         # Python would say so once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
