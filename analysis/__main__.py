@@ -20,17 +20,17 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from analysis.annotations import FORMATS, AnnotationError
-from analysis.compare import compare, render_comparison
-from analysis.elsewhere import render_table, win_rates
+from analysis.elsewhere.annotations import FORMATS, AnnotationError
+from analysis.elsewhere.compare import compare, render_comparison
+from analysis.elsewhere.outputs import OutputsError
+from analysis.elsewhere.win_rates import render_table, win_rates
 from analysis.ledger import LedgerError
-from analysis.load import load_ledger
-from analysis.outputs import OutputsError
+from analysis.ledger.load import load_ledger
 from analysis.report.files import HTML, JSON, MARKDOWN, ReportError, render_again, write_report
 from analysis.report.pdf import write_pdf
-from analysis.report.text import visible
-from analysis.signatures import SignoffError
-from analysis.signoff_commands import add_commands
+from analysis.report.signatures import SignoffError
+from analysis.signoff.commands import add_commands
+from analysis.text import visible
 from runner.ledger.provenance import project_version
 
 BAD_INPUT = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from analysis.statistics import Estimate
+from analysis.statistics.bootstrap import Estimate
 
 Reply = Literal["yes", "no", "inconclusive"]
 

@@ -29,15 +29,15 @@ from pydantic import ValidationError
 
 from experiments.errors import InputError
 from experiments.spec import RunSpec
-from runner.display import Display, show_plan
+from runner.driving.execute import BAD_INPUT, INTERRUPTED, OK, execute
+from runner.driving.retention import check_starts
 from runner.engines import make_engine
-from runner.execute import BAD_INPUT, INTERRUPTED, OK, execute
 from runner.ledger.command import RUNNER, as_typed, recorded
-from runner.overrides import advice, misread, quoted
-from runner.plan import check_folder, check_keys, check_models, check_texts, make_plan
-from runner.problems import CONF, Problem, listing, schema_keys, siblings, unknown, validation_problems
-from runner.retention import check_starts
+from runner.planning.overrides import advice, misread, quoted
+from runner.planning.plan import check_folder, check_keys, check_models, check_texts, make_plan
+from runner.planning.problems import CONF, Problem, listing, schema_keys, siblings, unknown, validation_problems
 from runner.terminal import complain, run_command
+from runner.watching.display import Display, show_plan
 
 TAKES_A_VALUE = re.compile(r"--config-(path|name|dir)|-c[pnd]|--package|-p")  # of Hydra's flags
 

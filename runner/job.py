@@ -27,16 +27,16 @@ from experiments import passes
 from experiments.errors import InputError, is_out_of_memory
 from experiments.foreign import append_plain
 from experiments.records import RESUME_FOLDER
+from runner.driving.retry import read_retry
 from runner.engines import PARENT_VARIABLE, PATIENCE_VARIABLE
-from runner.jobfile import JobFile, read_job_file
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.integrity import fingerprints
+from runner.ledger.jobfile import JobFile, read_job_file
 from runner.ledger.provenance import PROVENANCE, earlier_starts, provenance
 from runner.ledger.reader import PREFERENCES, is_finished, newest_report, read_json, read_metrics
 from runner.ledger.reports import JSON, torn_files
 from runner.ledger.requests import is_asked_to_end
 from runner.ledger.writer import LedgerRecorder, StatusFile, TornLedgerError
-from runner.retry import read_retry
 from runner.terminal import complain, run_command
 from runner.trackers import Tracker, make_tracker
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from runner.jobfile import read_job_file
+from runner.ledger.jobfile import read_job_file
 
 
 def main(folder: Path) -> None:

@@ -18,12 +18,12 @@ from rich.text import Text
 
 from experiments.errors import InputError
 from experiments.foreign import clean_lines
-from runner.display import Row, Terminal, jobs_table, summary_line
-from runner.estimate import Left
 from runner.ledger.driver import read_driver
 from runner.ledger.reader import read_json, read_status
 from runner.ledger.signs import Process, Sign, signs_of_life
 from runner.terminal import complain, run_command
+from runner.watching.display import Row, Terminal, jobs_table, summary_line
+from runner.watching.estimate import Left
 
 USAGE = "usage: python -m runner.status RUNS_DIR"
 

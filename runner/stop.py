@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments.errors import InputError
 from experiments.foreign import clean_lines
-from runner.execute import belongs
+from runner.driving.execute import belongs
 from runner.ledger.command import as_typed
 from runner.ledger.driver import read_driver
 from runner.ledger.reader import read_status

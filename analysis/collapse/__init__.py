@@ -15,7 +15,7 @@ from analysis.collapse.from_samples import SampleDetectors
 from analysis.collapse.from_training import TrainingDetectors, flags
 from analysis.collapse.readings import CollapseRules, Detection
 from analysis.ledger import Ledger
-from analysis.statistics import Resamples
+from analysis.statistics.bootstrap import Resamples
 
 __all__ = ["Collapse", "assess"]
 

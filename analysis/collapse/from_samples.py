@@ -30,7 +30,7 @@ from analysis.collapse.readings import (
 )
 from analysis.ledger import BASE, Ledger
 from analysis.stability.over_time import Measured
-from analysis.statistics import Estimate, FloatArray, Resamples
+from analysis.statistics.bootstrap import Estimate, FloatArray, Resamples
 from analysis.style.scripts import split_words
 from analysis.style.surface import repeats
 

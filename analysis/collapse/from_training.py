@@ -26,7 +26,7 @@ from analysis.collapse.readings import (
 )
 from analysis.ledger import Ledger
 from analysis.stability.over_time import Measured
-from analysis.statistics import FloatArray, Resamples, mean_estimate
+from analysis.statistics.bootstrap import FloatArray, Resamples, mean_estimate
 
 SINGLE_ROW = "a single row is beyond the threshold, their mean is not"
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from analysis.stability.over_time import Measured
-from analysis.statistics import Estimate, FloatArray
+from analysis.statistics.bootstrap import Estimate, FloatArray
 
 Status = Literal["ok", "watch", "fired", "not assessable"]
 SEVERITY: dict[Status, int] = {"not assessable": 0, "ok": 1, "watch": 2, "fired": 3}

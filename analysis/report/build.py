@@ -10,31 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from analysis import (
-    collapse,
-    decision,
-    gates,
-    judges,
-    next_runs,
-    over_optimisation,
-    readiness,
-    recommendation,
-    recovery,
-    recovery_answer,
-    stability,
-    strengths,
-    style_control,
-    style_drift,
-    switch_answer,
-    switch_point,
-    win_rate,
-)
+from analysis import collapse, stability
+from analysis import win_rates as win_rate
 from analysis.answers import Answer
+from analysis.decision import gates, recommendation
+from analysis.decision import headline as decision
 from analysis.ledger import BASE, Ledger
+from analysis.over_optimisation import audit as over_optimisation
+from analysis.questions import readiness, recovery, switch_point
+from analysis.questions import recovery_words as recovery_answer
+from analysis.questions import switch_words as switch_answer
 from analysis.report import context, side_by_side
-from analysis.report.text import all_visible
-from analysis.scaling_law import Law
-from analysis.statistics import CONFIDENCE_LEVEL, Estimate, Resamples
+from analysis.statistics import sample_size as next_runs
+from analysis.statistics.bootstrap import CONFIDENCE_LEVEL, Estimate, Resamples
+from analysis.statistics.scaling_law import Law
+from analysis.style import sweep as style_drift
+from analysis.text import all_visible
+from analysis.win_rates import at_equal_style as style_control
+from analysis.win_rates import bradley_terry as strengths
+from analysis.win_rates import judges
 
 REPORT_SCHEMA = 1
 ANALYSIS_SEED = 20261123  # of the bootstrap; the same ledger gives the same bytes

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.conditions import start_of
 from analysis.ledger import Ledger, LedgerError
-from analysis.statistics import CONFIDENCE_LEVEL
+from analysis.ledger.conditions import start_of
+from analysis.statistics.bootstrap import CONFIDENCE_LEVEL
 from runner.ledger.provenance import OF_A_START
 
 COSTS = {

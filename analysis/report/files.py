@@ -18,7 +18,7 @@ from analysis.ledger import Ledger
 from analysis.report.build import REPORT_SCHEMA, build_report
 from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html
-from analysis.signatures import RECORD, Signature, SignoffError, locked, read_record, refuse_links
+from analysis.report.signatures import RECORD, Signature, SignoffError, locked, read_record, refuse_links
 from experiments.foreign import parse_json
 from runner.ledger.files import replacing
 from runner.ledger.manifest import MANIFEST, sha256

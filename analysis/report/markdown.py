@@ -7,8 +7,8 @@ from typing import Any
 
 from analysis.report.cells import Cell, Table
 from analysis.report.render import environment, view
-from analysis.report.text import markdown_fence, markdown_inline
-from analysis.signatures import Signature
+from analysis.report.signatures import Signature
+from analysis.text import markdown_fence, markdown_inline
 
 
 def render_markdown(report: Mapping[str, Any], signed: Sequence[Signature] = ()) -> str:

@@ -12,8 +12,9 @@ from typing import Any, get_args
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from analysis import decision
+from analysis.decision import headline as decision
 from analysis.report import cells, context, figures, wording
+from analysis.report.signatures import Signature
 from analysis.report.tables import (
     collapse,
     conditions,
@@ -29,7 +30,6 @@ from analysis.report.tables import (
     style_drift,
     win_rate,
 )
-from analysis.signatures import Signature
 
 TEMPLATES = Path(__file__).parent / "templates"
 CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

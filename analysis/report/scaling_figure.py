@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.scaling_law import curve
+from analysis.statistics.scaling_law import curve
 
 Report = dict[str, Any]
 

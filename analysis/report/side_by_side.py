@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from analysis.ledger import BASE, Ledger
-from analysis.statistics import FloatArray
+from analysis.statistics.bootstrap import FloatArray
 
 NUM_EACH = 3
 RULE = (

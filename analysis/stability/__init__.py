@@ -20,7 +20,7 @@ from analysis.stability import behaviour, over_samples, over_seeds, over_time, s
 from analysis.stability.curves import base_sd
 from analysis.stability.over_time import Measured, StepSpread
 from analysis.stability.tolerance import StabilityRules
-from analysis.statistics import Estimate, Resamples, split_halves
+from analysis.statistics.bootstrap import Estimate, Resamples, split_halves
 
 __all__ = ["ArmStability", "SweepStability", "assess", "base_sd", "together"]
 

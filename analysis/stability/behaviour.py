@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from analysis.ledger import BASE, FLOOR_STREAM, STREAM, Ledger
 from analysis.stability.curves import SeedNumber, over_seeds, simultaneous_half_widths
-from analysis.statistics import Estimate, FloatArray, Resamples, mean_estimate, recentred_estimate
+from analysis.statistics.bootstrap import Estimate, FloatArray, Resamples, mean_estimate, recentred_estimate
 from analysis.style.surface import proportions
 
 FEATURES = ("tokens", "sentiment", "characters a word", "punctuation", "capitals", "different words")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from analysis.ledger import BASE, Ledger, LedgerError
-from analysis.statistics import CONFIDENCE_LEVEL, MIN_SEEDS_FOR_METHOD, NORMAL_QUANTILE, Estimate, FloatArray
+from analysis.statistics.bootstrap import CONFIDENCE_LEVEL, MIN_SEEDS_FOR_METHOD, NORMAL_QUANTILE, Estimate, FloatArray
 
 
 def base_sd(ledger: Ledger, column: str = "gold") -> float:

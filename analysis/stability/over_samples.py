@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.statistics import Estimate, FloatArray, Resamples, estimate_from_draws, mean_estimate
+from analysis.statistics.bootstrap import Estimate, FloatArray, Resamples, estimate_from_draws, mean_estimate
 
 MIN_SAMPLES = 2
 MIN_TAIL_RESPONSES = 80  # with fewer, the interval of the worst responses covered 89 to 90 % (analysis/coverage.md)

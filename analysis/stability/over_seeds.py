@@ -8,7 +8,7 @@ from scipy import stats
 
 from analysis.stability.curves import noise_variance
 from analysis.stability.over_time import Measured, interquartile_range
-from analysis.statistics import CONFIDENCE_LEVEL, Estimate, FloatArray
+from analysis.statistics.bootstrap import CONFIDENCE_LEVEL, Estimate, FloatArray
 
 MIN_SEEDS_TO_LIST = 3
 MIN_SEEDS_TO_SUMMARISE = 5

@@ -23,7 +23,7 @@ from analysis.stability.curves import (
     steps_without_noise,
     take_noise_out,
 )
-from analysis.statistics import Estimate, FloatArray, Resamples, percentile_interval
+from analysis.statistics.bootstrap import Estimate, FloatArray, Resamples, percentile_interval
 
 MIN_STEPS_FOR_SPREAD = 2
 Reduce = Callable[[FloatArray], FloatArray]

@@ -16,7 +16,7 @@ from analysis.stability.curves import (
     simultaneous_half_widths,
     take_noise_out,
 )
-from analysis.statistics import NORMAL_QUANTILE, Estimate, FloatArray, Resamples, mean_draws, mean_estimate
+from analysis.statistics.bootstrap import NORMAL_QUANTILE, Estimate, FloatArray, Resamples, mean_draws, mean_estimate
 
 NAMES = {"name", "algorithm"}
 

@@ -17,9 +17,8 @@ import numpy as np
 
 from analysis.answers import Answer, Evidence, Reply
 from analysis.ledger import ALGORITHMS
-from analysis.next_runs import scaled
 from analysis.stability.over_time import OverTime
-from analysis.statistics import (
+from analysis.statistics.bootstrap import (
     MIN_SEEDS_FOR_METHOD,
     Estimate,
     FloatArray,
@@ -28,6 +27,7 @@ from analysis.statistics import (
     mean_estimate,
     percentile_interval,
 )
+from analysis.statistics.sample_size import scaled
 
 QUESTION = "Can we tolerate the oscillation of {}?"
 BEYOND_REACH = 20  # times as many prompts; more is said in words

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.statistics import FloatArray
+from analysis.statistics.bootstrap import FloatArray
 from analysis.style.scripts import SIGNS, Scripts, scripts_of
 from analysis.style.surface import FEATURES, Text, words
 

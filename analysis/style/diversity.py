@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.statistics import FloatArray
+from analysis.statistics.bootstrap import FloatArray
 from analysis.style.corpus import MAX_NGRAM, IntArray, Tokens
 
 VOCABULARY_SIZE = 50257  # V in the expectation; GPT-2's, as in Kirk et al. 2024 (arXiv:2310.06452)

@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from analysis.statistics import (
+from analysis.statistics.bootstrap import (
     CONFIDENCE_LEVEL,
     Estimate,
     FloatArray,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import entr
 
-from analysis.statistics import FloatArray
+from analysis.statistics.bootstrap import FloatArray
 from analysis.style.corpus import IntArray, Tokens, Vocabulary
 from analysis.style.lexicons import FUNCTION_WORDS
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from analysis.statistics import FloatArray
+from analysis.statistics.bootstrap import FloatArray
 from analysis.style import diversity, lexical, semantic
 from analysis.style.corpus import Corpus, IntArray, Tokens
 from analysis.style.lexical import Tables

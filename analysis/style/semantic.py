@@ -16,7 +16,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import Pipeline
 
-from analysis.statistics import FloatArray
+from analysis.statistics.bootstrap import FloatArray
 from analysis.style.corpus import IntArray
 from analysis.style.scripts import find_words
 

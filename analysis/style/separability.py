@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from analysis.statistics import FloatArray
+from analysis.statistics.bootstrap import FloatArray
 from analysis.style.corpus import LINE_BREAK, MARK_NAMES, BoolArray, Corpus, IntArray, Tokens
 from analysis.style.lexical import most_frequent
 from analysis.style.scripts import unfit

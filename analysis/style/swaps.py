@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from analysis.statistics import CONFIDENCE_LEVEL, FloatArray, Resamples
+from analysis.statistics.bootstrap import CONFIDENCE_LEVEL, FloatArray, Resamples
 
 Between = Callable[[FloatArray, FloatArray], FloatArray]  # sums over prompts, `[V]` or `[B, V]`, to a distance
 

@@ -22,13 +22,13 @@ from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from experiments.algorithms.token_logprobs import token_logprobs
-from experiments.arms import checkpoints
 from experiments.arms.pathologies import Watch, dpo_flags
 from experiments.arms.resume import Checkpoints, State, load_training_tensors, training_tensors
 from experiments.artifacts.ranking import DPO_TEMPERATURE, RankedPrompt, load_spent
 from experiments.artifacts.ranking import load as load_ranking
 from experiments.artifacts.same_base import NUM_RESPONSES, TOLERANCE, distance_now
 from experiments.errors import DivergedError, InputError
+from experiments.inputs import adapters as checkpoints
 from experiments.inputs.lora import lora_config
 from experiments.inputs.models import (
     adapter_seed,

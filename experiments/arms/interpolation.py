@@ -14,8 +14,8 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from experiments.arms import checkpoints
 from experiments.errors import InputError
+from experiments.inputs import adapters as checkpoints
 from experiments.meter import Meter
 from experiments.records import Recorder
 from experiments.spec import ArmJobSpec, Interpolation, start_point

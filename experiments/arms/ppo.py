@@ -22,7 +22,6 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from experiments.algorithms import kl, ppo
-from experiments.arms import checkpoints
 from experiments.arms.critic import Critic
 from experiments.arms.pathologies import Watch, ppo_flags
 from experiments.arms.resume import Checkpoints, State, load_training_tensors, training_tensors
@@ -30,8 +29,9 @@ from experiments.arms.rollouts import Microbatch, Rollouts, cut_into_minibatches
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
 from experiments.artifacts.reward_scorer import RewardScorer
+from experiments.artifacts.scorers import GoldScorer
 from experiments.errors import DivergedError
-from experiments.evaluation.scorers import GoldScorer
+from experiments.inputs import adapters as checkpoints
 from experiments.inputs.models import (
     adapter_seed,
     load_base,

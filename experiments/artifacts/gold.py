@@ -9,8 +9,8 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from experiments.artifacts.intervals import share_with_exact_interval
+from experiments.artifacts.scorers import GoldScorer, vectorizer
 from experiments.errors import InputError
-from experiments.evaluation.scorers import GoldScorer, vectorizer
 from experiments.inputs.texts import labelled_texts, row_counts
 from experiments.meter import Meter
 from experiments.records import Recorder

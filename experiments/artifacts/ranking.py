@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from experiments.arms import checkpoints
-from experiments.evaluation.scorers import GoldScorer, vader_scores
+from experiments.artifacts.scorers import GoldScorer, vader_scores
+from experiments.inputs import adapters as checkpoints
 from experiments.inputs.models import load_base, precision, with_policy
 from experiments.inputs.texts import Prompt, prompts
 from experiments.inputs.tokens import Tokens

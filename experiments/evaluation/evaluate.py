@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 from peft import PeftModel
 
-from experiments.arms import checkpoints
 from experiments.artifacts.reward_scorer import RewardScorer
+from experiments.artifacts.scorers import GoldScorer, vader_scores
 from experiments.evaluation.embedder import SentenceEncoder
-from experiments.evaluation.scorers import GoldScorer, vader_scores
+from experiments.inputs import adapters as checkpoints
 from experiments.inputs.models import load_base, precision, reference, with_policy
 from experiments.inputs.texts import Prompt, prompts
 from experiments.inputs.tokens import Tokens

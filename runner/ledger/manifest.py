@@ -1,7 +1,7 @@
 """Which files a report was made from, each with its SHA-256: what ties a report to its ledger.
 
 The manifest is ``ledger_manifest.json`` beside report.json. Its own SHA-256 is "the SHA-256 of the ledger", which
-report.json and every signature cite. `analysis.ledger_hash` adds digests of single rows, which name what changed.
+report.json and every signature cite. `analysis.ledger.manifest` adds digests of single rows, which name what changed.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from runner.ledger.integrity import damaged
 
 NUMBERED_REPORT = re.compile(r"report-([1-9]\d*)")
 REPORT = "report"  # the folder of a sweep's report and of the job that makes it; no other job's may be called so
-REMOVED_ADAPTERS = "adapters/removed.json"  # in an arm's folder: what `runner.retention` has removed
+REMOVED_ADAPTERS = "adapters/removed.json"  # in an arm's folder: what `runner.driving.retention` has removed
 PREFERENCES = "preferences.parquet"  # in a judge's folder: what it made of every pair
 MAX_STATUS_BYTES = 2**24  # of the small files that are read again and again
 MAX_METRICS_BYTES = 2**30

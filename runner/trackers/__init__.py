@@ -15,7 +15,7 @@ from experiments.records import Axes, SampleRow
 from experiments.spec import WandbTracker
 
 if TYPE_CHECKING:
-    from runner.jobfile import JobFile
+    from runner.ledger.jobfile import JobFile
 
 
 class Tracker:

@@ -21,7 +21,7 @@ import wandb
 
 from experiments.records import Axes, SampleRow
 from experiments.spec import WandbTracker
-from runner.jobfile import JobFile
+from runner.ledger.jobfile import JobFile
 from runner.trackers import Tracker
 
 STEP_METRIC = "budget/prompts_seen"

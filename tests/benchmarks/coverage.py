@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from analysis import style_control
-from analysis.statistics import MIN_SEEDS_FOR_METHOD, FloatArray, Resamples, judged_mean
+from analysis.statistics.bootstrap import MIN_SEEDS_FOR_METHOD, FloatArray, Resamples, judged_mean
+from analysis.win_rates import at_equal_style as style_control
 
 NUM_RESAMPLES = 1000
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(41)  # expectations over standard normal effects

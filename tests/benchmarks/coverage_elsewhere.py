@@ -27,9 +27,9 @@ from itertools import product
 import numpy as np
 from scipy.special import digamma, expit, gamma, polygamma
 
-from analysis.annotations import Annotations
-from analysis.elsewhere import Interval, measure
-from analysis.statistics import FloatArray
+from analysis.elsewhere.annotations import Annotations
+from analysis.elsewhere.win_rates import Interval, measure
+from analysis.statistics.bootstrap import FloatArray
 
 NUM_FILES = 200  # a row
 NUM_RESAMPLES = 500

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from analysis.stability import behaviour, over_seeds, over_time
-from analysis.statistics import Estimate, FloatArray, Resamples
+from analysis.statistics.bootstrap import Estimate, FloatArray, Resamples
 
 NUM_SWEEPS = 300
 NUM_RESAMPLES = 500

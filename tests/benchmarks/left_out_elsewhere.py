@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from analysis.annotations import read_annotations
-from analysis.controlled_win_rate import PRIOR, refit
-from analysis.elsewhere import features
-from analysis.statistics import FloatArray
+from analysis.elsewhere.annotations import read_annotations
+from analysis.elsewhere.win_rates import features
+from analysis.statistics.bootstrap import FloatArray
+from analysis.statistics.controlled_win_rate import PRIOR, refit
 
 GRID = np.round(np.arange(1.0, 2.05, 0.1), 1)
 

@@ -16,9 +16,10 @@ from types import SimpleNamespace
 from typing import BinaryIO
 
 import analysis.__main__
-from runner import check_texts, job
+from runner import job
 from runner.__main__ import main as run_driver
 from runner.engines import process
+from runner.planning import check_texts
 from tests.chaos.strikes import Orders
 
 HEAVY = (  # what the stages import

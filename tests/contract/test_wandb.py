@@ -14,10 +14,10 @@ import pytest
 from experiments.records import Axes
 from experiments.spec import WandbTracker
 from runner.__main__ import compose
-from runner.jobfile import JobFile
+from runner.ledger.jobfile import JobFile
 from runner.ledger.reader import read_metrics
 from runner.ledger.writer import LedgerRecorder, StatusFile
-from runner.plan import make_plan
+from runner.planning.plan import make_plan
 from runner.trackers import make_tracker
 from runner.trackers.wandb import _arguments, has_key
 

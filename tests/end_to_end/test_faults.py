@@ -23,7 +23,7 @@ import pytest
 from runner.__main__ import compose
 from runner.ledger.reader import read_status
 from runner.ledger.signs import Process, signs_of_life
-from runner.plan import Job, make_plan
+from runner.planning.plan import Job, make_plan
 
 ROOT = Path(__file__).parents[2]
 # `runner.job`, with a stage of the test: Python code in the variable STAGE.
@@ -43,12 +43,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from runner.__main__ import compose
-from runner.display import Display
+from runner.watching.display import Display
 from runner.engines import process
 from runner.engines.local import LocalEngine
 from runner.engines.slots import Slot
-from runner.execute import execute
-from runner.plan import make_plan
+from runner.driving.execute import execute
+from runner.planning.plan import make_plan
 class Lines(Display):
     def summary(self, plan, results, again): "There is no report to show."
 def sweep(folder, *command):

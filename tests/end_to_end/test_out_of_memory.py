@@ -14,14 +14,14 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from runner.__main__ import compose
-from runner.display import Display
+from runner.driving.execute import Walk
 from runner.engines.local import LocalEngine
 from runner.engines.slots import Slot
-from runner.execute import Walk
 from runner.ledger.driver import DriverFile
 from runner.ledger.files import write_json
 from runner.ledger.reader import read_json, read_metrics
-from runner.plan import Job, Plan, make_plan
+from runner.planning.plan import Job, Plan, make_plan
+from runner.watching.display import Display
 
 ROOT = Path(__file__).parents[2]
 # `runner.job`, which may take the bytes of address space that stand in `limit` beside its folder, and writes its peak.

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from experiments.artifacts.ranking import FILE
-from experiments.evaluation.scorers import NUM_FEATURES, GoldScorer
+from experiments.artifacts.scorers import NUM_FEATURES, GoldScorer
 from experiments.inputs.models import load_base, with_policy
 from experiments.sampling.batch import PAD_ID
 from experiments.sampling.logprobs import total_logprobs

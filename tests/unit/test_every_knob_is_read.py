@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from experiments import judge_spec, rules, spec
-from runner.problems import schema_keys
+from runner.planning.problems import schema_keys
 
 ROOT = Path(__file__).parents[2]
 MODELS = [

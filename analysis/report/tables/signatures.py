@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from analysis.report.cells import Cell, Row, Table
-from analysis.signatures import DECISIONS, Signature
+from analysis.report.signatures import DECISIONS, Signature
 
 TONES = {"approve": "good", "reject": "bad", "conditional": "even"}
 

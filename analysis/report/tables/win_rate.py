@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from analysis.report.cells import NBSP, Cell, Number, Report, Row, Table, cell, deciding_judge
-from analysis.statistics import minimum_detectable_effect
+from analysis.statistics.bootstrap import minimum_detectable_effect
 
 EVEN = 50.0
 BASE = "base"

@@ -10,10 +10,10 @@ from pydantic import TypeAdapter
 
 from experiments import spec
 from runner.__main__ import compose
-from runner.display import Display
+from runner.driving.execute import execute
 from runner.engines import make_engine
-from runner.execute import execute
-from runner.plan import make_plan
+from runner.planning.plan import make_plan
+from runner.watching.display import Display
 
 FAKE_JOB = Path(__file__).parents[2] / "unit" / "runner" / "fake_job.py"
 

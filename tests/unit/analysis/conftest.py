@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from analysis.ledger import Ledger
-from analysis.load import load_ledger
-from analysis.statistics import Resamples
+from analysis.ledger.load import load_ledger
+from analysis.statistics.bootstrap import Resamples
 
 
 def load_synthetic() -> ModuleType:

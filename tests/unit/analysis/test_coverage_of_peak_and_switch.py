@@ -11,10 +11,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from analysis import scaling_law, switch_point
-from analysis.scaling_law import ScalingLawRules, fit_curve, peak, peak_interval
-from analysis.statistics import Resamples
-from analysis.switch_point import NEVER, SwitchRules, Weights
+from analysis.questions import switch_point
+from analysis.questions.switch_point import NEVER, SwitchRules, Weights
+from analysis.statistics import scaling_law
+from analysis.statistics.bootstrap import Resamples
+from analysis.statistics.scaling_law import ScalingLawRules, fit_curve, peak, peak_interval
 
 Truth = Callable[[np.ndarray], np.ndarray]
 

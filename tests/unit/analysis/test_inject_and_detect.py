@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.load import load_ledger
+from analysis.ledger.load import load_ledger
 from analysis.report.build import build_report
 
 NUM_POINTS = 4  # after the base

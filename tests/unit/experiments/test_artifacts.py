@@ -14,8 +14,8 @@ from transformers import AutoModelForSequenceClassification
 from experiments.artifacts import ranking
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.reward_scorer import RewardScorer
+from experiments.artifacts.scorers import GoldScorer, vader_scores
 from experiments.errors import InputError
-from experiments.evaluation.scorers import GoldScorer, vader_scores
 from experiments.inputs.models import REWARD, load_base, prepare_model, reference, with_policy
 from experiments.inputs.texts import labelled_texts
 from experiments.inputs.tokens import Tokens

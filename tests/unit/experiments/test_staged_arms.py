@@ -14,10 +14,11 @@ import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from experiments.arms import checkpoints, interpolation
+from experiments.arms import interpolation
 from experiments.artifacts.ranking import build_fresh, load, load_spent
 from experiments.errors import InputError
 from experiments.evaluation import evaluate
+from experiments.inputs import adapters as checkpoints
 from experiments.inputs.models import load_base, with_policy
 from experiments.records import SAMPLES_FILE, Axes
 from experiments.sampling.logprobs import total_logprobs

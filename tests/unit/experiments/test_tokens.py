@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from experiments.arms.ppo import PPOTrainer
 from experiments.artifacts import ranking
 from experiments.artifacts.reward_scorer import RewardScorer
+from experiments.artifacts.scorers import GoldScorer, vader_scores
 from experiments.errors import InputError
 from experiments.evaluation.judging import reward_model
-from experiments.evaluation.scorers import GoldScorer, vader_scores
 from experiments.inputs.models import load_base, with_policy
 from experiments.inputs.tokens import Tokens
 from experiments.judge_spec import RewardModelJudge

@@ -11,11 +11,11 @@ from rich.console import Console
 
 from experiments.spec import RunSpec
 from runner.__main__ import compose
-from runner.display import Display
+from runner.driving.execute import execute
 from runner.engines.local import LocalEngine
 from runner.engines.slots import Slot
-from runner.execute import execute
-from runner.plan import Plan, make_plan
+from runner.planning.plan import Plan, make_plan
+from runner.watching.display import Display
 
 FAKE_JOB = Path(__file__).parent / "fake_job.py"
 

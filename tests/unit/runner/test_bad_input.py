@@ -204,7 +204,7 @@ def test_the_plan_says_which_rows_are_left_out_and_asks_a_file_once(
     rows = [ROW.format(i, i % 2) for i in range(600)] + [ROW.format(3, 1), ROW.format(5, 0), "no label,\n", ",1\n"]
     (empty_folder / "texts.csv").write_text("text,label\n" + "".join(rows))
     assert main([SMOKE, "data.path=texts.csv", "--plan"]) == 0
-    monkeypatch.setattr("runner.check_texts.subprocess", None)  # the answer is in the cache now
+    monkeypatch.setattr("runner.planning.check_texts.subprocess", None)  # the answer is in the cache now
     assert main([SMOKE, "data.path=texts.csv", "--plan"]) == 0
 
     said = (
@@ -216,7 +216,7 @@ def test_the_plan_says_which_rows_are_left_out_and_asks_a_file_once(
 
 def test_a_folder_of_another_specification_is_refused(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from runner.__main__ import compose
-    from runner.plan import make_plan
+    from runner.planning.plan import make_plan
 
     make_plan(compose([SMOKE])).write()
     assert main([SMOKE, "data.temperature=0.7"]) == 2

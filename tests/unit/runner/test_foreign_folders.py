@@ -13,19 +13,19 @@ import pytest
 from rich.console import Console
 
 from runner import status, stop
-from runner.display import log_tail
+from runner.driving.retry import read_retry
 from runner.engines import Task
 from runner.engines.local import LocalEngine
 from runner.engines.slots import Slot
-from runner.jobfile import read_job_file
 from runner.ledger.driver import read_driver
 from runner.ledger.files import write_json
 from runner.ledger.integrity import damaged
+from runner.ledger.jobfile import read_job_file
 from runner.ledger.reader import read_metrics, read_status
 from runner.ledger.requests import driver_requests, is_asked_to_end
 from runner.ledger.signs import is_locked
-from runner.plan import Plan, make_plan
-from runner.retry import read_retry
+from runner.planning.plan import Plan, make_plan
+from runner.watching.display import log_tail
 
 ESCAPE = "\x1b[2J\x1b]0;x\x07\r"
 DRIVER = {"state": "ended", "exit_code": 1, "command": "again", "updated": "now", "where": "here", "jobs": {}}

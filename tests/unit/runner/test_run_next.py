@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from analysis.next_runs import free_name, recorded_arguments, runner_command
+from analysis.statistics.sample_size import free_name, recorded_arguments, runner_command
 from runner.__main__ import compose, main
 from runner.ledger.command import hydra_text, recorded
 from runner.ledger.reader import read_json
-from runner.plan import Plan, make_plan
+from runner.planning.plan import Plan, make_plan
 
 SWEEP = """# @package _global_
 # A sweep of one's own.

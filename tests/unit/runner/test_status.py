@@ -15,7 +15,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from runner import status
-from runner.plan import Plan
+from runner.planning.plan import Plan
 
 Planned = Callable[..., Plan]
 

@@ -16,7 +16,7 @@ import pytest
 from runner import stop
 from runner.ledger.reader import read_json, read_status
 from runner.ledger.requests import ask_driver, ask_job, driver_requests, forget_driver_requests, is_asked_to_end
-from runner.plan import Plan
+from runner.planning.plan import Plan
 
 Planned = Callable[..., Plan]
 

@@ -14,13 +14,13 @@ import pytest
 
 from analysis.__main__ import main as analyse
 from runner import job, status, stop
-from runner.display import Display, Terminal
+from runner.driving.execute import execute
 from runner.engines.local import LocalEngine
 from runner.engines.slots import Slot
-from runner.execute import execute
 from runner.ledger.driver import read_driver
-from runner.plan import Plan
+from runner.planning.plan import Plan
 from runner.terminal import run_command
+from runner.watching.display import Display, Terminal
 
 ROOT = Path(__file__).parents[3]
 FAKE_JOB = str(Path(__file__).parent / "fake_job.py")

@@ -9,7 +9,7 @@ import pytest
 
 from analysis import collapse
 from analysis.collapse import from_samples
-from analysis.load import load_ledger
+from analysis.ledger.load import load_ledger
 
 
 def statuses(found: collapse.Collapse) -> dict[str, str]:

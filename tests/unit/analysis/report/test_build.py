@@ -5,7 +5,7 @@ import json
 import pytest
 
 from analysis.ledger import LedgerError
-from analysis.load import load_ledger
+from analysis.ledger.load import load_ledger
 from analysis.report import context
 from analysis.report.build import build_report
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.load import load_ledger
+from analysis.ledger.load import load_ledger
 from analysis.report import wording
 from analysis.report.build import build_report
 from analysis.report.markdown import render_markdown

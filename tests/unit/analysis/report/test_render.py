@@ -159,7 +159,7 @@ def test_tables_of_markdown_have_equal_columns(make_ledger):
 
 
 def test_reader_finds_what_matters_in_both(make_sweep):
-    from analysis.load import load_ledger
+    from analysis.ledger.load import load_ledger
 
     sweep = make_sweep()
     sweep.edit("dpo/seed0/status.json", state="failed", error="boom")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from analysis.stability import over_samples, over_time, tolerance
-from analysis.statistics import Resamples
+from analysis.statistics.bootstrap import Resamples
 
 NUM_SIMULATIONS = 300
 # evaluation prompts, points, SD of a prompt's noise at one point (base SD): a laptop's sweep, and two larger ones

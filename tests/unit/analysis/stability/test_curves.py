@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from analysis.ledger import LedgerError
-from analysis.load import load_ledger
+from analysis.ledger.load import load_ledger
 from analysis.stability import curves
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from analysis import stability
 from analysis.stability import over_samples
-from analysis.statistics import Resamples
+from analysis.statistics.bootstrap import Resamples
 
 
 def test_within_prompt_sd_by_hand():

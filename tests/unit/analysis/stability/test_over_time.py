@@ -5,7 +5,7 @@ import pytest
 
 from analysis import stability
 from analysis.stability import over_time
-from analysis.statistics import Resamples
+from analysis.statistics.bootstrap import Resamples
 
 TAIL = 0.2
 

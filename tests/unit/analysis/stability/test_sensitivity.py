@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from analysis.load import load_ledger
+from analysis.ledger.load import load_ledger
 from analysis.stability import sensitivity
 
 

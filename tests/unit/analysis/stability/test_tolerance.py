@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from analysis import stability
-from analysis.load import load_ledger
+from analysis.ledger.load import load_ledger
 from analysis.stability import over_time, tolerance
-from analysis.statistics import Estimate, Resamples
+from analysis.statistics.bootstrap import Estimate, Resamples
 
 RULES = tolerance.StabilityRules(0.25, 0.9, 0.5, 0.2, 0.1, 0.8, (3, 5, 8))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
 
-from analysis.statistics import Resamples
+from analysis.statistics.bootstrap import Resamples
 from analysis.style import swaps
 from analysis.style.lexical import jensen_shannon
 

@@ -5,8 +5,8 @@ from typing import get_args
 import pytest
 
 from runner.__main__ import compose, main
+from runner.driving.reasons import failure_reason
 from runner.engines import Cause, Outcome, Task, make_engine
-from runner.reasons import failure_reason
 
 
 @pytest.mark.parametrize(("kind", "library"), [("ray", "ray"), ("slurm", "submitit")])

@@ -1,0 +1,1 @@
+"""What to do with an arm: the gates it must clear, the one to choose, and the headline that says so."""

@@ -1,0 +1,181 @@
+"""Gates: what an arm must have before anyone should use it. Each passes, fails, or is inconclusive, by its interval.
+
+The thresholds are registered before training (rules.decision). What another module measures comes in as a plain
+argument; what is missing reads "not assessable" and never "pass".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from analysis.answers import Answer
+from analysis.statistics.bootstrap import Estimate
+from analysis.statistics.sample_size import units_needed
+from analysis.win_rates import EVEN, WinRate, ahead, why_not_ahead
+
+Outcome = Literal["pass", "fail", "inconclusive", "not assessable"]
+Standing = Literal["clears", "fails", "open"]
+
+NOT_MEASURED = "not measured in this sweep"
+
+
+@dataclass(frozen=True)
+class DecisionRules:
+    """Registered before training, see experiments/rules.py."""
+
+    min_win_rate_percent: float
+    min_gold_gain_base_sd: float
+    max_style_auc: float
+    max_cost_ratio: float
+    max_num_evaluation_prompts: int
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What is known of one arm's final model; None where it could not be assessed.
+
+    Attributes:
+        win_rate: against the base by the primary judge.
+        controlled_win_rate: the same at equal length and style, percent.
+        gold_gain: paired, over the base, base SD.
+        stability: the answer to "can we tolerate its oscillation?".
+        style_auc: how well a classifier tells its texts from the base's (0.5 is not at all).
+        over_optimisation: the audit's status ("ok", "watch", "hacking" or "not assessable") and why.
+        cost_ratio: device-seconds of training over those of the cheapest arm; counted, so without an interval.
+        why_not_controlled: why there is no `controlled_win_rate`.
+    """
+
+    win_rate: WinRate | None
+    controlled_win_rate: Estimate | None
+    gold_gain: Estimate | None
+    stability: Answer | None
+    style_auc: Estimate | None
+    over_optimisation: tuple[str, str] | None
+    cost_ratio: float | None
+    why_not_controlled: str = NOT_MEASURED
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One gate of one arm.
+
+    Attributes:
+        name, meaning, rule: for people; the rule names the threshold with its unit.
+        number: None where it is counted or could not be measured.
+        times: a counted number instead.
+        note: what else to know, such as why it is open.
+    """
+
+    name: str
+    meaning: str
+    rule: str
+    outcome: Outcome
+    number: Estimate | None = None
+    times: float | None = None
+    note: str = ""
+
+
+def assess(measured: Measurements, rules: DecisionRules) -> tuple[Gate, ...]:
+    """All gates of one arm, in the order in which the report shows them."""
+    rate, gain = f"above {rules.min_win_rate_percent:g} %", f"above {rules.min_gold_gain_base_sd:g} SD"
+    return (
+        _win_rate(rate, measured.win_rate, rules.min_win_rate_percent),
+        _above(
+            "Controlled win rate",
+            "the same at equal length and style",
+            rate,
+            measured.controlled_win_rate,
+            rules.min_win_rate_percent,
+            measured.why_not_controlled,
+        ),
+        _above("Gold", "gain over the base, paired", gain, measured.gold_gain, rules.min_gold_gain_base_sd),
+        _stability(measured.stability),
+        _below(
+            "Style drift",
+            "how well a classifier tells its texts from the base's; 0.5 is not at all",
+            f"AUC below {rules.max_style_auc:g}",
+            measured.style_auc,
+            rules.max_style_auc,
+        ),
+        _over_optimisation(measured.over_optimisation),
+        _cost(measured.cost_ratio, rules.max_cost_ratio),
+    )
+
+
+def standing(gates: Sequence[Gate]) -> Standing:
+    """Fails if one gate fails, clears if all pass, otherwise open."""
+    outcomes = {gate.outcome for gate in gates}
+    if "fail" in outcomes:
+        return "fails"
+    return "clears" if outcomes == {"pass"} else "open"
+
+
+def _win_rate(rule: str, rate: WinRate | None, bound: float) -> Gate:
+    """By its interval; besides, whoever passes as better or fails as worse than the base is so after correction."""
+    name, meaning = "Win rate", "against the base, by the primary judge"
+    if rate is None:
+        return Gate(name, meaning, rule, "not assessable", note=NOT_MEASURED)
+    meaning = f"against the base, by {rate.judge}"
+    if rate.blocked:
+        return Gate(name, meaning, rule, "not assessable", rate.estimate, note=rate.blocked)
+    gate = _above(name, meaning, rule, rate.estimate, bound)
+    unproven = (gate.outcome == "pass" and bound >= EVEN and ahead(rate) != rate.arm) or (
+        gate.outcome == "fail" and bound <= EVEN and ahead(rate) != rate.opponent
+    )
+    return replace(gate, outcome="inconclusive", note=why_not_ahead(rate)) if unproven else gate
+
+
+def _above(
+    name: str, meaning: str, rule: str, number: Estimate | None, bound: float, why_not: str = NOT_MEASURED
+) -> Gate:
+    if number is None:
+        return Gate(name, meaning, rule, "not assessable", note=why_not)
+    outcome: Outcome = "pass" if number.low > bound else "fail" if number.high < bound else "inconclusive"
+    return Gate(name, meaning, rule, outcome, number, note=_settled_by(number, bound, outcome))
+
+
+def _below(name: str, meaning: str, rule: str, number: Estimate | None, bound: float) -> Gate:
+    if number is None:
+        return Gate(name, meaning, rule, "not assessable", note=NOT_MEASURED)
+    outcome: Outcome = "pass" if number.high < bound else "fail" if number.low > bound else "inconclusive"
+    return Gate(name, meaning, rule, outcome, number, note=_settled_by(number, bound, outcome))
+
+
+def _settled_by(number: Estimate, bound: float, outcome: Outcome) -> str:
+    if outcome != "inconclusive":
+        return ""
+    needed = units_needed(number, bound)
+    if needed is None:
+        return "more prompts would hardly settle it"
+    return f"about {needed} prompts would settle it, not {number.n}"
+
+
+def _stability(answer: Answer | None) -> Gate:
+    """A yes passes; the answer's first measured evidence stands for it."""
+    name, meaning, rule = (
+        "Stability",
+        "drops from the peak along training",
+        "its drops and steps stay within the registered tolerance",
+    )
+    if answer is None:
+        return Gate(name, meaning, rule, "not assessable", note=NOT_MEASURED)
+    outcomes: dict[str, Outcome] = {"yes": "pass", "no": "fail", "inconclusive": "inconclusive"}
+    number = next((item.number for item in answer.evidence if item.number is not None), None)
+    return Gate(name, meaning, rule, outcomes[answer.reply], number)
+
+
+def _over_optimisation(audit: tuple[str, str] | None) -> Gate:
+    name, meaning, rule = "Over-optimisation", "whether gold still follows the reward", "the audit finds nothing"
+    status, why = audit or ("not assessable", NOT_MEASURED)
+    outcomes: dict[str, Outcome] = {"ok": "pass", "watch": "inconclusive", "hacking": "fail"}
+    return Gate(name, meaning, rule, outcomes.get(status, "not assessable"), note=why)
+
+
+def _cost(ratio: float | None, bound: float) -> Gate:
+    name, meaning = "Cost", "device time of training, in times the cheapest arm's"
+    rule = f"at most {bound:g} times"
+    if ratio is None:
+        return Gate(name, meaning, rule, "not assessable", note="the device time was not recorded")
+    return Gate(name, meaning, rule, "pass" if ratio <= bound else "fail", times=ratio)

@@ -1,0 +1,173 @@
+"""Arms that start from another arm's checkpoint: gold, variety and style there and at the end.
+
+What PPO does is often said to be irreversible. Here stands whether the checkpoint had over-optimised at all, and what
+was won back, by further training or by going part of the way back to the base: every number at the checkpoint and in
+the final model, and the paired change between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from analysis.ledger import BASE, Ledger
+from analysis.ledger.conditions import start_of
+from analysis.over_optimisation import detectors as signs
+from analysis.over_optimisation.audit import NO_PROXY, Halves, OverOptimisationRules, curves
+from analysis.stability import base_sd
+from analysis.statistics.bootstrap import MIN_PROMPTS, Estimate, FloatArray, Resamples, mean_estimate
+from analysis.style import separability
+from analysis.style.corpus import Corpus
+from analysis.style.measures import PAIRED, NotAssessableError, Paired
+from analysis.style.sweep import SweepStyle
+
+VARIETY = ("per_input_ead", "distinct_2")  # measures of `analysis.style.measures`
+GOLD, WITHIN_PROMPT, STYLE = "Gold gain", "Variety within a prompt", "Told apart from the base"
+
+Status = Literal["over-optimised", "past its peak", "not shown", "not assessable"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One measure of one arm; None where it could not be taken.
+
+    Attributes:
+        name, meaning: for people.
+        before: at the checkpoint.
+        after: of the final model.
+        change: after less before, paired by prompt.
+    """
+
+    name: str
+    meaning: str
+    before: Estimate | None
+    after: Estimate | None
+    change: Estimate | None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Whether an arm's gold had turned over by the point where other arms start from it.
+
+    Attributes:
+        arm, point: which checkpoint.
+        status: "over-optimised" where the whole interval of `gold` is under the registered drop and that of `proxy`
+            over 0; "past its peak" where only the first is so.
+        why: of "past its peak" and "not assessable"; else "".
+        peak: evaluation point with the highest gold up to `point`, on the prompts that `gold` is not measured on.
+        gold: since the peak, gold points.
+        proxy: since the peak, base SD of the proxy, on the same prompts; None where the sweep has no reward model.
+    """
+
+    arm: str
+    point: int
+    status: Status
+    why: str
+    peak: int
+    gold: Estimate
+    proxy: Estimate | None
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """One arm: the arm it started from, the evaluation point of the checkpoint, and what changed after it."""
+
+    arm: str
+    start: str
+    point: int
+    changes: tuple[Change, ...]
+
+
+def assess(ledger: Ledger, style: SweepStyle, resamples: Resamples) -> list[Recovery]:
+    """Every finished arm that starts from a checkpoint, in the plan's order."""
+    found = []
+    for arm in ledger.arms:
+        start = start_of(ledger.plan, arm)
+        if start:
+            point = round(start["share"] * ledger.final_point)
+            found.append(Recovery(arm, start["arm"], point, tuple(_changes(ledger, style, arm, point, resamples))))
+    return found
+
+
+def checkpoints(ledger: Ledger, found: Sequence[Recovery], halves: Halves) -> list[Checkpoint]:
+    """Every checkpoint of a finished arm that one of `found` starts from, in their order."""
+    starts = dict.fromkeys((item.start, item.point) for item in found if item.start in ledger.arms)
+    return [_checkpoint(ledger, arm, point, halves) for arm, point in starts]
+
+
+def _checkpoint(ledger: Ledger, arm: str, point: int, halves: Halves) -> Checkpoint:
+    """Gold and proxy since the peak of gold, which the other half of the prompts chose (the audit's H2)."""
+    seen, size = curves(ledger, arm), 100 * base_sd(ledger)
+    peak = signs.best_point(seen.gold_SCP[:, : point + 1], halves.chosen_on)
+
+    def since_peak(gain_SCP: FloatArray, unit: str) -> Estimate:
+        shown_SP = (gain_SCP[:, point] - gain_SCP[:, peak])[:, halves.reported_on]
+        return mean_estimate(shown_SP, halves.reporting, unit)
+
+    gold = since_peak(size * seen.gold_SCP, "gold points")
+    proxy = None if seen.proxy_SCP is None else since_peak(seen.proxy_SCP, "base SD")
+    return Checkpoint(arm, point, *_status(ledger, gold, proxy, size), peak, gold, proxy)
+
+
+def _status(ledger: Ledger, gold: Estimate, proxy: Estimate | None, base_sd_points: float) -> tuple[Status, str]:
+    """By the registered rules of the audit; "" where there is nothing to explain."""
+    if "over_optimisation" not in ledger.plan["rules"]:
+        return "not assessable", "no rules of over_optimisation were registered for this sweep"
+    rules = ledger.rules("over_optimisation", OverOptimisationRules)
+    if gold.n < rules.min_num_prompts:
+        return "not assessable", f"on half of the prompts there are {gold.n}; the rule asks for {rules.min_num_prompts}"
+    if gold.high >= -rules.drop * base_sd_points:
+        return "not shown", ""
+    if proxy is None:
+        return "past its peak", NO_PROXY
+    return ("over-optimised", "") if proxy.low > 0 else ("past its peak", "the proxy is not shown to have risen on")
+
+
+def _changes(ledger: Ledger, style: SweepStyle, arm: str, point: int, resamples: Resamples) -> Iterator[Change]:
+    points, base_SP = (point, ledger.final_point), ledger.numbers(BASE, "gold").mean(axis=2)
+    gains = [100 * (ledger.numbers(arm, "gold", at).mean(axis=2) - base_SP) for at in points]
+    yield _paired(GOLD, "over the base, 0 to 100", "gold points", gains, resamples)
+    nats = [
+        (ledger.numbers(arm, "logp_policy", at) - ledger.numbers(arm, "logp_base", at)).mean(axis=2) for at in points
+    ]
+    yield _paired("KL to the base", "per response", "nats", nats, resamples)
+    sides = style.at_point(arm, point), style.arms[arm]
+    for measure in (item for item in PAIRED if item.name in VARIETY):
+        yield _variety(measure, sides, style, resamples)
+    yield _style_distance(sides, style, resamples)
+
+
+def _paired(name: str, meaning: str, unit: str, both: Sequence[FloatArray], resamples: Resamples) -> Change:
+    """From the values `[S, P]` at the checkpoint and of the final model."""
+    before_SP, after_SP = both
+    estimates = (mean_estimate(each, resamples, unit) for each in (before_SP, after_SP, after_SP - before_SP))
+    return Change(name, meaning, *estimates)
+
+
+def _variety(measure: Paired, sides: tuple[Corpus, Corpus], style: SweepStyle, resamples: Resamples) -> Change:
+    """Less the base's, each response cut to the length of the base's; prompts without a value are left out."""
+    base, meaning = style.reference.base, f"{measure.meaning}; less the base's"
+    try:
+        values = [_by_prompt(measure.value(one, base) - measure.value(base, one), one) for one in sides]
+    except NotAssessableError:
+        return Change(measure.label, meaning, None, None, None)
+    kept_P = np.asarray(np.isfinite(np.concatenate(values)).all(axis=0))
+    if kept_P.sum() < MIN_PROMPTS:
+        return Change(measure.label, meaning, None, None, None)
+    kept = [value[:, kept_P] for value in values]
+    return _paired(measure.label, meaning, measure.unit, kept, resamples.of_prompts(kept_P))
+
+
+def _by_prompt(values: FloatArray, corpus: Corpus) -> FloatArray:
+    return values if values.shape[1] == corpus.num_prompts else corpus.per_prompt(values)
+
+
+def _style_distance(sides: tuple[Corpus, Corpus], style: SweepStyle, resamples: Resamples) -> Change:
+    name, meaning = STYLE, "AUC of a classifier on style; 0.5 same style, 1 never mistaken"
+    before, after = (separability.separate(side, style.reference.other) for side in sides)
+    if before is None or after is None:
+        return Change(name, meaning, None, None, None)
+    return _paired(name, meaning, "AUC", (before.auc_SP, after.auc_SP), resamples)

@@ -1,0 +1,100 @@
+"""What a sweep about one checkpoint says first: whether it had over-optimised, and what was won back from there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from analysis.ledger import Ledger
+from analysis.ledger.conditions import start_of
+from analysis.questions.recovery import GOLD, STYLE, WITHIN_PROMPT, Change, Checkpoint, Recovery
+from analysis.statistics.bootstrap import Estimate
+
+NOT_ASSESSED = "is not assessable in"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """In words.
+
+    Attributes:
+        words: of the headline: the checkpoint, and gold from there.
+        remark: below it: variety and style from there.
+        over_optimised: whether that is shown of the checkpoint.
+    """
+
+    words: str
+    remark: str
+    over_optimised: bool
+
+
+def answer(ledger: Ledger, found: Sequence[Recovery], checkpoints: Sequence[Checkpoint]) -> Answer | None:
+    """None where the plan has another arm than one and those that start from one checkpoint of it.
+
+    Args:
+        ledger: of the sweep.
+        found: of `recovery.assess`.
+        checkpoints: of `recovery.checkpoints`.
+    """
+    planned = dict.fromkeys(item["arm"] for item in ledger.plan["arms"])
+    starts = [start_of(ledger.plan, arm) for arm in planned]
+    from_one = [start for start in starts if start]
+    one_checkpoint = len({(start["arm"], start["share"]) for start in from_one}) == 1
+    if not one_checkpoint or len(from_one) < len(starts) - 1 or len(checkpoints) != 1:
+        return None
+    (checkpoint,) = checkpoints
+    words = f"{_checkpoint_words(checkpoint)}; {_gold_words(found)}"
+    variety = _directions("variety within a prompt", found, WITHIN_PROMPT, "rises in", "falls in")
+    style = _directions("style", found, STYLE, "moves away from the base's in", "comes nearer the base's in")
+    return Answer(words, f"From the checkpoint on, {variety}; {style}.", checkpoint.status == "over-optimised")
+
+
+def _checkpoint_words(checkpoint: Checkpoint) -> str:
+    arm, gold, proxy = checkpoint.arm, checkpoint.gold, checkpoint.proxy
+    peak = f"evaluation point {checkpoint.peak}" if checkpoint.peak else "the base"
+    since = f"gold {_signed(gold)} points [95 % interval {_range(gold)}] since its peak, {peak}"
+    if checkpoint.status == "not assessable":
+        return f"Whether {arm} had over-optimised at its checkpoint cannot be told: {checkpoint.why}"
+    if checkpoint.status == "not shown":
+        words = "gold had not been higher before" if checkpoint.peak == checkpoint.point else since
+        return f"{arm} is not shown to have over-optimised at its checkpoint: {words}"
+    if checkpoint.status == "past its peak" or proxy is None:
+        return f"{arm} was past its peak at its checkpoint ({since}), which is no proof: {checkpoint.why}"
+    risen = f"proxy {_signed(proxy)} base SD [{_range(proxy)}]"
+    return f"{arm} had over-optimised at its checkpoint: {since}, and {risen}"
+
+
+def _gold_words(found: Sequence[Recovery]) -> str:
+    changes = [(item.arm, change.change) for item in found if (change := _of(item, GOLD)) and change.change]
+    by = ", ".join(f"{_signed(change)} [{_range(change)}] in {arm}" for arm, change in changes)
+    return f"from there gold changes by (points, with 95 % intervals) {by}"
+
+
+def _directions(subject: str, found: Sequence[Recovery], name: str, up: str, down: str) -> str:
+    """Which arms raise a measure, which lower it, and of which neither is shown."""
+    arms: dict[str, list[str]] = {}
+    for item in found:
+        arms.setdefault(_direction(_of(item, name), up, down), []).append(item.arm)
+    if len(arms) == 1 and len(found) > 1:
+        return f"{subject} {next(iter(arms))} all of these"
+    return f"{subject} " + " and ".join(f"{what} {', '.join(names)}" for what, names in arms.items())
+
+
+def _direction(change: Change | None, up: str, down: str) -> str:
+    if change is None or change.change is None:
+        return NOT_ASSESSED
+    if not change.change.excludes(0):
+        return "is not shown to change in"
+    return up if change.change.value > 0 else down
+
+
+def _of(item: Recovery, name: str) -> Change | None:
+    return next((change for change in item.changes if change.name == name), None)
+
+
+def _signed(number: Estimate) -> str:
+    return f"{number.value:+.1f}".replace("-", "−")
+
+
+def _range(number: Estimate) -> str:
+    return f"{number.low:+.1f} to {number.high:+.1f}".replace("-", "−")

@@ -1,0 +1,143 @@
+"""How far the style of a sweep's final models moved from the base, always beside how far the base moves from itself.
+
+The measures are those of `analysis.style.drift`. Paired means compare arm and base under the same random numbers
+(stream 1); distances and the classifier compare the arm with the base under stream 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.ledger import BASE, FLOOR_STREAM, STREAM, Ledger
+from analysis.statistics.bootstrap import Estimate, Resamples, mean_estimate, ratio_estimate
+from analysis.style import drift, scripts
+from analysis.style.corpus import Corpus, Vocabulary, read_corpus
+from analysis.style.drift import Apart, Reference, StyleDrift, StyleRules
+from analysis.style.semantic import Embedder, recorded_embedder
+
+EMBEDDING_SEED = 0  # of the random features
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """KL(arm || base) from the arm's own samples: mean of log pi - log pi_base (the k1 estimator), in nats."""
+
+    per_response: Estimate
+    per_token: Estimate
+
+
+@dataclass(frozen=True)
+class SweepStyle:
+    """A sweep's final responses, read once."""
+
+    ledger: Ledger
+    resamples: Resamples
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Of all arms and the base."""
+        return Vocabulary.empty()
+
+    @cached_property
+    def rules(self) -> StyleRules | None:
+        """Registered before training; None in a sweep that was planned before there were any."""
+        return self.ledger.rules("style", StyleRules) if "style" in self.ledger.plan["rules"] else None
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The base under both sets of random numbers."""
+        base, again = (self._read(BASE, stream) for stream in (STREAM, FLOOR_STREAM))
+        rng = np.random.default_rng(EMBEDDING_SEED)
+        return Reference(base, again, self.resamples, self.rules, rng, self._recorded_embedder())
+
+    def _recorded_embedder(self) -> Embedder | None:
+        """Of the vectors in the ledger, where the sweep chose a sentence encoder."""
+        if self.ledger.embeddings is None:
+            return None
+        final = self.ledger.samples[self.ledger.samples["point"].isin([0, self.ledger.final_point])]
+        rows = self.ledger.embeddings.merge(final, on=["arm", "seed", "prompt_id", "sample_id", "stream"])
+        vectors = np.array(rows["embedding"].tolist(), dtype=np.float64)
+        return recorded_embedder(self.ledger.embedder, [str(text) for text in rows["response"]], vectors)
+
+    @cached_property
+    def arms(self) -> dict[str, Corpus]:
+        """The final models of all arms."""
+        return {arm: self._read(arm) for arm in self.ledger.arms}
+
+    def at_point(self, arm: str, point: int) -> Corpus:
+        """An arm's responses at one evaluation point."""
+        return self._read(arm, point=point)
+
+    def assess(self, arm: str) -> StyleDrift:
+        """All measures of one arm against the base."""
+        return self._assessed[arm]
+
+    @cached_property
+    def _assessed(self) -> dict[str, StyleDrift]:
+        return {arm: drift.assess(corpus, self.reference) for arm, corpus in self.arms.items()}
+
+    def pairs(self) -> list[Apart]:
+        """Each PPO arm told apart from each DPO arm, over the seeds that both have; none without rules."""
+        if self.rules is None:
+            return []
+        by_algorithm = {
+            kind: [arm for arm in self.ledger.arms if self.ledger.algorithm(arm) == kind] for kind in ("ppo", "dpo")
+        }
+        pairs = [(ppo, dpo) for ppo in by_algorithm["ppo"] for dpo in by_algorithm["dpo"]]
+        return drift.tell_apart(
+            [
+                (ppo, dpo, self._with_seeds(ppo, seeds), self._with_seeds(dpo, seeds))
+                for ppo, dpo in pairs
+                if (seeds := self.ledger.common_seeds(ppo, dpo))
+            ],
+            self.resamples,
+            self.rules,
+        )
+
+    def context(self) -> dict[str, Any]:
+        """What holds for all arms, for report.json."""
+        embedder = self.reference.embedder
+        return {
+            "embedder": embedder.name if embedder else None,
+            "rules": asdict(self.rules) if self.rules else None,
+            "floor": "the base under one set of random numbers against another",
+            "script": scripts.note(*self.reference.scripts, *(corpus.scripts for corpus in self.arms.values())),
+            "pairs": [
+                {**asdict(pair), "auc": pair.auc.as_dict(), "moved": [asdict(item) for item in pair.moved]}
+                for pair in self.pairs()
+            ],
+        }
+
+    def _with_seeds(self, arm: str, seeds: Sequence[int]) -> Corpus:
+        return self.arms[arm].select_seeds([self.ledger.seeds(arm).index(seed) for seed in seeds])
+
+    def _read(self, arm: str, stream: int = STREAM, point: int | None = None) -> Corpus:
+        """The responses at a point (default: the final one), prompt by prompt, and what the ledger knows of each."""
+
+        def flat(column: str) -> npt.NDArray[Any]:
+            return self.ledger.array(arm, column, point, stream).reshape(len(texts), -1)
+
+        cells = self.ledger.array(arm, "response", point, stream)
+        texts = cells.reshape(len(cells), -1)
+        columns = {name: flat(name).astype(np.float64) for name in ("num_tokens", "vader")}
+        columns["cut"] = (flat("finish_reason") == "length").astype(np.float64)
+        columns["good"] = (flat("gold") >= self._base_median_gold).astype(np.float64)
+        prompts = np.repeat(np.arange(cells.shape[1]), cells.shape[2])
+        return read_corpus(texts, prompts, columns, self.vocabulary)
+
+    @cached_property
+    def _base_median_gold(self) -> float:
+        return float(np.median(self.ledger.numbers(BASE, "gold")))
+
+
+def divergence(ledger: Ledger, arm: str, resamples: Resamples, point: int | None = None) -> Divergence:
+    """KL to the base at one evaluation point, by response and by token."""
+    policy, base = (ledger.numbers(arm, column, point) for column in ("logp_policy", "logp_base"))
+    nats, tokens = (policy - base).mean(axis=2), ledger.numbers(arm, "num_tokens", point).mean(axis=2)
+    return Divergence(mean_estimate(nats, resamples, "nats"), ratio_estimate(nats, tokens, resamples, "nats per token"))

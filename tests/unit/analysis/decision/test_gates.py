@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from analysis.answers import Answer, Evidence
+from analysis.decision import gates
+from analysis.statistics.bootstrap import Estimate
+from analysis.win_rates import WinRate
+
+
+def estimate(low, high, n=64):
+    return Estimate((low + high) / 2, low, high, (high - low) / 4, "percent", n)
+
+
+def rate(low, high, n=64, adjusted_p=0.01, **changes):
+    """Against the base, by gold; a difference that survives the correction unless told otherwise."""
+    ties = estimate(0, 1)
+    fields = {"p": 0.01, "sign_test": 0.01, "seeds": (0,), "num_pairs": 128, "num_missing": 0, **changes}
+    return WinRate("ppo", "base", "gold", "INDEPENDENT", estimate(low, high, n), ties, adjusted_p=adjusted_p, **fields)
+
+
+DRAWDOWN = estimate(0.0, 0.1)
+
+
+def stable(reply):
+    return Answer("?", reply, "", (Evidence("largest drawdown", "", DRAWDOWN, "", ""),), "")
+
+
+NOTHING = gates.Measurements(*[None] * 7)
+GOOD = gates.Measurements(
+    win_rate=rate(55, 65),
+    controlled_win_rate=estimate(51, 61),
+    gold_gain=estimate(0.3, 0.8),
+    stability=stable("yes"),
+    style_auc=estimate(0.55, 0.7),
+    over_optimisation=("ok", "no detector fires"),
+    cost_ratio=2.0,
+)
+NAMES = ("Win rate", "Controlled win rate", "Gold", "Stability", "Style drift", "Over-optimisation", "Cost")
+
+
+@pytest.fixture
+def rules(synthetic):
+    return gates.DecisionRules(**synthetic.RULES["decision"])
+
+
+def outcomes(measured, rules):
+    return {gate.name: gate.outcome for gate in gates.assess(measured, rules)}
+
+
+def test_an_arm_with_everything_good_clears(rules):
+    found = gates.assess(GOOD, rules)
+    assert tuple(gate.name for gate in found) == NAMES
+    assert {gate.outcome for gate in found} == {"pass"}
+    assert gates.standing(found) == "clears"
+
+
+def test_what_is_missing_is_not_assessable_and_never_a_pass(rules):
+    found = gates.assess(NOTHING, rules)
+    assert {gate.outcome for gate in found} == {"not assessable"}
+    assert all(gate.note for gate in found)
+    assert gates.standing(found) == "open"
+
+
+@pytest.mark.parametrize(
+    ("gate", "change", "outcome"),
+    [
+        ("Win rate", {"win_rate": rate(40, 49)}, "fail"),
+        ("Win rate", {"win_rate": rate(45, 60)}, "inconclusive"),
+        ("Win rate", {"win_rate": rate(55, 65, adjusted_p=0.06)}, "inconclusive"),
+        ("Win rate", {"win_rate": rate(40, 49, adjusted_p=0.06)}, "inconclusive"),
+        ("Win rate", {"win_rate": rate(55, 65, adjusted_p=None)}, "inconclusive"),
+        ("Win rate", {"win_rate": rate(55, 65, blocked="6 of 128 preferences are missing")}, "not assessable"),
+        ("Controlled win rate", {"controlled_win_rate": estimate(40, 49)}, "fail"),
+        ("Gold", {"gold_gain": estimate(0.05, 0.15)}, "fail"),  # above the base, but not worth having
+        ("Gold", {"gold_gain": estimate(0.15, 0.5)}, "inconclusive"),
+        ("Stability", {"stability": stable("no")}, "fail"),
+        ("Stability", {"stability": stable("inconclusive")}, "inconclusive"),
+        ("Style drift", {"style_auc": estimate(0.85, 0.95)}, "fail"),
+        ("Style drift", {"style_auc": estimate(0.7, 0.85)}, "inconclusive"),
+        ("Over-optimisation", {"over_optimisation": ("hacking", "H1 and H4 fire")}, "fail"),
+        ("Over-optimisation", {"over_optimisation": ("watch", "H4 fires")}, "inconclusive"),
+        ("Over-optimisation", {"over_optimisation": ("not assessable", "no proxy")}, "not assessable"),
+        ("Cost", {"cost_ratio": 5.1}, "fail"),
+    ],
+)
+def test_each_gate_follows_its_threshold(rules, gate, change, outcome):
+    found = gates.assess(replace(GOOD, **change), rules)
+    assert {item.name: item.outcome for item in found if item.outcome != "pass"} == {gate: outcome}
+    assert gates.standing(found) == ("fails" if outcome == "fail" else "open")
+
+
+def test_stability_shows_the_drawdown_it_was_judged_by(rules):
+    found = {gate.name: gate for gate in gates.assess(GOOD, rules)}
+    assert found["Stability"].number == DRAWDOWN
+
+
+def test_an_open_gate_says_how_many_prompts_would_settle_it(rules):
+    found = gates.assess(replace(GOOD, win_rate=rate(45, 60, n=64)), rules)[0]  # 52.5 ± 7.5, 2.5 off: nine times
+    assert found.note == "about 576 prompts would settle it, not 64"
+
+
+def test_a_win_that_does_not_survive_the_correction_says_so(rules):
+    gate = gates.assess(replace(GOOD, win_rate=rate(55, 65, adjusted_p=0.06)), rules)[0]
+    assert gate.note == "clear by itself, not after correction for all primary comparisons"
+    assert gate.meaning == "against the base, by gold"
+
+
+@pytest.mark.parametrize(("bound", "low", "high", "outcome"), [(45, 46, 54, "pass"), (60, 46, 54, "fail")])
+def test_a_bound_that_claims_no_lead_needs_no_correction(rules, bound, low, high, outcome):
+    moved = replace(rules, min_win_rate_percent=bound)
+    assert gates.assess(replace(GOOD, win_rate=rate(low, high, adjusted_p=0.9)), moved)[0].outcome == outcome
+
+
+def test_a_gate_on_its_threshold_promises_no_number_of_prompts(rules):
+    found = gates.assess(replace(GOOD, win_rate=rate(42.6, 57.6, n=64)), rules)[0]
+    assert found.outcome == "inconclusive"
+    assert found.note == "more prompts would hardly settle it"
+
+
+def test_a_rate_at_equal_style_that_is_no_measurement_says_why(rules):
+    measured = replace(GOOD, controlled_win_rate=None, why_not_controlled="the two styles hardly overlap")
+    gate = next(gate for gate in gates.assess(measured, rules) if gate.name == "Controlled win rate")
+    assert (gate.outcome, gate.note) == ("not assessable", "the two styles hardly overlap")
+    assert gates.standing(gates.assess(measured, rules)) == "open"
