@@ -33,6 +33,21 @@ class Axes:
         return Axes(**sums | {"peak_memory_bytes": max(self.peak_memory_bytes, later.peak_memory_bytes)})
 
 
+Role = Literal["measure", "training_reward", "secondary", "judge"]
+
+
+@dataclass(frozen=True)
+class ScoreCard:
+    """What a number that scores a response means. plan.json carries the cards; the analysis knows no score by name."""
+
+    name: str  # its column among the samples is "score/" + name
+    role: Role  # the measure tells how good a response is; the training reward is what PPO maximises
+    unit: str  # of a difference, as people read it
+    direction: Literal["higher is better", "lower is better"]
+    meaning: str  # what one value says, in a sentence
+    independence: str  # of what was trained on: what it shares with the training reward, in a sentence
+
+
 class SampleRow(TypedDict):
     """One response of one model on the shared evaluation set (or of the base in the ranking data)."""
 
