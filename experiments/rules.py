@@ -1,4 +1,4 @@
-"""The rules of judgement, fixed before training: the schema of ``conf/rules/``, read by the analysis only.
+"""The rules of judgement, fixed before training: the schema of ``conf/rules/``, which only the analysis reads.
 
 None of these values is a published constant; each is a team's decision. The plan records them and their hash before
 anything is trained, and the report prints what was changed afterwards. They are no part of any job's identity: changing

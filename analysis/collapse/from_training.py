@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.collapse.readings import (
-    CollapseRules,
     Detection,
     Detector,
     Reading,
@@ -27,6 +26,7 @@ from analysis.collapse.readings import (
 from analysis.ledger import Ledger
 from analysis.stability.over_time import Measured
 from analysis.statistics.bootstrap import FloatArray, Resamples, mean_estimate
+from experiments.rules import CollapseRules
 
 SINGLE_ROW = "a single row is beyond the threshold, their mean is not"
 
@@ -101,9 +101,7 @@ class TrainingDetectors:
         self.points = list(range(1, ledger.final_point + 1))
         runs = sorted((run for run in ledger.runs if run.arm == arm), key=lambda run: run.seed)
         self.runs = [RunRows.of(ledger, run.label, run.seed) for run in runs]
-        self.knobs: Mapping[str, Any] = next(
-            item.get("knobs", {}) for item in ledger.plan["arms"] if item["arm"] == arm
-        )
+        self.knobs: Mapping[str, Any] = next(item["knobs"] for item in ledger.plan["arms"] if item["arm"] == arm)
         curve_SCP = ledger.curve(arm, "gold")
         self.gold_steps = {  # (seed, point) -> the step of gold since the last point
             (run.seed, point): mean_estimate(step[None], resamples, "share")

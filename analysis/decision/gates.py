@@ -14,22 +14,12 @@ from analysis.answers import Answer
 from analysis.statistics.bootstrap import Estimate
 from analysis.statistics.sample_size import units_needed
 from analysis.win_rates import EVEN, WinRate, ahead, why_not_ahead
+from experiments.rules import DecisionRules
 
 Outcome = Literal["pass", "fail", "inconclusive", "not assessable"]
 Standing = Literal["clears", "fails", "open"]
 
 NOT_MEASURED = "not measured in this sweep"
-
-
-@dataclass(frozen=True)
-class DecisionRules:
-    """Registered before training, see experiments/rules.py."""
-
-    min_win_rate_percent: float
-    min_gold_gain_base_sd: float
-    max_style_auc: float
-    max_cost_ratio: float
-    max_num_evaluation_prompts: int
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from analysis.win_rates import (
     why_not_ahead,
 )
 from analysis.win_rates.judges import TRAINING_REWARD
+from experiments.rules import ConfidenceRules
 
 Confidence = Literal["inconclusive", "low", "moderate", "high"]
 Verdict = Literal["beats the base", "is not shown to differ from the base", "is worse than the base"]
@@ -53,13 +54,6 @@ CONFIDENCE_RULE = (
     "and the number of seeds alone decides. Where all arms start from one checkpoint, it begins with whether that had "
     "over-optimised: inconclusive where it is not shown, and where it is, the number of seeds alone decides."
 )
-
-
-@dataclass(frozen=True)
-class ConfidenceRules:
-    """Registered before training, see experiments/rules.py."""
-
-    min_seeds_for_high: int
 
 
 @dataclass(frozen=True)
@@ -235,7 +229,7 @@ def decide(
     verdicts = {arm: verdict(compared.get((arm, BASE, judge))) for arm in ledger.arms}
     final = final_comparison(ledger, compared, resamples, rng)
     num_seeds = len(final.seeds) if final else min(len(ledger.seeds(arm)) for arm in ledger.arms)
-    rules = ledger.rules("confidence", ConfidenceRules)
+    rules = ledger.rules.confidence
     sure: Confidence = confidence(final, rules) if final else "inconclusive"
     staged, leads_both = best_staged(ledger), False
     parts = [_final_words(final) if final else _no_final_words(ledger, judge)]

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from analysis.answers import Answer, Reply
-from analysis.decision.gates import DecisionRules, Gate, Standing, standing
-from analysis.decision.headline import Confidence, ConfidenceRules, Final, confidence_by_seeds
+from analysis.decision.gates import Gate, Standing, standing
+from analysis.decision.headline import Confidence, Final, confidence_by_seeds
 from analysis.questions import readiness
 from analysis.statistics.bootstrap import MIN_SEEDS_FOR_METHOD
 from analysis.statistics.sample_size import NextRun, free_name, next_seed_count, runner_command, units_needed
 from analysis.win_rates import EVEN
+from experiments.rules import ConfidenceRules, DecisionRules
 from runner.ledger.command import hydra_text
 
 Choice = Literal["PPO", "DPO", "PPO then DPO", "base", "inconclusive"]

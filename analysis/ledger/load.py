@@ -36,6 +36,7 @@ from analysis.ledger.parquet import (
     require_plain_rows,
 )
 from experiments.foreign import ForeignFileError, read_object
+from experiments.rules import Rules
 from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status, sample_files
 
 PLAN_SCHEMA = 2
@@ -70,7 +71,8 @@ def load_ledger(runs_dir: Path) -> Ledger:
 
 def _load(runs_dir: Path) -> Ledger:
     plan = _read_plan(runs_dir)
-    base_folder = runs_dir / relative(plan["shared"].get("base_evaluation", "shared/base_evaluation"))
+    rules = _read_rules(runs_dir, plan)
+    base_folder = runs_dir / relative(plan["shared"]["base_evaluation"])
     runs, missing = _finished_runs(runs_dir, plan)
     reason = _unfinished(base_folder)
     if reason:
@@ -89,6 +91,7 @@ def _load(runs_dir: Path) -> Ledger:
     judges, missing_judges = _read_judges(runs_dir, plan, specs, samples[samples["stream"] == STREAM])
     return Ledger(
         plan=plan,
+        rules=rules,
         runs=tuple(runs),
         missing=tuple(missing),
         samples=samples,
@@ -123,13 +126,22 @@ def _read_plan(runs_dir: Path) -> dict[str, Any]:
     ]
     if lacking:
         raise LedgerError(f"{path} lacks {', '.join(lacking)}")
-    absurd = [str(number)[:20] for number in _numbers(plan["rules"]) if not -MAX_RULE <= number <= MAX_RULE]
-    absurd += [str(number) for number in _numbers(plan["rules"]) if 0 < number < 1 / MAX_RULE]
-    if absurd:
-        raise LedgerError(f"{path} has rules with absurd numbers: {', '.join(absurd[:3])}")
     if any(arm["arm"] == BASE for arm in plan["arms"]):
         raise LedgerError(f"an arm is called {BASE!r}, which is the name of the model that all arms start from")
     return plan
+
+
+def _read_rules(runs_dir: Path, plan: dict[str, Any]) -> Rules:
+    """The rules in use; their sizes are bounded, because some of them say how much is drawn or listed."""
+    path, values = runs_dir / "plan.json", plan["rules"]
+    numbers = list(_numbers(values))
+    absurd = [str(number)[:20] for number in numbers if abs(number) > MAX_RULE or 0 < number < 1 / MAX_RULE]
+    if absurd:
+        raise LedgerError(f"{path} has rules with absurd numbers: {', '.join(absurd[:3])}")
+    try:
+        return Rules.from_json(values, "rules")
+    except ValueError as error:
+        raise LedgerError(f"{path} does not have the rules of this version: {error}") from None
 
 
 def _numbers(value: Any) -> Iterator[float]:

@@ -34,6 +34,7 @@ from analysis.statistics.bootstrap import (
 from analysis.style.scripts import ENGLISH, find_words, scripts_of, unfit
 from analysis.win_rates import judges
 from analysis.win_rates.judges import INDEPENDENT, MAY_DECIDE, TRAINING_REWARD
+from experiments.rules import WinRateRules
 
 BoolArray = npt.NDArray[np.bool_]
 Judge = str  # its name
@@ -67,19 +68,6 @@ class VerdictError(ValueError):
     """A verdict was asked of a judge that must not give one."""
 
 
-@dataclass(frozen=True)
-class WinRateRules:
-    """Registered before training, see experiments/rules.py."""
-
-    primary_judge: Judge
-    primary_comparisons: tuple[Contest, ...]
-    max_missing_percent: float
-    max_intransitivity_points: float
-    significance_level: float = OF_THE_INTERVAL
-
-
-# For sweeps planned before there were such rules: nothing was declared, so nothing decides.
-UNREGISTERED = WinRateRules("gold", primary_comparisons=(), max_missing_percent=0, max_intransitivity_points=0)
 KNOWN, UNKNOWN = MAY_DECIDE | {TRAINING_REWARD}, "not recorded"
 
 
@@ -213,9 +201,7 @@ def rules_of(ledger: Ledger) -> WinRateRules:
     Raises:
         LedgerError: they would let a scorer decide that is the training reward, or a judge that was never planned.
     """
-    if "win_rate" not in ledger.plan["rules"]:
-        return UNREGISTERED
-    rules = ledger.rules("win_rate", WinRateRules)
+    rules = ledger.rules.win_rate
     names = [name for name, card in SCORERS.items() if card.independence != TRAINING_REWARD] + ledger.planned_judges
     if rules.primary_judge not in names:
         is_reward = ", which is the training reward and decides nothing" if rules.primary_judge in SCORERS else ""

@@ -24,7 +24,8 @@ from scipy.special import expit
 
 from analysis.ledger import BASE, Ledger
 from analysis.statistics.bootstrap import Estimate, FloatArray, Resamples, estimate_from_draws, simultaneous
-from analysis.win_rates import Judge, WinRateRules, preferences
+from analysis.win_rates import Judge, preferences
+from experiments.rules import WinRateRules
 
 NUM_REFITS = 200  # each costs about a millisecond
 HALF_A_WIN = 0.5  # given to both sides of every pair, so that one who wins everything has a finite strength

@@ -11,18 +11,11 @@ from dataclasses import dataclass
 
 from analysis.ledger import Judge, Ledger
 from analysis.statistics.bootstrap import Estimate, Resamples, judged_mean
+from experiments.rules import JudgeRules
 
 INDEPENDENT, SAME_FAMILY, TRAINING_REWARD = "INDEPENDENT", "SAME FAMILY", "IS THE TRAINING REWARD"
 MAY_DECIDE = {INDEPENDENT, SAME_FAMILY}
 NOTES_THAT_ASK_NOBODY = {"identical responses"}
-
-
-@dataclass(frozen=True)
-class JudgeRules:
-    """The section "judges" of the rules."""
-
-    max_missing_share: float
-    min_swap_consistency: float
 
 
 @dataclass(frozen=True)
@@ -90,7 +83,7 @@ def describe(judge: Judge) -> str:
 
 def contest(ledger: Ledger, judge: Judge, arm: str, opponent: str, resamples: Resamples) -> Contest:
     """What the judge makes of two final models that it was asked about, in this order."""
-    rules, rows = ledger.rules("judges", JudgeRules), judge.contests[arm, opponent]
+    rules, rows = ledger.rules.judges, judge.contests[arm, opponent]
     missing = rows.loc[rows["score"].isna(), "note"].value_counts().to_dict()
     scores, agreement = (read(judge.name, arm, opponent) for read in (ledger.preferences, ledger.swap_agreement))
     preference, consistency = (

@@ -21,11 +21,9 @@ CHOICES = {
 }
 
 
-def gates(report: Report) -> Table | None:
+def gates(report: Report) -> Table:
     """Arms as columns; value, interval and outcome in every cell."""
     by_arm: dict[str, Sequence[Report]] = report["gates"]
-    if not by_arm:
-        return None
     arms = heads(report)
     rows = [
         Row(gate["name"], f"{gate['meaning']}; passes: {gate['rule']}", tuple(_cell(by_arm[arm][at]) for arm in arms))
@@ -36,11 +34,9 @@ def gates(report: Report) -> Table | None:
     )
 
 
-def rules(report: Report) -> Table | None:
+def rules(report: Report) -> Table:
     """The table of rules; the first row that applies decides."""
     found = report["recommendation"]
-    if found is None:
-        return None
     rows = tuple(
         Row(
             rule["when"],

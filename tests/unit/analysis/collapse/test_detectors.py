@@ -193,15 +193,12 @@ def test_saturated_accuracy_is_held_against_gold(make_sweep, resamples_for, synt
     assert saturated.readings[0].why == "saturated, but gold still rises"
 
 
-def test_ledger_without_rows_or_rules_is_not_assessable(make_sweep, resamples_for):
+def test_ledger_without_rows_is_not_assessable(make_sweep, resamples_for):
     sweep = make_sweep()
     (sweep.folder / "ppo/seed0/metrics.jsonl").write_text("")
     ledger = load_ledger(sweep.folder)
     found = collapse.assess(ledger, "ppo", resamples_for(ledger))
     assert statuses(found)["clip_fraction"] == "not assessable"
-    sweep.edit("plan.json", rules={"confidence": {"min_seeds_for_high": 5}})
-    ledger = load_ledger(sweep.folder)
-    assert collapse.assess(ledger, "ppo", resamples_for(ledger)).reason.startswith("not assessable")
 
 
 def test_flags_of_training_are_counted(make_sweep, resamples_for):

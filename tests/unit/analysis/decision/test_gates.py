@@ -8,6 +8,7 @@ from analysis.answers import Answer, Evidence
 from analysis.decision import gates
 from analysis.statistics.bootstrap import Estimate
 from analysis.win_rates import WinRate
+from experiments.rules import DecisionRules
 
 
 def estimate(low, high, n=64):
@@ -43,7 +44,7 @@ NAMES = ("Win rate", "Controlled win rate", "Gold", "Stability", "Style drift", 
 
 @pytest.fixture
 def rules(synthetic):
-    return gates.DecisionRules(**synthetic.RULES["decision"])
+    return DecisionRules(**synthetic.RULES["decision"])
 
 
 def outcomes(measured, rules):
@@ -110,7 +111,7 @@ def test_a_win_that_does_not_survive_the_correction_says_so(rules):
 
 @pytest.mark.parametrize(("bound", "low", "high", "outcome"), [(45, 46, 54, "pass"), (60, 46, 54, "fail")])
 def test_a_bound_that_claims_no_lead_needs_no_correction(rules, bound, low, high, outcome):
-    moved = replace(rules, min_win_rate_percent=bound)
+    moved = rules.model_copy(update={"min_win_rate_percent": bound})
     assert gates.assess(replace(GOOD, win_rate=rate(low, high, adjusted_p=0.9)), moved)[0].outcome == outcome
 
 

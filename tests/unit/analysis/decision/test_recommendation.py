@@ -6,10 +6,11 @@ import pytest
 
 from analysis.answers import Answer
 from analysis.decision import recommendation
-from analysis.decision.gates import DecisionRules, Gate
-from analysis.decision.headline import ConfidenceRules, Final
+from analysis.decision.gates import Gate
+from analysis.decision.headline import Final
 from analysis.decision.recommendation import Questions, Situation, Sweep
 from analysis.statistics.bootstrap import Estimate, simultaneous
+from experiments.rules import ConfidenceRules, DecisionRules
 
 
 def gates(outcome):
