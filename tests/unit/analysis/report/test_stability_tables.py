@@ -4,7 +4,7 @@ import pytest
 
 from analysis.report.build import build_report
 from analysis.report.render import render_html
-from analysis.report.tables import collapse, stability
+from analysis.report.sections import collapse, stability
 
 
 @pytest.fixture
