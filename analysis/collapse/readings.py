@@ -70,14 +70,6 @@ def judge_interval(estimate: Estimate, threshold: float, above: bool) -> Status:
     return "fired" if near > limit else "watch" if value > limit else "ok"
 
 
-def judge_rows(mean: float, extreme: float, threshold: float, above: bool) -> Status:
-    """Fired where the mean over the rows since the last point is beyond the threshold, watch where a single row is."""
-    sign = 1 if above else -1
-    if sign * mean > sign * threshold:
-        return "fired"
-    return "watch" if sign * extreme > sign * threshold else "ok"
-
-
 def worst_seed(readings: Sequence[Reading], above: bool) -> Reading:
     """Of one point's readings by seed, the most severe; of equals the most extreme."""
 

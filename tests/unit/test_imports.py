@@ -13,14 +13,14 @@ OURS = ("experiments", "runner", "analysis")
 FILES = sorted(path.relative_to(ROOT) for package in OURS for path in (ROOT / package).rglob("*.py"))
 
 # What the analysis shares with experiments; none of HEAVY is loaded with it.
-LIGHT = ("experiments.foreign", "experiments.records", "experiments.rules")
+LIGHT = ("experiments.foreign", "experiments.records", "experiments.rules", "experiments.training_signs")
 # Package of ours -> what of ours it may import beside itself.
 ARROWS = {"experiments": (), "runner": ("experiments",), "analysis": ("runner.ledger", *LIGHT)}
 HEAVY = ("torch", "transformers", "trl", "peft", "pandas", "numpy", "scipy", "hydra", "wandb")
 # Inside a package, a room (a folder, or a file at the top) imports only from rooms on the lines above its own.
 ORDER = {
     "experiments": (
-        "errors strict foreign collector passes seeding records algorithms",
+        "errors strict foreign collector passes seeding records training_signs algorithms",
         "rules judge_spec meter",
         "spec",
         "inputs",
