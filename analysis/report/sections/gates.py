@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from analysis.report.cells import Cell, Report, Row, Table, cell, heads
 from analysis.report.section import MAIN, Section
 
-OUTCOMES = {  # outcome -> (mark, tone)
-    "pass": ("✓", "good"),
-    "fail": ("✗", "bad"),
-    "inconclusive": ("●", "even"),
-    "not assessable": ("○", "even"),
+OUTCOMES = {  # outcome -> (what is shown, tone)
+    "yes": ("✓ pass", "good"),
+    "no": ("✗ fail", "bad"),
+    "inconclusive": ("● inconclusive", "even"),
+    "not assessable": ("○ not assessable", "even"),
 }
 CHOICES = {
     "PPO": "Shape with PPO",
@@ -59,8 +59,7 @@ def rules(report: Report) -> Table:
 
 
 def _cell(gate: Report) -> Cell:
-    mark, tone = OUTCOMES[gate["outcome"]]
-    said = f"{mark} {gate['outcome']}"
+    said, tone = OUTCOMES[gate["outcome"]]
     remark = f"{said}; {gate['note']}" if gate["note"] else said
     if gate["number"] is None and gate["times"] is None:
         return Cell(said, remark=gate["note"], tone=tone)

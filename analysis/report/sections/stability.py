@@ -9,7 +9,7 @@ from analysis.ledger import ALGORITHMS
 from analysis.report.cells import Cell, Report, Row, Table, bare, cell, figure, heads
 from analysis.report.section import Section
 
-TONES = {"yes": "good", "no": "bad", "inconclusive": "even"}
+TONES = {"yes": "good", "no": "bad", "inconclusive": "even", "not assessable": "even"}
 
 
 def stability(report: Report) -> Table:

@@ -14,10 +14,10 @@ from experiments.rules import ConfidenceRules, DecisionRules
 
 
 def gates(outcome):
-    return (Gate("Win rate", "", "", "pass"), Gate("Gold", "", "", outcome))
+    return (Gate("Win rate", "", "", "yes"), Gate("Gold", "", "", outcome))
 
 
-CLEAR, FAILED, OPEN = gates("pass"), gates("fail"), gates("inconclusive")
+CLEAR, FAILED, OPEN = gates("yes"), gates("no"), gates("inconclusive")
 
 
 def rate(low, high, n=32):

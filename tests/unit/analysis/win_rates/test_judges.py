@@ -181,7 +181,7 @@ def test_an_asked_judge_can_decide_everything(decided_by: Any, resamples_for: An
     assert report["decision"]["confidence"] == "low"
     assert [arm["verdict"] for arm in report["arms"]] == ["is worse than the base", "beats the base"]
     gate = report["gates"]["ppo"][0]
-    assert (gate["meaning"], gate["outcome"]) == ("against the base, by endpoint", "fail")
+    assert (gate["meaning"], gate["outcome"]) == ("against the base, by endpoint", "no")
     assert report["strengths"]["judge"] == "endpoint"
     assert report["judges"]["endpoint"]["decides"]
     for text in (render_html(report), render_markdown(report)):
