@@ -71,7 +71,7 @@ class RuleChange:
 
 
 @dataclass(frozen=True)
-class Judge:
+class AskedJudge:
     """A judge that was asked about the final models, beyond the scores that every sample has.
 
     Attributes:
@@ -124,7 +124,7 @@ class Ledger:
     provenance: Mapping[str, dict[str, Any]]
     folder: Path
     ranking: pd.DataFrame | None = None
-    judges: Mapping[str, Judge] = field(default_factory=dict)
+    judges: Mapping[str, AskedJudge] = field(default_factory=dict)
     missing_judges: tuple[Missing, ...] = ()
     embeddings: pd.DataFrame | None = field(default=None, repr=False)
     _arrays: dict[tuple[Any, ...], npt.NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)

@@ -22,7 +22,7 @@ from analysis.ledger import (
     PREFERENCE_COLUMNS,
     SAMPLE_COLUMNS,
     STREAM,
-    Judge,
+    AskedJudge,
     Ledger,
     LedgerError,
     Missing,
@@ -317,7 +317,7 @@ def _keys(frame: pd.DataFrame) -> list[tuple[str, int, int]]:
 # --------------------------------------------------------------------------------------------------------------- judges
 def _read_judges(
     runs_dir: Path, plan: dict[str, Any], specs: Mapping[str, dict[str, Any]], compared: pd.DataFrame
-) -> tuple[dict[str, Judge], tuple[Missing, ...]]:
+) -> tuple[dict[str, AskedJudge], tuple[Missing, ...]]:
     """The judges of the plan. One that has not finished is listed, and the report does without it."""
     judges, missing = {}, []
     for job in (job for job in plan["jobs"] if job["kind"] == "judgement"):
@@ -339,7 +339,7 @@ def _judged_others(judge: dict[str, Any], specs: Mapping[str, dict[str, Any]]) -
     return f"has not judged the results of {', '.join(sorted(other))}; the sweep's command asks it" if other else None
 
 
-def _read_judge(name: str, folder: Path, compared: pd.DataFrame) -> Judge:
+def _read_judge(name: str, folder: Path, compared: pd.DataFrame) -> AskedJudge:
     facts, path = _json(folder / "judge.json"), folder / PREFERENCES
     rows = _table(path)
     if list(rows.columns) != list(PREFERENCE_COLUMNS):
@@ -349,7 +349,7 @@ def _read_judge(name: str, folder: Path, compared: pd.DataFrame) -> Judge:
     if any(not set(rows[key]) <= set(compared[key]) for key in ("prompt_id", "sample_id")):
         raise LedgerError(f"{path} has samples or prompts that were not evaluated")
     numbers = {key: value for row in _metrics(folder) for key, value in row.items() if key.startswith("judge/")}
-    return Judge(
+    return AskedJudge(
         name=name,
         settings=_json(folder / "spec.json")["spec"]["judge"],
         relation=str(facts.get("relation")),

@@ -311,7 +311,7 @@ def with_mde(estimate: Estimate) -> dict[str, Any]:
 
 
 def _win_rates(
-    ledger: Ledger, compared: win_rate.Comparisons, decides: win_rate.Judge, controls: style_control.Controls
+    ledger: Ledger, compared: win_rate.Comparisons, decides: win_rate.JudgeName, controls: style_control.Controls
 ) -> dict[tuple[str, str], dict[str, dict[str, Any] | None]]:
     """(arm, opponent) -> judge -> what the report says of their win rate; the deciding judge's also at equal style."""
     found: dict[tuple[str, str], dict[str, dict[str, Any] | None]] = {}

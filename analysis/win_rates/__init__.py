@@ -15,8 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from analysis.ledger import BASE, Ledger, LedgerError
-from analysis.ledger import Judge as AskedJudge
+from analysis.ledger import BASE, AskedJudge, Ledger, LedgerError
 from analysis.statistics.bootstrap import (
     CONFIDENCE_LEVEL,
     NUM_RESAMPLES,
@@ -37,7 +36,7 @@ from analysis.win_rates.judges import INDEPENDENT, MAY_DECIDE, TRAINING_REWARD
 from experiments.rules import WinRateRules
 
 BoolArray = npt.NDArray[np.bool_]
-Judge = str  # its name
+JudgeName = str  # its name
 Contest = Literal["arm_against_base", "ppo_against_dpo", "staged_against_plain"]
 EVEN = 50.0  # percent: no preference
 OF_THE_INTERVAL = round(1 - CONFIDENCE_LEVEL, 9)  # significance level where none was registered
@@ -57,7 +56,7 @@ class JudgeCard:
 
 
 LEXICON = "vader"
-SCORERS: dict[Judge, JudgeCard] = {  # of every sample
+SCORERS: dict[JudgeName, JudgeCard] = {  # of every sample
     "gold": JudgeCard("the task's own measure; it also ranked the training pairs of every arm", INDEPENDENT),
     LEXICON: JudgeCard("second judge, a sentiment lexicon that no training saw", INDEPENDENT),
     "proxy": JudgeCard("the reward model that PPO trains on: shown, never drives a verdict", TRAINING_REWARD),
@@ -92,7 +91,7 @@ class WinRate:
 
     arm: str
     opponent: str
-    judge: Judge
+    judge: JudgeName
     independence: str
     estimate: Estimate
     ties: Estimate
@@ -112,7 +111,7 @@ class WinRate:
         return minimum_detectable_effect(self.estimate.standard_error, self.wider)
 
 
-Comparisons = dict[tuple[str, str, Judge], WinRate]
+Comparisons = dict[tuple[str, str, JudgeName], WinRate]
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ class OutcomeChange:
 
 
 # --------------------------------------------------------------------------------------------------------- preferences
-def preferences(ledger: Ledger, arm: str, opponent: str, judge: Judge) -> FloatArray | None:
+def preferences(ledger: Ledger, arm: str, opponent: str, judge: JudgeName) -> FloatArray | None:
     """What a judge makes of two final models: `[S, P, M]`, or None where it was not asked or they share no seed.
 
     1 where it prefers the arm, 0 where the opponent, 1/2 where neither, fractions between; NaN where it gave none.
@@ -171,7 +170,7 @@ def contests(ledger: Ledger) -> Iterator[tuple[str, str, Contest]]:
 
 
 # ------------------------------------------------------------------------------------------------------------ win rates
-def compare(ledger: Ledger, arm: str, opponent: str, judge: Judge, resamples: Resamples) -> WinRate | None:
+def compare(ledger: Ledger, arm: str, opponent: str, judge: JudgeName, resamples: Resamples) -> WinRate | None:
     """Win rate of the final models, or None where fewer than two prompts have a preference between them."""
     score_SPM = preferences(ledger, arm, opponent, judge)
     tie_SPM = None if score_SPM is None else np.where(np.isnan(score_SPM), np.nan, score_SPM == 0.5)
@@ -211,7 +210,7 @@ def rules_of(ledger: Ledger) -> WinRateRules:
     return rules
 
 
-def judges_of(ledger: Ledger) -> dict[Judge, JudgeCard]:
+def judges_of(ledger: Ledger) -> dict[JudgeName, JudgeCard]:
     """The scorers, after the asked judge that decides where one does; others that were asked are reported apart."""
     primary = rules_of(ledger).primary_judge
     if primary in SCORERS:

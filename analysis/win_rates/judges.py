@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.ledger import Judge, Ledger
+from analysis.ledger import AskedJudge, Ledger
 from analysis.statistics.bootstrap import Estimate, Resamples, judged_mean
 from experiments.rules import JudgeRules
 
@@ -73,7 +73,7 @@ def assess(ledger: Ledger, resamples: Resamples) -> list[Assessment]:
     ]
 
 
-def describe(judge: Judge) -> str:
+def describe(judge: AskedJudge) -> str:
     """Who judged, in words."""
     settings = judge.settings
     if judge.name == "endpoint":
@@ -81,7 +81,7 @@ def describe(judge: Judge) -> str:
     return f"reward model {settings['path']}; scores closer than {settings['tie_band']:g} base SD are a tie"
 
 
-def contest(ledger: Ledger, judge: Judge, arm: str, opponent: str, resamples: Resamples) -> Contest:
+def contest(ledger: Ledger, judge: AskedJudge, arm: str, opponent: str, resamples: Resamples) -> Contest:
     """What the judge makes of two final models that it was asked about, in this order."""
     rules, rows = ledger.rules.judges, judge.contests[arm, opponent]
     missing = rows.loc[rows["score"].isna(), "note"].value_counts().to_dict()
@@ -106,7 +106,9 @@ def contest(ledger: Ledger, judge: Judge, arm: str, opponent: str, resamples: Re
     )
 
 
-def _why_not(judge: Judge, rules: JudgeRules, missing: float, consistency: Estimate | None, was_asked: bool) -> str:
+def _why_not(
+    judge: AskedJudge, rules: JudgeRules, missing: float, consistency: Estimate | None, was_asked: bool
+) -> str:
     """Why a contest's result is no evidence, or nothing."""
     if judge.relation == TRAINING_REWARD:
         return "it is the reward that was trained on"

@@ -40,7 +40,7 @@ from experiments.inputs.models import (
 )
 from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
-from experiments.passes import forgetful
+from experiments.passes import recompute_in_backward
 from experiments.records import Axes, Recorder
 from experiments.sampling.batch import PAD_ID, make_batches, tokens_per_pass
 from experiments.sampling.logprobs import total_logprobs
@@ -231,7 +231,7 @@ class _Forward:
         hidden, tokens = [], []
         for _, batch in batches:
             real_BT = batch.response_mask.bool()
-            hidden.append(forgetful(batch.hidden_states)(decoder)[batch.states[:, :-1][real_BT]])
+            hidden.append(recompute_in_backward(batch.hidden_states)(decoder)[batch.states[:, :-1][real_BT]])
             tokens.append(batch.response_ids[real_BT])
         logp_N, entropy_N = token_logprobs(torch.cat(hidden), torch.cat(tokens), language_head(self._model), 1.0)
         order = torch.tensor([row for rows, _ in batches for row in rows], device=device)

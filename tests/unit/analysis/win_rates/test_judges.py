@@ -345,7 +345,7 @@ def test_a_large_sweep_is_read_in_a_second_or_two(synthetic: Any) -> None:
     index = pd.MultiIndex.from_product([range(3), prompts, range(4)], names=["seed", "prompt_id", "sample_id"])
     rows = index.to_frame(index=False).assign(score=0.5, ours_first="A", ours_second="A", note="")
     contests = {(f"arm{a}", f"arm{b}"): rows for a in range(8) for b in range(10, 13)}
-    judge = judges.Judge("endpoint", {}, "INDEPENDENT", "", {}, contests)
+    judge = judges.AskedJudge("endpoint", {}, "INDEPENDENT", "", {}, contests)
     samples = pd.DataFrame({"prompt_id": prompts})
     rules = Rules.model_validate(synthetic.RULES)
     ledger = Ledger({}, rules, (), (), samples, samples, {}, {}, Path(), judges={"endpoint": judge})
