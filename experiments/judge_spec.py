@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from experiments.records import ScoreCard
 from experiments.strict import Strict
 
 MAX_PORT = 65535
@@ -81,8 +82,29 @@ class RewardModelJudge(Strict):
     )
 
 
+CARDS = tuple(
+    ScoreCard(
+        name=name,
+        role="judge",
+        unit="points",
+        direction="higher is better",
+        meaning=f"the share of the pairs in which {who} prefers a response, in percent",
+        independence="judge.json of its job compares where it comes from with where the training reward does",
+    )
+    for name, who in (
+        ("endpoint", "a language model, shown both in both orders,"),
+        ("reward_model", "a reward model, by the higher of its two scores,"),
+    )
+)
+
+
 class Judges(Strict):
     """Those that are configured; each is one job after the evaluations."""
 
     endpoint: EndpointJudge | None = None
     reward_model: RewardModelJudge | None = None
+
+    @property
+    def cards(self) -> tuple[ScoreCard, ...]:
+        """What the verdicts of those that are configured mean."""
+        return tuple(card for card in CARDS if getattr(self, card.name) is not None)

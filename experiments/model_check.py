@@ -50,6 +50,8 @@ from experiments.judge_spec import RewardModelJudge
 from experiments.sampling.batch import make_batch
 from experiments.sampling.decoders import make_decoder
 from experiments.spec import Model, RunSpec
+from experiments.tasks import task_of
+from experiments.tasks.task import Task
 
 BASE = "model.path"
 SEEDS = (1, 2)  # of what is drawn at random while loading: two jobs draw different numbers
@@ -71,7 +73,7 @@ def check(name: str, run: RunSpec) -> None:
     elif name == "base":
         check_base(run.model, f"{BASE}={run.model.path}", cache_dir)
     elif name == "judge" and judge:
-        check_judge(judge, cache_dir)
+        check_judge(judge, task_of(run.data), cache_dir)
     elif name == "embedder" and run.evaluation.embedder:
         check_embedder(run.evaluation.embedder)
     else:
@@ -116,7 +118,7 @@ def check_base(model: Model, where: str, cache_dir: Path) -> None:
         language_head(with_policy(base, model.lora, seed=0))
 
 
-def check_judge(judge: RewardModelJudge, cache_dir: Path) -> None:
+def check_judge(judge: RewardModelJudge, task: Task, cache_dir: Path) -> None:
     """The reward-model judge gives each text one finite score, the same in every process.
 
     Raises:
@@ -127,7 +129,7 @@ def check_judge(judge: RewardModelJudge, cache_dir: Path) -> None:
     where, folder = f"{JUDGE}={judge.path}", local_folder(judge.path, JUDGE)
     if is_our_reward_model(folder):
         if judge.chat_template:
-            load_scorer(judge, cache_dir)  # says that it has none
+            load_scorer(judge, task, cache_dir)  # says that it has none
         for file in sorted(folder.rglob("*.safetensors")):
             refuse_damaged(file, where)
             _refuse_infinite(load_file(file).items(), where)
@@ -147,7 +149,7 @@ def check_judge(judge: RewardModelJudge, cache_dir: Path) -> None:
         del model
 
     def scores() -> Tensor:
-        score = load_scorer(judge, cache_dir)
+        score = load_scorer(judge, task, cache_dir)
         return torch.tensor(score(["A film", "It was"], [" that nobody should miss.", ""]), dtype=torch.float64)
 
     _refuse_unstable(scores, where, "scores")

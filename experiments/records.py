@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, cast, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,9 +60,7 @@ class SampleRow(TypedDict):
     finish_reason: Literal["eos", "length"]
     logp_policy: float  # nats, summed over the response's tokens
     logp_base: float  # nats, the same tokens under the base (NaN in the pairs of a staged arm)
-    gold: float  # probability of a positive text in [0, 1]
-    proxy: float  # reward model, in standard deviations of the base's ranking samples (NaN where there is none)
-    vader: float  # VADER compound score in [-1, 1]
+    scores: Mapping[str, float]  # name of each score card, judges apart -> its score (NaN if there is none)
 
 
 class PreferenceRow(TypedDict):
@@ -77,6 +75,29 @@ class PreferenceRow(TypedDict):
     ours_first: str  # verdict with the arm's response as A: "A", "B", "tie", or "" where there is none
     ours_second: str  # verdict with the arm's response as B
     note: str  # why the score is missing, or was given without asking; else ""
+
+
+def _columns(row: type) -> dict[str, type]:
+    """The fields of a row that are one value each -> str, int or float."""
+    hints = get_type_hints(row)
+    return {name: str if get_origin(kind) is Literal else kind for name, kind in hints.items() if name != "scores"}
+
+
+SAMPLE_COLUMNS: Mapping[str, type] = _columns(SampleRow)  # of the ledger's sample tables; the score columns follow
+PREFERENCE_COLUMNS: Mapping[str, type] = _columns(PreferenceRow)
+SCORE = "score/"  # + a card's name: the column of that score
+
+
+def to_record(row: SampleRow) -> dict[str, Any]:
+    """A sample as one line of the ledger's table."""
+    scores = {SCORE + name: score for name, score in row["scores"].items()}
+    return {name: value for name, value in row.items() if name != "scores"} | scores
+
+
+def from_record(record: Mapping[str, Any]) -> SampleRow:
+    """The sample that `to_record` made a line of."""
+    scores = {name.removeprefix(SCORE): score for name, score in record.items() if name.startswith(SCORE)}
+    return cast(SampleRow, {name: record[name] for name in SAMPLE_COLUMNS} | {"scores": scores})
 
 
 Phase = Literal["artifact", "train", "evaluation"]

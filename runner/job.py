@@ -79,10 +79,10 @@ def main(arguments: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def _model_prepared_beside(folders: list[Path]) -> Iterator[None]:
-    """While gold is fitted, which takes one core and no model, convert that of the job that follows on another core."""
+    """While the measure is made, on one core and without a model, another core converts that of the next job."""
     process = None
     with contextlib.suppress(InputError, OSError):  # what is wrong with a folder, its own job says
-        if len(folders) > 1 and read_job_file(folders[0]).kind == "gold" and _converts(read_job_file(folders[1])):
+        if len(folders) > 1 and read_job_file(folders[0]).kind == "measure" and _converts(read_job_file(folders[1])):
             process = subprocess.Popen((*PREPARE, folders[1]))
     try:
         yield

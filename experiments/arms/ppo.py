@@ -29,7 +29,6 @@ from experiments.arms.rollouts import Microbatch, Rollouts, cut_into_minibatches
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
 from experiments.artifacts.reward_scorer import RewardScorer
-from experiments.artifacts.scorers import GoldScorer
 from experiments.errors import DivergedError
 from experiments.inputs import adapters as checkpoints
 from experiments.inputs.models import (
@@ -48,6 +47,7 @@ from experiments.sampling.logprobs import ResponseLogprobs, response_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
 from experiments.seeding import derive_seed, numpy_generator, presentation_order
 from experiments.spec import PPO, ArmJobSpec, evaluation_updates
+from experiments.tasks import task_of
 from experiments.training_signs import PPO_SIGNS
 
 ADAM_EPSILON = 1e-5  # arXiv:2403.17031, detail 18: 1e-8 makes the early steps larger
@@ -57,21 +57,22 @@ def train(
     spec: ArmJobSpec,
     ranking_folder: Path,
     reward_folder: Path,
-    gold_folder: Path,
+    measure_folder: Path,
     folder: Path,
     cache_dir: Path,
     recorder: Recorder,
 ) -> None:
     """Train one PPO arm, from its last checkpoint where it has one.
 
-    Gold is recorded on the rollouts for the reader, never used.
+    The task's measure is recorded on the rollouts for the reader, never used.
 
     Raises:
         DivergedError: more than `max_skipped_steps` optimizer steps had no finite gradient.
     """
     assert isinstance(spec.arm, PPO)
     trainer = PPOTrainer(spec, spec.arm, ranking_folder, reward_folder, cache_dir, Meter())
-    gold, flags, resume = GoldScorer.load(gold_folder), TrainingFlags(PPO_SIGNS), Checkpoints(folder, spec)
+    task, flags, resume = task_of(spec.data), TrainingFlags(PPO_SIGNS), Checkpoints(folder, spec)
+    measure = task.work.scorers(measure_folder)[task.measure]
     num_updates = spec.num_prompts // spec.arm.prompts_per_update
     points = evaluation_updates(num_updates, spec.num_points)
     done = trainer.go_on(resume.load(), flags)
@@ -83,7 +84,7 @@ def train(
         values = {
             **losses,
             **describe(rollouts, kl_coefficient),
-            "ppo/gold_mean": _mean(gold.score(rollouts.texts)),
+            f"ppo/{task.measure}_mean": _mean(measure(rollouts.texts)),
         }
         recorder.metrics("train", flags.with_flags(values), trainer.meter.axes())
         recorder.progress("PPO", update, num_updates, "updates")
@@ -101,7 +102,7 @@ class PPOTrainer:
     ) -> None:
         self.arm, self.data, self.seed, self.meter = arm, spec.data, spec.seed, meter
         self.tokens = Tokens.load(spec.model, cache_dir)
-        self.prompts = load_ranking(ranking_folder)
+        self.prompts, self.render = load_ranking(ranking_folder), task_of(spec.data).work.render
         base = load_base(spec.model, cache_dir)
         self.policy: PeftModel = with_policy(base, spec.model.lora, adapter_seed(spec.seed))
         self.reward = RewardScorer.attach(self.policy, spec.model, reward_folder, self.tokens.eos_ids)
@@ -174,7 +175,7 @@ class PPOTrainer:
             numpy_generator(self.seed, "minibatches", update),
         )
         texts = self.tokens.response_texts(prompt_ids, [response.token_ids for response in responses])
-        whole = [prompt.prompt + text for prompt, text in zip(prompts, texts, strict=True)]
+        whole = [self.render(prompt.prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
         return self.estimate(minibatches, responses, whole)
 
     def estimate(

@@ -1,6 +1,7 @@
-"""The ranking data: samples of the base for each training prompt, ordered by gold. What both algorithms learn from.
+"""The ranking data: samples of the base for each training prompt, ordered by the measure. All algorithms learn from it.
 
-A staged arm has its own, sampled from the checkpoint it starts from, by the same sampler and labelled by the same gold.
+A staged arm has its own, sampled from the checkpoint it starts from, by the same sampler and labelled by the same
+measure.
 """
 
 from __future__ import annotations
@@ -15,10 +16,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from experiments.artifacts.scorers import GoldScorer, vader_scores
 from experiments.inputs import adapters as checkpoints
 from experiments.inputs.models import load_base, precision, with_policy
-from experiments.inputs.texts import Prompt, prompts
 from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
 from experiments.records import Axes, Recorder, SampleRow
@@ -26,6 +25,8 @@ from experiments.sampling.batch import PAD_ID
 from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
 from experiments.spec import FreshPairsJobSpec, RankingJobSpec
+from experiments.tasks import task_of
+from experiments.tasks.task import Prompt
 
 FILE, SPENT_FILE = "ranking.parquet", "spent.json"
 ROWS_PER_BATCH = 128
@@ -42,7 +43,7 @@ class RankedPrompt:
     prompt_ids: list[int]
     response_ids: list[list[int]]  # an end-of-sequence token only where the sample ended itself
     ended: list[bool]  # whether the sample ended itself
-    gold: list[float]
+    score: list[float]  # by the task's measure
     reference_logp: list[float]  # of each response under the base at DPO_TEMPERATURE, nats; NaN where none needs it
 
     @property
@@ -51,12 +52,14 @@ class RankedPrompt:
         return [ids[:-1] if ended else ids for ids, ended in zip(self.response_ids, self.ended, strict=True)]
 
     def comparisons(self, which: Literal["all", "best_worst"]) -> list[tuple[int, int]]:
-        """(winner, loser) indices by gold; ties make no comparison."""
+        """(winner, loser) indices by the measure; ties make no comparison."""
         if which == "best_worst":
-            best, worst = self.gold.index(max(self.gold)), self.gold.index(min(self.gold))
-            return [(best, worst)] if self.gold[best] > self.gold[worst] else []
-        pairs = [(a, b) if self.gold[a] > self.gold[b] else (b, a) for a, b in combinations(range(len(self.gold)), 2)]
-        return [(winner, loser) for winner, loser in pairs if self.gold[winner] > self.gold[loser]]
+            best, worst = self.score.index(max(self.score)), self.score.index(min(self.score))
+            return [(best, worst)] if self.score[best] > self.score[worst] else []
+        pairs = [
+            (a, b) if self.score[a] > self.score[b] else (b, a) for a, b in combinations(range(len(self.score)), 2)
+        ]
+        return [(winner, loser) for winner, loser in pairs if self.score[winner] > self.score[loser]]
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,12 @@ class Drawn:
     responses: list[Response]
     frame: pd.DataFrame  # as it is kept, without the reference's log-probs
     texts: list[str]  # the responses in words
-    vader: list[float]
+    measure: str  # name of the score that ranks
+    scores: list[dict[str, float]]  # of each response, by the name of the card; the training reward's is NaN
 
 
-def build(spec: RankingJobSpec, gold_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
-    """Sample the base and rank its samples by gold.
+def build(spec: RankingJobSpec, measure_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
+    """Sample the base and rank its samples by the task's measure.
 
     DPO's reference log-probs are the sampler's own where those are the same numbers: at DPO's temperature, and in
     float32 or more, where sampling and scoring agree (to 8e-6 nats a token, as PPO arms measured in float32).
@@ -80,7 +84,7 @@ def build(spec: RankingJobSpec, gold_folder: Path, folder: Path, cache_dir: Path
     """
     meter, data = Meter(), spec.data
     tokens, base = Tokens.load(spec.model, cache_dir), load_base(spec.model, cache_dir)
-    drawn = _draw(spec, base, tokens, gold_folder, data.seed, "sample the base", recorder)
+    drawn = _draw(spec, base, tokens, measure_folder, data.seed, "sample the base", recorder)
     frame, responses = drawn.frame, drawn.responses
     if data.temperature == DPO_TEMPERATURE and base.dtype == precision(base.dtype):
         frame["reference_logp"] = [math.fsum(response.logps) for response in responses]
@@ -98,9 +102,9 @@ def build(spec: RankingJobSpec, gold_folder: Path, folder: Path, cache_dir: Path
 
 
 def build_fresh(
-    spec: FreshPairsJobSpec, start_folder: Path, gold_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder
+    spec: FreshPairsJobSpec, start_folder: Path, measure_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder
 ) -> None:
-    """Sample the checkpoint that a staged arm starts from, and rank its samples by gold.
+    """Sample the checkpoint that a staged arm starts from, and rank its samples by the task's measure.
 
     The reference's log-probs are left to the trainer, whose own policy the reference is.
     """
@@ -108,7 +112,7 @@ def build_fresh(
     tokens = Tokens.load(spec.model, cache_dir)
     policy = with_policy(load_base(spec.model, cache_dir), spec.model.lora, seed=0)
     checkpoints.load(policy, checkpoints.weights_file(start_folder, spec.start_point))
-    drawn = _draw(spec, policy, tokens, gold_folder, spec.seed, "sample the checkpoint", recorder)
+    drawn = _draw(spec, policy, tokens, measure_folder, spec.seed, "sample the checkpoint", recorder)
     drawn.frame["reference_logp"] = math.nan
     _keep(drawn, folder, meter, recorder, is_base=False)
     (folder / SPENT_FILE).write_text(json.dumps(asdict(meter.axes())))
@@ -120,13 +124,12 @@ def load_spent(folder: Path) -> Axes:
 
 
 def _draw(
-    spec: RankingJobSpec, model: Any, tokens: Tokens, gold_folder: Path, seed: int, stage: str, recorder: Recorder
+    spec: RankingJobSpec, model: Any, tokens: Tokens, measure_folder: Path, seed: int, stage: str, recorder: Recorder
 ) -> Drawn:
     """Sample `model` on the training prompts, with random numbers of `seed`, and score the samples."""
-    data, gold = spec.data, GoldScorer.load(gold_folder)
-    rows = [
-        (p, index) for p in prompts(data, "train", spec.num_ranking_prompts) for index in range(data.samples_per_prompt)
-    ]
+    data, task = spec.data, task_of(spec.data)
+    scorers, prompts = task.work.scorers(measure_folder), task.work.prompts(data, "train", spec.num_ranking_prompts)
+    rows = [(prompt, index) for prompt in prompts for index in range(data.samples_per_prompt)]
     prompt_ids = [tokens.prompt_ids(prompt.text) for prompt, _ in rows]
     names = [f"{prompt.prompt_id}/{index}" for prompt, index in rows]
     responses = sample(
@@ -139,7 +142,8 @@ def _draw(
         on_batch=lambda done: recorder.progress(stage, done, len(rows), "responses"),
     )
     texts = tokens.response_texts(prompt_ids, [response.token_ids for response in responses])
-    whole = [prompt.text + text for (prompt, _), text in zip(rows, texts, strict=True)]
+    whole = [task.work.render(prompt.text, text) for (prompt, _), text in zip(rows, texts, strict=True)]
+    scores = task.score_all(scorers, whole, [math.nan] * len(whole))
     frame = pd.DataFrame(
         {
             "prompt_id": [prompt.prompt_id for prompt, _ in rows],
@@ -147,10 +151,10 @@ def _draw(
             "prompt_ids": prompt_ids,
             "response_ids": [response.token_ids for response in responses],
             "ended": [response.finish_reason == "eos" for response in responses],
-            "gold": gold.score(whole),
+            "score": [score[task.measure] for score in scores],
         }
     )
-    return Drawn(rows, prompt_ids, responses, frame, texts, vader_scores(whole))
+    return Drawn(rows, prompt_ids, responses, frame, texts, task.measure, scores)
 
 
 def _keep(drawn: Drawn, folder: Path, meter: Meter, recorder: Recorder, is_base: bool) -> None:
@@ -158,12 +162,12 @@ def _keep(drawn: Drawn, folder: Path, meter: Meter, recorder: Recorder, is_base:
     meter.tokens_generated = sum(len(response.token_ids) for response in drawn.responses)
     drawn.frame.to_parquet(folder / FILE)
     recorder.samples(0, _sample_rows(drawn, is_base))
-    recorder.metrics("artifact", _summary(load(folder), drawn.frame), meter.axes())
+    recorder.metrics("artifact", _summary(load(folder), drawn.frame, drawn.measure), meter.axes())
 
 
 def _sample_rows(drawn: Drawn, is_base: bool) -> list[SampleRow]:
     """For the ledger: how likely the base finds what the arms learn from. No reward model has seen them yet."""
-    gold, logps = drawn.frame["gold"].tolist(), [sum(response.logps) for response in drawn.responses]
+    logps = [sum(response.logps) for response in drawn.responses]
     return [
         SampleRow(
             prompt_id=prompt.prompt_id,
@@ -175,9 +179,7 @@ def _sample_rows(drawn: Drawn, is_base: bool) -> list[SampleRow]:
             finish_reason=drawn.responses[i].finish_reason,
             logp_policy=logps[i],
             logp_base=logps[i] if is_base else math.nan,
-            gold=gold[i],
-            proxy=math.nan,
-            vader=drawn.vader[i],
+            scores=drawn.scores[i],
         )
         for i, (prompt, index) in enumerate(drawn.rows)
     ]
@@ -193,7 +195,7 @@ def load(folder: Path) -> list[RankedPrompt]:
             group["prompt_ids"].iloc[0].tolist(),
             [ids.tolist() for ids in group["response_ids"]],
             group["ended"].tolist(),
-            group["gold"].tolist(),
+            group["score"].tolist(),
             group["reference_logp"].tolist(),
         )
         for prompt_id, group in frame.groupby("prompt_id", sort=False)
@@ -204,18 +206,18 @@ def _rows_for_dpo(frame: pd.DataFrame, comparisons: Literal["per_arm", "all", "b
     """The samples that DPO's pairs are made of."""
     if comparisons == "all":
         return list(range(len(frame)))
-    by_prompt = frame.groupby("prompt_id", sort=False)["gold"]
+    by_prompt = frame.groupby("prompt_id", sort=False)["score"]
     return sorted({*by_prompt.idxmax(), *by_prompt.idxmin()})
 
 
-def _summary(ranked: Sequence[RankedPrompt], frame: pd.DataFrame) -> dict[str, float]:
-    all_pairs = sum(len(prompt.gold) * (len(prompt.gold) - 1) // 2 for prompt in ranked)
+def _summary(ranked: Sequence[RankedPrompt], frame: pd.DataFrame, measure: str) -> dict[str, float]:
+    all_pairs = sum(len(prompt.score) * (len(prompt.score) - 1) // 2 for prompt in ranked)
     return {
         "ranking_data/num_prompts": len(ranked),
         "ranking_data/num_samples": len(frame),
-        "ranking_data/gold_mean": float(frame["gold"].mean()),
-        "ranking_data/gold_spread": float(
-            frame.groupby("prompt_id")["gold"].agg(lambda gold: gold.max() - gold.min()).mean()
+        f"ranking_data/{measure}_mean": float(frame["score"].mean()),
+        f"ranking_data/{measure}_spread": float(
+            frame.groupby("prompt_id")["score"].agg(lambda score: score.max() - score.min()).mean()
         ),
         "ranking_data/num_ties": all_pairs - sum(len(prompt.comparisons("all")) for prompt in ranked),
     }

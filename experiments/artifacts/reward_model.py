@@ -2,8 +2,8 @@
 
 A response's score is the mean of the head's outputs over its tokens, the end-of-sequence token left out. The usual
 place, the last token alone, learns far worse from the few comparisons of a small sweep: on 1,343 comparisons of
-SmolLM2-135M's samples it ordered 53 % of held-out pairs as gold does, which is chance. The mean also says something
-about every prefix, which PPO's critic starts from.
+SmolLM2-135M's samples it ordered 53 % of held-out pairs as the measure does, which is chance. The mean also says
+something about every prefix, which PPO's critic starts from.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from experiments.records import Recorder
 from experiments.sampling.batch import PAD_ID, make_batches, tokens_per_pass
 from experiments.seeding import derive_seed, numpy_generator
 from experiments.spec import RewardModelJobSpec
+from experiments.tasks import TASKS
+from experiments.tasks.task import TRAINING_REWARD
 
 
 def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
@@ -61,10 +63,11 @@ def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_di
     save_file({"weight": head.weight.detach().contiguous().cpu()}, folder / "head.safetensors")
     scale = {"mean": float(all_held_out.mean()), "standard_deviation": float(all_held_out.std())}
     (folder / "scale.json").write_text(json.dumps(scale))
+    correlation = f"reward_model/{TRAINING_REWARD.name}_{TASKS[spec.task].measure}_correlation"
     values = {
         **_accuracy("reward_model/train_accuracy", seen, train_scores, spec),
         **_accuracy("reward_model/held_out_accuracy", held_out, held_out_scores, spec),
-        **_rank_correlation("reward_model/proxy_gold_correlation", held_out, held_out_scores, spec.seed),
+        **_rank_correlation(correlation, held_out, held_out_scores, spec.seed),
         "reward_model/num_comparisons": sum(len(prompt.comparisons(spec.comparisons)) for prompt in training),
         "reward_model/num_held_out_comparisons": sum(len(prompt.comparisons(spec.comparisons)) for prompt in held_out),
     }
@@ -205,7 +208,7 @@ def _score_all(model: Any, ranked: Sequence[RankedPrompt]) -> list[NDArray[np.fl
 def _accuracy(
     name: str, ranked: Sequence[RankedPrompt], scores: Sequence[Any], spec: RewardModelJobSpec
 ) -> dict[str, float]:
-    """Share of comparisons that the scores order as gold does."""
+    """Share of comparisons that the scores order as the measure does."""
     pairs = [prompt.comparisons(spec.comparisons) for prompt in ranked]
     hits = [sum(bool(of[winner] > of[loser]) for winner, loser in some) for some, of in zip(pairs, scores, strict=True)]
     statistic = share(hits, list(map(len, pairs)))
@@ -213,11 +216,11 @@ def _accuracy(
 
 
 def _rank_correlation(name: str, ranked: Sequence[RankedPrompt], scores: Sequence[Any], seed: int) -> dict[str, float]:
-    """Spearman correlation of proxy and gold over samples."""
-    gold = [np.array(prompt.gold) for prompt in ranked]
+    """Spearman correlation of the reward and the measure over samples."""
+    measured = [np.array(prompt.score) for prompt in ranked]
 
     def statistic(groups: NDArray[np.intp]) -> float:
-        proxy = np.concatenate([scores[group] for group in groups])
-        return float(spearmanr(proxy, np.concatenate([gold[group] for group in groups])).statistic)
+        rewards = np.concatenate([scores[group] for group in groups])
+        return float(spearmanr(rewards, np.concatenate([measured[group] for group in groups])).statistic)
 
     return with_interval(name, len(ranked), statistic, numpy_generator(seed, name))

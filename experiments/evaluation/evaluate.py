@@ -10,29 +10,30 @@ import pandas as pd
 from peft import PeftModel
 
 from experiments.artifacts.reward_scorer import RewardScorer
-from experiments.artifacts.scorers import GoldScorer, vader_scores
 from experiments.evaluation.embedder import SentenceEncoder
 from experiments.inputs import adapters as checkpoints
 from experiments.inputs.models import load_base, precision, reference, with_policy
-from experiments.inputs.texts import Prompt, prompts
 from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
-from experiments.records import SAMPLES_FILE, Axes, Recorder, SampleRow
+from experiments.records import SAMPLES_FILE, Axes, Recorder, SampleRow, from_record
 from experiments.sampling.batch import PAD_ID
 from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
 from experiments.spec import BaseEvaluationJobSpec, EvaluationJobSpec
+from experiments.tasks import task_of
+from experiments.tasks.task import Prompt
 
 
 class Evaluator:
     """A base with two adapters, the policy under evaluation and the reward model, and the prompts to ask."""
 
-    def __init__(self, spec: EvaluationJobSpec, gold_folder: Path, reward_folder: Path, cache_dir: Path) -> None:
+    def __init__(self, spec: EvaluationJobSpec, measure_folder: Path, reward_folder: Path, cache_dir: Path) -> None:
         self.spec = spec
         self.tokens = Tokens.load(spec.model, cache_dir)
         self.policy: PeftModel = with_policy(load_base(spec.model, cache_dir), spec.model.lora, seed=0)
         self.reward = RewardScorer.attach(self.policy, spec.model, reward_folder, self.tokens.eos_ids)
-        self.gold = GoldScorer.load(gold_folder)
+        self.task = task_of(spec.data)
+        self.scorers = self.task.work.scorers(measure_folder)
         self.encoder = SentenceEncoder.load(spec.evaluation.embedder) if spec.evaluation.embedder else None
         self.ask(spec.samples_per_prompt)
         self.drawn, self.to_draw = 0, len(self.rows)  # responses, over all calls of `evaluate`
@@ -41,7 +42,7 @@ class Evaluator:
         """Choose how many responses `evaluate` draws for each prompt."""
         self.rows: list[tuple[Prompt, int]] = [
             (prompt, index)
-            for prompt in prompts(self.spec.data, "evaluation", self.spec.num_prompts)
+            for prompt in self.task.work.prompts(self.spec.data, "evaluation", self.spec.num_prompts)
             for index in range(samples_per_prompt)
         ]
         self.prompt_ids = [self.tokens.prompt_ids(prompt.text) for prompt, _ in self.rows]
@@ -77,10 +78,11 @@ class Evaluator:
         response_ids = [response.token_ids for response in responses]
         logp_policy = self._logps_under_the_policy(responses)
         logp_base = logp_policy if is_base else self._logps_under_the_base(response_ids)
-        proxy = self.reward.score_all(self.prompt_ids, response_ids)
+        rewards = self.reward.score_all(self.prompt_ids, response_ids)
         texts = self.tokens.response_texts(self.prompt_ids, response_ids)
-        whole = [prompt.text + text for (prompt, _), text in zip(self.rows, texts, strict=True)]
-        gold, vader = self.gold.score(whole), vader_scores(whole)
+        render = self.task.work.render
+        whole = [render(prompt.text, text) for (prompt, _), text in zip(self.rows, texts, strict=True)]
+        scores = self.task.score_all(self.scorers, whole, rewards)
         return [
             SampleRow(
                 prompt_id=prompt.prompt_id,
@@ -92,9 +94,7 @@ class Evaluator:
                 finish_reason=responses[i].finish_reason,
                 logp_policy=logp_policy[i],
                 logp_base=logp_base[i],
-                gold=gold[i],
-                proxy=proxy[i],
-                vader=vader[i],
+                scores=scores[i],
             )
             for i, (prompt, index) in enumerate(self.rows)
         ]
@@ -126,14 +126,14 @@ class Evaluator:
 
 
 def evaluate_base(
-    spec: BaseEvaluationJobSpec, gold_folder: Path, reward_folder: Path, cache_dir: Path, recorder: Recorder
+    spec: BaseEvaluationJobSpec, measure_folder: Path, reward_folder: Path, cache_dir: Path, recorder: Recorder
 ) -> None:
     """Point 0 of every arm, with two sets of random numbers: base against base is the floor of every distance.
 
     The further samples, under a third set, show how good the best of several responses is before any training.
     """
     meter = Meter()
-    evaluator = Evaluator(spec, gold_folder, reward_folder, cache_dir)
+    evaluator = Evaluator(spec, measure_folder, reward_folder, cache_dir)
     evaluator.to_draw = (2 * spec.samples_per_prompt + spec.further_samples_per_prompt) * spec.num_prompts
     rows = [evaluator.evaluate(stream, recorder, f"base, random numbers {stream}", is_base=True) for stream in (1, 2)]
     if spec.further_samples_per_prompt:
@@ -150,7 +150,7 @@ def evaluate_base(
 def evaluate_arm(
     spec: EvaluationJobSpec,
     arm_folder: Path,
-    gold_folder: Path,
+    measure_folder: Path,
     reward_folder: Path,
     cache_dir: Path,
     recorder: Recorder,
@@ -160,15 +160,16 @@ def evaluate_arm(
 
     Points that are another arm's are taken from that arm's evaluation, `start_evaluation`.
     """
-    evaluator = Evaluator(spec, gold_folder, reward_folder, cache_dir)
+    evaluator = Evaluator(spec, measure_folder, reward_folder, cache_dir)
     points, num_inherited = checkpoints.points(arm_folder), checkpoints.inherited_points(arm_folder)
     evaluator.to_draw *= len(points) - num_inherited
     for point in points:
         if start_evaluation and point <= num_inherited:
-            rows: list[Any] = pd.read_parquet(start_evaluation / SAMPLES_FILE.format(point=point)).to_dict("records")
+            records: list[Any] = pd.read_parquet(start_evaluation / SAMPLES_FILE.format(point=point)).to_dict("records")
+            rows = list(map(from_record, records))
         else:
             evaluator.load_adapter(checkpoints.weights_file(arm_folder, point))
-            rows = list(evaluator.evaluate(1, recorder, f"point {point} of {points[-1]}"))
+            rows = evaluator.evaluate(1, recorder, f"point {point} of {points[-1]}")
         recorder.samples(point, rows)
         if point == points[-1]:
             evaluator.embed(point, rows, recorder)
@@ -180,9 +181,10 @@ def summarise(rows: Sequence[SampleRow]) -> dict[str, float]:
     kl: list[Any] = [row["logp_policy"] - row["logp_base"] for row in rows]
     tokens = sum(row["num_tokens"] for row in rows)
     return {
-        "evaluation/gold_mean": sum(row["gold"] for row in rows) / len(rows),
-        "evaluation/proxy_mean": sum(row["proxy"] for row in rows) / len(rows),
-        "evaluation/vader_mean": sum(row["vader"] for row in rows) / len(rows),
+        **{
+            f"evaluation/{name}_mean": sum(row["scores"][name] for row in rows) / len(rows)
+            for name in rows[0]["scores"]
+        },
         "evaluation/kl": sum(kl) / len(rows),
         "evaluation/kl_per_token": sum(kl) / tokens,
         "evaluation/response_tokens": tokens / len(rows),

@@ -59,7 +59,8 @@ def _readers(spec: object) -> dict[str, tuple[str, Callable[[], str]]]:
     readers: dict[str, tuple[str, Callable[[], str]]] = {}
     if model := getattr(spec, "model", None):
         readers["base_model"] = f"model.path={model.path}", lambda: model_fingerprint(model)
-    if path := getattr(spec, "data_path", None) or getattr(getattr(spec, "data", None), "path", None):
+    data = getattr(spec, "data", None) or getattr(spec, "measure", None)
+    if path := getattr(data, "path", None):
         readers["data"] = f"data.path={path}", lambda: data_fingerprint(path)
     if embedder := getattr(getattr(spec, "evaluation", None), "embedder", None):
         readers["embedder"] = f"evaluation.embedder={embedder}", lambda: embedder_fingerprint(embedder)

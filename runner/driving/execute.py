@@ -45,7 +45,7 @@ POLL_SECONDS = 0.2
 LISTEN_SECONDS = 1.0  # between two looks for requests
 LOCK_SECONDS = 1.0  # `runner.status` tries the lock for an instant
 # By kind: what goes on in the same process.
-FOLLOWED_BY = {"gold": "ranking_data", "fresh_pairs": "arm", "arm": "evaluation"}
+FOLLOWED_BY = {"measure": "ranking_data", "fresh_pairs": "arm", "arm": "evaluation"}
 GOOD = {"finished", "reused"}
 SMALLER = f"passes that are {DIVISOR} times smaller"
 JOB_COMMAND = (sys.executable, "-m", "runner.job")

@@ -28,8 +28,6 @@ DECIDING = {
     "data.max_new_tokens",
     "data.samples_per_prompt",
     "evaluation.rows_per_batch",
-    "gold.num_texts",
-    "gold.max_ngram",
     "reward_model.comparisons_per_step",
 }
 CUDA_BYTES = 600 * 2**20  # what CUDA itself takes for each process on a GPU, beside what torch reserves
@@ -58,7 +56,7 @@ def learn(job: Job) -> None:
 
 def _record(job: Job) -> Path:
     spec = flatten(job.file.spec.model_dump(mode="json")) if job.file.spec else {}
-    deciding = {key: value for key, value in spec.items() if key in DECIDING or key.startswith("model.")}
+    deciding = {key: value for key, value in spec.items() if key in DECIDING or key.startswith(("model.", "measure."))}
     key = digest({"kind": job.kind, "settings": deciding})
     return Path(job.file.cache_dir) / "memory" / f"{key[:16]}.json"
 

@@ -22,7 +22,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from experiments.records import SAMPLES_FILE, Axes, Phase, PreferenceRow, SampleRow
+from experiments.records import (
+    PREFERENCE_COLUMNS,
+    SAMPLE_COLUMNS,
+    SAMPLES_FILE,
+    SCORE,
+    Axes,
+    Phase,
+    PreferenceRow,
+    SampleRow,
+    to_record,
+)
+from experiments.tasks import TASKS
 from runner.ledger.files import replacing, timestamp, write_json
 from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status
 from runner.ledger.requests import new_attempt
@@ -30,9 +41,7 @@ from runner.ledger.signs import HEARTBEAT_SECONDS
 from runner.ledger.tracker import Tracker
 
 STATUS_SECONDS = 1.0  # between two writings of a status that says nothing notable
-LATEST = (
-    "gold_mean",
-    "proxy_mean",
+LATEST = {
     "score_mean",
     "kl",
     "reward_margin",
@@ -40,37 +49,15 @@ LATEST = (
     "held_out_accuracy",
     "loss",
     "cost",
-)
+}
+LATEST |= {
+    f"{card.name}_mean"
+    for task in TASKS.values()
+    for card in task.scores
+    if card.role in {"measure", "training_reward"}
+}
 FLAG = "flag/"  # prefix of the columns that say what goes wrong, 1 where it does
-SAMPLE_SCHEMA = pa.schema(
-    [
-        ("prompt_id", pa.string()),
-        ("sample_id", pa.int64()),
-        ("stream", pa.int64()),
-        ("prompt", pa.string()),
-        ("response", pa.string()),
-        ("num_tokens", pa.int64()),
-        ("finish_reason", pa.string()),
-        ("logp_policy", pa.float64()),
-        ("logp_base", pa.float64()),
-        ("gold", pa.float64()),
-        ("proxy", pa.float64()),
-        ("vader", pa.float64()),
-    ]
-)
-PREFERENCE_SCHEMA = pa.schema(
-    [
-        ("arm", pa.string()),
-        ("opponent", pa.string()),
-        ("seed", pa.int64()),
-        ("prompt_id", pa.string()),
-        ("sample_id", pa.int64()),
-        ("score", pa.float64()),
-        ("ours_first", pa.string()),
-        ("ours_second", pa.string()),
-        ("note", pa.string()),
-    ]
-)
+ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 
 
 class TornLedgerError(ValueError):
@@ -217,11 +204,12 @@ class LedgerRecorder:
         """Keep the samples of one evaluation point as ``samples/point_<point>.parquet``.
 
         Raises:
-            ValueError: a row has other columns than `SampleRow`.
+            ValueError: a row has other columns than `SampleRow`, or other scores than the first.
         """
         path = self._folder / SAMPLES_FILE.format(point=point)
         path.parent.mkdir(exist_ok=True)
-        _write_parquet(path, rows, SAMPLE_SCHEMA, "SampleRow")
+        scores = {SCORE + name: float for row in rows[:1] for name in row["scores"]}
+        _write_parquet(path, [to_record(row) for row in rows], {**SAMPLE_COLUMNS, **scores}, "SampleRow")
         self._tracker.samples(point, rows)
 
     def embeddings(self, point: int, rows: Sequence[SampleRow], vectors: NDArray[np.float16]) -> None:
@@ -239,15 +227,15 @@ class LedgerRecorder:
         Raises:
             ValueError: a row has other columns than `PreferenceRow`.
         """
-        _write_parquet(self._folder / PREFERENCES, rows, PREFERENCE_SCHEMA, "PreferenceRow")
+        _write_parquet(self._folder / PREFERENCES, rows, PREFERENCE_COLUMNS, "PreferenceRow")
 
     def progress(self, stage: str, done: int, total: int, unit: str) -> None:
         """Say how far the job is, in ``status.json``."""
         self._status.progress(stage, done, total, unit)
 
 
-def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema, kind: str) -> None:
-    columns = set(schema.names)
+def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], types: Mapping[str, type], kind: str) -> None:
+    columns, schema = set(types), pa.schema([(name, ARROW[of]) for name, of in types.items()])
     if odd := next((set(row) ^ columns for row in rows if set(row) != columns), None):
         raise ValueError(f"rows must have exactly the columns of {kind}; too many or missing: {sorted(odd)}")
     with replacing(path) as temporary:

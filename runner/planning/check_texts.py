@@ -13,15 +13,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import experiments
 from experiments.errors import InputError
 from experiments.inputs import fingerprint
-from experiments.spec import Data
 from experiments.strict import Strict
+from experiments.tasks import Data, task_of
 from runner.ledger.files import write_json
 from runner.ledger.jobfile import digest
 
 BAD_INPUT = 2
-READERS = ("rows.py", "texts.py")  # in experiments/inputs: an answer is as old as they are
+READERS = ("inputs/rows.py", "tasks/**/*.py")  # in experiments/: an answer is as old as they are
 
 
 class Question(Strict):
@@ -43,8 +44,8 @@ def check_texts(question: Question, cache_dir: Path) -> str:
         InputError: names what is wrong with the file, or missing in it.
         RuntimeError: the check itself failed.
     """
-    folder = Path(fingerprint.__file__).parent
-    code = {name: fingerprint.sha256_of_file(folder / name) for name in READERS}
+    files = sorted(file for pattern in READERS for file in Path(experiments.__file__).parent.glob(pattern))
+    code = list(map(fingerprint.sha256_of_file, files))
     kept = cache_dir / "text_checks" / f"{digest([question.model_dump(mode='json'), code])}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads(kept.read_text(encoding="utf-8"))["answer"])
@@ -67,12 +68,16 @@ def _ask(question: Question) -> str:
 
 def main() -> int:
     """The check itself."""
-    from experiments.inputs import planned, texts
+    from experiments.inputs import planned
 
     question = Question.model_validate_json(sys.stdin.read())
     try:
         with planned.inputs({"data": question.fingerprint}, question):
-            print(texts.check_texts(question.data, question.num_ranking_prompts, question.num_evaluation_prompts))
+            print(
+                task_of(question.data).work.check(
+                    question.data, question.num_ranking_prompts, question.num_evaluation_prompts
+                )
+            )
     except InputError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT

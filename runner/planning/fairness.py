@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.spec import PPOThenDPO, RunSpec, start_of
+from experiments.tasks import task_of
 
 # Each shared artifact and the keys of conf/ it is made from, beyond those of the artifacts it needs.
 MADE_FROM: dict[str, dict[str, Any]] = {
@@ -49,14 +50,14 @@ def fairness_checks(
         _check("base model", f"{model.path}, {model.dtype}, {fingerprints[first][:19]}", bases),
         *(_artifact_check(kind, runs, identities) for kind in MADE_FROM),
         _check("prompt presentations", f"{budget.num_prompts}{_divided(runs.values())}", presentations),
-        Check("gold labels", _labels(runs.values()), True),
+        Check(f"{task_of(runs[first].data).measure} labels", _labels(runs.values()), True),
         _check("evaluation points", str(budget.num_evaluation_points), points),
         _seed_check(runs.values()),
     )
 
 
 def num_fresh_labels(run: RunSpec) -> int:
-    """Gold labels of a staged arm's own samples: as many for a prompt presentation as a DPO arm from the base has."""
+    """Labels of a staged arm's own samples: as many for a prompt presentation as a DPO arm from the base has."""
     if not isinstance(run.arm, PPOThenDPO):
         return 0
     num_prompts = max(1, round(run.budget.num_ranking_prompts * (1 - run.arm.start.share)))

@@ -1,6 +1,6 @@
 """From specifications to a plan: which jobs there are, what each needs, and whether the comparison is fair.
 
-    gold ──► ranking data ──► reward model ──► ppo arms ──┐
+    measure ──► ranking data ──► reward model ──► ppo arms ─┐
                    │               └──► base evaluation   ├──► evaluation of each arm ──► (judges) ──► report
                    └──► dpo arms ─────────────────────────┘
 
@@ -17,7 +17,7 @@ built once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -44,10 +44,10 @@ from experiments.spec import (
     Engine,
     EvaluationJobSpec,
     FreshPairsJobSpec,
-    GoldJobSpec,
     JobSpec,
     JudgedRun,
     JudgementJobSpec,
+    MeasureJobSpec,
     PPOThenDPO,
     RankingJobSpec,
     RewardModelJobSpec,
@@ -56,6 +56,7 @@ from experiments.spec import (
     start_of,
     start_point,
 )
+from experiments.tasks import task_of
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.jobfile import JobFile, Need, digest, identity_of
 from runner.ledger.reader import NUMBERED_REPORT, is_finished, read_json
@@ -66,18 +67,18 @@ from runner.planning.fairness import Check, differences, fairness_checks, flatte
 from runner.planning.problems import Problem, listing
 from runner.planning.starts import label_of, label_of_start, start_problems
 
-SHARED = ("gold", "ranking_data", "reward_model", "base_evaluation")
+SHARED = ("measure", "ranking_data", "reward_model", "base_evaluation")
 # What holds others up comes first (first_stage: an arm that others start from), and the shortest last, so that no long
 # job is left to run alone. DPO arms need no reward model, so they can start beside it.
 ORDER = (
-    "gold", "ranking_data", "reward_model", "first_stage", "dpo", "ppo", "fresh_pairs", "ppo_then_dpo", "interpolation",
-    "evaluation", "base_evaluation", "judgement", "report",
+    "measure", "ranking_data", "reward_model", "first_stage", "dpo", "ppo", "fresh_pairs", "ppo_then_dpo",
+    "interpolation", "evaluation", "base_evaluation", "judgement", "report",
 )  # fmt: skip
 COMPARING = {"judgement", "report"}  # take those arms that there are, and are made again when others join
 SETTINGS = ("model", "data", "reward_model", "evaluation", "budget")
 RESERVED = {"base", "shared", "report", "judges"}
 ONE_PER_SWEEP = ("name", "runs_dir", "cache_dir", "keep_adapters", "engine", "tracker", "judge", "rules")
-SCHEMA = 2  # of plan.json
+SCHEMA = 3  # of plan.json
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Job:
     @property
     def wide(self) -> bool:
         """Whether it gets the whole machine where there is no GPU: everything else waits for it."""
-        return self.kind in {"gold", "ranking_data"}
+        return self.kind in {"measure", "ranking_data"}
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ class Plan:
         return {
             "arms": [_arm_entry(run) for run in self.runs],
             "shared": {job.kind: str(job.ledger.relative_to(self.folder)) for job in self.jobs if job.kind in SHARED},
+            "scores": [asdict(card) for card in self.runs[0].scores],
             "settings": self.runs[0].model_dump(mode="json", include=set(SETTINGS)),
             "fairness": [{"check": check.check, "value": check.value, "ok": check.ok} for check in self.fairness],
             "jobs": [
@@ -204,14 +206,14 @@ def check_texts(plan: Plan) -> str:
         InputError: names what is missing. Found out here and not by the evaluation, hours later.
     """
     run = plan.runs[0]  # the fairness checks have made sure that every arm has the same data
-    gold = next(job for job in plan.jobs if job.kind == "gold")
+    measure = next(job for job in plan.jobs if job.kind == "measure")
     question = Question(
         data=run.data,
-        fingerprint=gold.file.inputs["data"],
+        fingerprint=measure.file.inputs["data"],
         num_ranking_prompts=run.budget.num_ranking_prompts,
         num_evaluation_prompts=run.budget.num_evaluation_prompts,
     )
-    return check_texts_apart(question, Path(gold.file.cache_dir))
+    return check_texts_apart(question, Path(measure.file.cache_dir))
 
 
 def check_models(plan: Plan) -> None:
@@ -350,7 +352,7 @@ def _jobs_of(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
     shared = _shared_jobs(run, inputs)
     trained_on = _without_embedder(inputs)
     ranking = {"ranking_data": shared["ranking_data"]}
-    to_evaluate = ranking | {kind: shared[kind] for kind in ("gold", "reward_model")}
+    to_evaluate = ranking | {kind: shared[kind] for kind in ("measure", "reward_model")}
     needs = to_evaluate if run.arm.algorithm == "ppo" else ranking
     arm = _own_job(run, "arm", _arm_spec(run), trained_on, needs, _arm_work(run))
     return shared | {"arm": arm, "evaluation": _evaluation_job(run, inputs, {"arm": arm} | to_evaluate)}
@@ -360,15 +362,15 @@ def _jobs_after(run: RunSpec, inputs: Mapping[str, str], first: Mapping[str, Job
     """The same of an arm that starts from a checkpoint of the arm with the jobs ``first``."""
     shared, trained_on = _shared_jobs(run, inputs), _without_embedder(inputs)
     needs, pairs = {"start": first["arm"]}, {}
-    to_evaluate = {kind: shared[kind] for kind in ("gold", "ranking_data", "reward_model")}
+    to_evaluate = {kind: shared[kind] for kind in ("measure", "ranking_data", "reward_model")}
     if isinstance(run.arm, PPOThenDPO):
         spec, work = (
             _fresh_pairs_spec(run, run.arm.start),
             Work(sampled=num_fresh_labels(run) * run.data.max_new_tokens),
         )
         needs |= {"ranking_data": shared["ranking_data"]}  # of the base, which must be the one that was sampled
-        gold = {"gold": shared["gold"]}
-        pairs = {"fresh_pairs": _own_job(run, "fresh_pairs", spec, trained_on, needs | gold, work)}
+        measure = {"measure": shared["measure"]}
+        pairs = {"fresh_pairs": _own_job(run, "fresh_pairs", spec, trained_on, needs | measure, work)}
     arm = _own_job(run, "arm", _arm_spec(run), trained_on, needs | pairs, _arm_work(run))
     evaluation = _evaluation_job(run, inputs, {"arm": arm, "start_evaluation": first["evaluation"]} | to_evaluate)
     return shared | pairs | {"arm": arm, "evaluation": evaluation}
@@ -390,19 +392,23 @@ def _shared_jobs(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
     """The artifacts that every arm of the sweep uses."""
     data, budget = run.data, run.budget
     only_data, only_model = ({key: inputs[key]} for key in ("data", "base_model"))
-    gold_spec = GoldJobSpec(data_path=data.path, data_seed=data.seed, split_words=data.min_prompt_words, gold=data.gold)
-    gold = _shared_job(run, "gold", gold_spec, only_data, {}, Work())
+    measure_spec = MeasureJobSpec(measure=task_of(data).measure_settings(data))
+    measure = _shared_job(run, "measure", measure_spec, only_data, {}, Work())
     ranking_spec = RankingJobSpec(model=run.model, data=data, num_ranking_prompts=budget.num_ranking_prompts)
     sampled = Work(sampled=budget.num_ranking_prompts * data.samples_per_prompt * data.max_new_tokens)
-    ranking = _shared_job(run, "ranking_data", ranking_spec, _without_embedder(inputs), {"gold": gold}, sampled)
+    ranking = _shared_job(run, "ranking_data", ranking_spec, _without_embedder(inputs), {"measure": measure}, sampled)
     reward_spec = RewardModelJobSpec(
-        model=run.model, reward_model=run.reward_model, comparisons=_comparisons(run)[0], seed=data.seed
+        task=data.task,
+        model=run.model,
+        reward_model=run.reward_model,
+        comparisons=_comparisons(run)[0],
+        seed=data.seed,
     )
     trained = Work(trained=_reward_tokens(run))
     reward = _shared_job(run, "reward_model", reward_spec, only_model, {"ranking_data": ranking}, trained)
-    needs = {"gold": gold, "ranking_data": ranking, "reward_model": reward}
+    needs = {"measure": measure, "ranking_data": ranking, "reward_model": reward}
     base = _shared_job(run, "base_evaluation", _base_evaluation_spec(run), inputs, needs, _base_evaluation_work(run))
-    return {job.kind: job for job in (gold, ranking, reward, base)}
+    return {job.kind: job for job in (measure, ranking, reward, base)}
 
 
 def _evaluation_spec(run: RunSpec) -> EvaluationJobSpec:
@@ -477,8 +483,8 @@ def _judge_jobs(runs: Sequence[RunSpec], jobs: Sequence[Job]) -> list[Job]:
             continue
         its = TEMPLATE_SHA256 if isinstance(judge, EndpointJudge) else _fingerprint_of_judge(judge.path)
         if run.rules.win_rate.primary_judge == name and not isinstance(judge, EndpointJudge):
-            _refuse_training_reward(Path(judge.path).expanduser(), shared["reward_model"].folder)
-        spec = JudgementJobSpec(model=run.model, judge=judge, runs=judged)
+            _refuse_training_reward(run, Path(judge.path).expanduser(), shared["reward_model"].folder)
+        spec = JudgementJobSpec(task=run.data.task, model=run.model, judge=judge, runs=judged)
         needs = shared | evaluations
         file = _job_file(run, "judgement", f"judges/{name}", spec, base | {"judge": its}, needs)
         folder = run_folder(run) / "judges" / name
@@ -493,11 +499,12 @@ def _fingerprint_of_judge(path: str) -> str:
         raise InputError(listing([Problem("", str(error))])) from None
 
 
-def _refuse_training_reward(judge: Path, reward: Path) -> None:
+def _refuse_training_reward(run: RunSpec, judge: Path, reward: Path) -> None:
     """The judge that decides must not be the reward that PPO trains on, if that one is in the cache already.
 
     Weights are compared: a copy may have another specification beside them.
     """
+    others = [card.name for card in run.scores if card.role in {"measure", "secondary"}] + ["endpoint"]
     both_ours = is_our_reward_model(judge) and is_our_reward_model(reward)
     if both_ours and weights_sha256(judge) == weights_sha256(reward):
         _refuse(
@@ -505,7 +512,7 @@ def _refuse_training_reward(judge: Path, reward: Path) -> None:
                 Problem(
                     "",
                     "rules.win_rate.primary_judge=reward_model: judge.reward_model.path holds the training reward's "
-                    "weights, which must not decide who is better; gold, vader, endpoint or another folder can",
+                    f"weights, which must not decide who is better; {', '.join(others)} or another folder can",
                 )
             ]
         )

@@ -19,8 +19,9 @@ from urllib.parse import urlparse
 
 import wandb
 
-from experiments.records import Axes, SampleRow
+from experiments.records import Axes, SampleRow, to_record
 from experiments.spec import WandbTracker
+from experiments.tasks import TASKS
 from runner.ledger.jobfile import JobFile
 from runner.ledger.tracker import Tracker
 
@@ -31,11 +32,11 @@ PREFIXES = (
     "dpo",
     "flag",
     "evaluation",
-    "gold",
     "ranking_data",
     "reward_model",
     "judge",
     "interpolation",
+    *(task.measure for task in TASKS.values()),
 )
 MAX_TAG_LENGTH = 64
 FINISH_TIMEOUT_SECONDS = 120.0  # a server that goes away during a run must not hold up the sweep
@@ -63,10 +64,10 @@ class WandbRun(Tracker):
         """Log a table, unless it would leave this machine unasked."""
         if not self._send_samples or not rows:
             return
-        columns = list(rows[0])
-        data = [[_plain(value) for value in row.values()] for row in rows]
+        records = list(map(to_record, rows))
+        data = [[_plain(value) for value in record.values()] for record in records]
         # under its own prefix: tables below evaluation/ would fall under that prefix's metric definition
-        self._run.log({f"samples/point_{point}": wandb.Table(columns=columns, data=data)})
+        self._run.log({f"samples/point_{point}": wandb.Table(columns=list(records[0]), data=data)})
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Set values of the run's summary."""

@@ -19,7 +19,7 @@ SAMPLED, TRAINED = 2.0, 3.0
 # too; two of a prompt's four samples.
 SCORED = {"evaluation": 2.0, "base_evaluation": 1.0, "ppo": 3.0, "ranking_data": 0.5}
 
-SHORT = {"gold", "report"}  # take seconds, so an estimate may do without them
+SHORT = {"measure", "report"}  # take seconds, so an estimate may do without them
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ import yaml
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-from experiments.artifacts import gold
 from experiments.inputs.models import prepare_model
-from experiments.inputs.texts import labelled_texts
-from experiments.spec import Data, GoldJobSpec, Lora, Model
+from experiments.spec import Lora, Model
+from experiments.tasks import Data
+from experiments.tasks.sentiment import TASK, measure
+from experiments.tasks.sentiment.texts import labelled_texts
 
 ROOT = Path(__file__).parents[2]
 NEVER_SAMPLED = "<empty_output>"
@@ -71,8 +72,8 @@ def prepare(model: str, folder: Path, cache_dir: Path) -> None:
     _ranking(folder / "model", prompts, pairs).to_parquet(folder / "ranking" / "ranking.parquet")
     _reward_model(AutoConfig.from_pretrained(folder / "model"), folder / "reward")
     task = data(MAX_RESPONSE_TOKENS)
-    gold.build(
-        GoldJobSpec(data_path=task.path, data_seed=task.seed, split_words=task.min_prompt_words, gold=task.gold),
+    measure.build_measure(
+        TASK.measure_settings(task),
         folder / "gold",
         Silent(),
     )
@@ -119,7 +120,7 @@ def _ranking(model_folder: Path, prompts: list[list[int]], pairs: list[list[list
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     rows = [
         {"prompt_id": f"{index:04d}", "prompt": tokenizer.decode(prompt), "prompt_ids": prompt,
-         "response_ids": response, "ended": False, "gold": score, "reference_logp": PLAUSIBLE_LOGP * len(response)}
+         "response_ids": response, "ended": False, "score": score, "reference_logp": PLAUSIBLE_LOGP * len(response)}
         for index, (prompt, pair) in enumerate(zip(prompts, pairs, strict=True))
         for response, score in zip(pair, (0.9, 0.1), strict=True)
     ]  # fmt: skip

@@ -26,7 +26,7 @@ from tests.chaos.strikes import Orders
 HEAVY = (  # what the stages import
     "experiments.arms.dpo",
     "experiments.arms.ppo",
-    "experiments.artifacts.gold",
+    "experiments.tasks.sentiment.work",
     "experiments.artifacts.ranking",
     "experiments.artifacts.reward_model",
     "experiments.evaluation.evaluate",

@@ -34,9 +34,7 @@ ROW = {
     "finish_reason": "eos",
     "logp_policy": -1.0,
     "logp_base": -1.0,
-    "gold": 0.9,
-    "proxy": float("nan"),
-    "vader": 0.2,
+    "scores": {"gold": 0.9, "proxy": float("nan"), "vader": 0.2},
 }
 
 

@@ -54,7 +54,7 @@ class Lines(Display):
 def sweep(folder, *command):
     where = (f"runs_dir={folder}/runs", f"cache_dir={folder}/cache")
     plan = make_plan(compose(["+sweep=smoke", "+arm=dpo", "tracker=none", *where]))
-    plan = replace(plan, jobs=tuple(job for job in plan.jobs if job.kind in {"gold", "ranking_data", "arm"}))
+    plan = replace(plan, jobs=tuple(job for job in plan.jobs if job.kind in {"measure", "ranking_data", "arm"}))
     return execute(plan, LocalEngine([Slot("", 1)], 1), Lines(), command)
 """
 # In a namespace: a disk of six megabytes with one and a half left, until the ballast is thrown off.

@@ -76,7 +76,7 @@ def arm_alone(folder: Path, name: str) -> Plan:
     folders = {"name": name, "runs_dir": folder / "runs", "cache_dir": folder / "cache", "tracker": "none"}
     settings = [f"{key}={value}" for key, value in {**folders, **SETTINGS}.items()]
     plan = make_plan(compose(["+sweep=smoke", "+arm=ppo", "engine.artifacts_in_one_process=false", *settings]))
-    kinds = ("gold", "ranking_data", "reward_model", "arm")
+    kinds = ("measure", "ranking_data", "reward_model", "arm")
     return replace(plan, jobs=tuple(job for kind in kinds for job in plan.jobs if job.kind == kind))
 
 

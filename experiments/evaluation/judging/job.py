@@ -26,6 +26,7 @@ from experiments.inputs.model_files import local_folder
 from experiments.judge_spec import EndpointJudge
 from experiments.records import Axes, PreferenceRow, Recorder
 from experiments.spec import JudgementJobSpec, Model
+from experiments.tasks import TASKS
 
 
 def build(spec: JudgementJobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder) -> None:
@@ -44,7 +45,7 @@ def build(spec: JudgementJobSpec, needs: Mapping[str, Path], folder: Path, cache
     else:
         from experiments.evaluation.judging import reward_model  # with torch
 
-        judgement = reward_model.judge_pairs(spec.judge, samples, pairs, cache_dir, recorder)
+        judgement = reward_model.judge_pairs(spec.judge, TASKS[spec.task], samples, pairs, cache_dir, recorder)
     _record(judgement, independence, folder, recorder, time.monotonic() - start)
 
 

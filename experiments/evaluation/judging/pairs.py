@@ -49,10 +49,9 @@ def contests(runs: Sequence[JudgedRun]) -> list[Contest]:
 
 
 def final_samples(folder: Path, max_samples_per_prompt: int) -> pd.DataFrame:
-    """An evaluation's last point, indexed by prompt and sample: prompt, response, gold, proxy."""
+    """An evaluation's last point, indexed by prompt and sample: prompt, response and scores."""
     last = max(folder.glob("samples/point_*.parquet"), key=lambda path: int(path.stem.removeprefix("point_")))
-    columns = [*KEYS, "stream", "prompt", "response", "gold", "proxy"]
-    frame = pd.read_parquet(last, columns=columns)
+    frame = pd.read_parquet(last)
     kept = frame[(frame["stream"] == STREAM) & (frame["sample_id"] < max_samples_per_prompt)]
     return kept.set_index(KEYS).sort_index()
 

@@ -24,8 +24,9 @@ from experiments.inputs.model_files import local_folder
 from experiments.inputs.models import device, load_base, with_policy
 from experiments.inputs.tokens import Tokens
 from experiments.judge_spec import RewardModelJudge
-from experiments.records import Recorder
+from experiments.records import SCORE, Recorder
 from experiments.seeding import numpy_generator
+from experiments.tasks.task import TRAINING_REWARD, Task
 
 Scores = NDArray[np.float64]
 Scorer = Callable[[Sequence[str], Sequence[str]], list[float]]  # prompts, responses -> scores
@@ -34,6 +35,7 @@ ROWS_PER_CALL = 64  # responses between two signs of life
 
 def judge_pairs(
     judge: RewardModelJudge,
+    task: Task,
     samples: Mapping[str, pd.DataFrame],
     pairs: Sequence[Pair],
     cache_dir: Path,
@@ -43,6 +45,7 @@ def judge_pairs(
 
     Args:
         judge: which weights, and what counts as a tie.
+        task: whose responses they are.
         samples: role of an evaluation, or "base" -> its final samples.
         pairs: made of these samples.
         cache_dir: where converted models lie.
@@ -51,7 +54,7 @@ def judge_pairs(
     Raises:
         InputError: the folder holds no reward model that can be used.
     """
-    score = load_scorer(judge, cache_dir)
+    score = load_scorer(judge, task, cache_dir)
     texts = sorted({(pair.prompt, text) for pair in pairs for text in (pair.ours, pair.theirs)})
     scores: dict[tuple[str, str], float] = {}
     for start in range(0, len(texts), ROWS_PER_CALL):
@@ -67,7 +70,7 @@ def judge_pairs(
         preference_row(pair, preference(scores[pair.prompt, pair.ours], scores[pair.prompt, pair.theirs], band))
         for pair in pairs
     ]
-    return Judgement(rows, _correlations(base, of_base), {"tie_band": band})
+    return Judgement(rows, _correlations(task, base, of_base), {"tie_band": band})
 
 
 def preference(ours: float, theirs: float, band: float) -> float:
@@ -78,10 +81,14 @@ def preference(ours: float, theirs: float, band: float) -> float:
     return 0.5 if difference == 0 or abs(difference) < band else float(difference > 0)
 
 
-def load_scorer(judge: RewardModelJudge, cache_dir: Path) -> Scorer:
+def load_scorer(judge: RewardModelJudge, task: Task, cache_dir: Path) -> Scorer:
     """What scores texts: one of our own reward models, or a sequence classifier with one output."""
     folder = local_folder(judge.path, JUDGE)
-    return _our_scorer(judge, folder, cache_dir) if is_our_reward_model(folder) else _classifier_scorer(judge, folder)
+    return (
+        _our_scorer(judge, folder, cache_dir)
+        if is_our_reward_model(folder)
+        else _classifier_scorer(judge, task, folder)
+    )
 
 
 def _our_scorer(judge: RewardModelJudge, folder: Path, cache_dir: Path) -> Scorer:
@@ -100,7 +107,7 @@ def _our_scorer(judge: RewardModelJudge, folder: Path, cache_dir: Path) -> Score
     return score
 
 
-def _classifier_scorer(judge: RewardModelJudge, folder: Path) -> Scorer:
+def _classifier_scorer(judge: RewardModelJudge, task: Task, folder: Path) -> Scorer:
     where = f"{JUDGE}={judge.path}"
     num_outputs = AutoConfig.from_pretrained(folder, trust_remote_code=False).num_labels
     if num_outputs != 1:
@@ -121,7 +128,9 @@ def _classifier_scorer(judge: RewardModelJudge, folder: Path) -> Scorer:
 
     @torch.no_grad()
     def score(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        texts = [_text(judge, tokenizer, prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+        texts = [
+            _text(judge, task, tokenizer, prompt, response) for prompt, response in zip(prompts, responses, strict=True)
+        ]
         batch = tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=not judge.chat_template)
         logits = model(input_ids=batch["input_ids"].to(device()), attention_mask=batch["attention_mask"].to(device()))
         return [float(value) for value in logits.logits[:, 0].double().tolist()]
@@ -129,20 +138,20 @@ def _classifier_scorer(judge: RewardModelJudge, folder: Path) -> Scorer:
     return score
 
 
-def _text(judge: RewardModelJudge, tokenizer: Any, prompt: str, response: str) -> str:
+def _text(judge: RewardModelJudge, task: Task, tokenizer: Any, prompt: str, response: str) -> str:
     if not judge.chat_template:
-        return prompt + response
+        return task.work.render(prompt, response)
     turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
     return str(tokenizer.apply_chat_template(turns, tokenize=False))
 
 
-def _correlations(base: pd.DataFrame, scores: Scores) -> dict[str, float]:
-    """Rank correlation with gold and with the training reward on the base's samples: judges of a kind err together."""
+def _correlations(task: Task, base: pd.DataFrame, scores: Scores) -> dict[str, float]:
+    """Rank correlation with measure and training reward on the base's samples: judges of a kind err together."""
     values: dict[str, float] = {}
     prompts = base.reset_index()[KEYS[0]]
     groups = [np.flatnonzero(prompts == prompt) for prompt in prompts.unique()]
-    for other in ("gold", "proxy"):
-        theirs = base[other].to_numpy(np.float64)
+    for other in (task.measure, TRAINING_REWARD.name):
+        theirs = base[SCORE + other].to_numpy(np.float64)
 
         def statistic(chosen: NDArray[np.intp], theirs: Scores = theirs) -> float:
             rows = np.concatenate([groups[group] for group in chosen])

@@ -126,7 +126,7 @@ def test_driver_is_killed_and_the_sweep_goes_on(bench: Any, wait_until: Any) -> 
     assert again.returncode == 0, again.stdout + again.stderr
     trace = [json.loads(line) for line in (runs / "trace.jsonl").read_text().splitlines()]
     started = [entry["label"] for entry in trace if entry["event"] == "start"]
-    assert {"gold", "ranking_data"} <= ended
+    assert {"measure", "ranking_data"} <= ended
     assert all(started.count(label) == 1 for label in ended)
     assert started.count("dpo/seed0") <= 2
     plan = json.loads((runs / "plan.json").read_text())

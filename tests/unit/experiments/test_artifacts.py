@@ -14,15 +14,17 @@ from transformers import AutoModelForSequenceClassification
 from experiments.artifacts import ranking
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.reward_scorer import RewardScorer
-from experiments.artifacts.scorers import GoldScorer, vader_scores
 from experiments.errors import InputError
 from experiments.inputs.models import REWARD, load_base, prepare_model, reference, with_policy
-from experiments.inputs.texts import labelled_texts
 from experiments.inputs.tokens import Tokens
 from experiments.sampling.batch import make_batch
 from experiments.sampling.logprobs import total_logprobs
-from experiments.spec import Data, Gold, GoldJobSpec, Model, RankingJobSpec, RewardModel, RewardModelJobSpec
+from experiments.spec import MeasureJobSpec, Model, RankingJobSpec, RewardModel, RewardModelJobSpec
 from experiments.stages import run_stage
+from experiments.tasks import Data
+from experiments.tasks.sentiment import Gold, SentimentMeasure
+from experiments.tasks.sentiment.scorers import GoldScorer, vader_scores
+from experiments.tasks.sentiment.texts import labelled_texts
 
 
 def ranked(gold: list[float]) -> RankedPrompt:
@@ -33,8 +35,10 @@ def ranked(gold: list[float]) -> RankedPrompt:
 class TestGold:
     def test_tells_good_reviews_from_bad_ones_it_never_saw(self, data: Data, tmp_path: Path, recorder: Any) -> None:
         gold = data.gold.model_copy(update={"analyzer": "word", "num_texts": 3000})
-        spec = GoldJobSpec(data_path=data.path, data_seed=0, split_words=4, gold=gold)
-        run_stage("gold", spec, {}, tmp_path, tmp_path, recorder)
+        spec = MeasureJobSpec(
+            measure=SentimentMeasure(task="sentiment", path=data.path, seed=0, split_words=4, gold=gold)
+        )
+        run_stage("measure", spec, {}, tmp_path, tmp_path, recorder)
         unseen = labelled_texts(data.path, 0, 4, "evaluation", 300)
         right = (np.array(GoldScorer.load(tmp_path).score(list(unseen["text"]))) > 0.5) == (unseen["label"] == 1)
         assert right.mean() > 0.75
@@ -51,9 +55,11 @@ class TestGold:
         rows = coin if kind == "a coin" else [(text[:-1] + "ab"[random.integers(2)], label) for text, label in twins]
         path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
         gold = Gold(num_texts=1000, analyzer="word", max_ngram=2)
-        spec = GoldJobSpec(data_path=str(path), data_seed=0, split_words=4, gold=gold)
+        spec = MeasureJobSpec(
+            measure=SentimentMeasure(task="sentiment", path=str(path), seed=0, split_words=4, gold=gold)
+        )
         with pytest.raises(InputError) as refused:
-            run_stage("gold", spec, {}, tmp_path, tmp_path, recorder)
+            run_stage("measure", spec, {}, tmp_path, tmp_path, recorder)
 
         accuracy, low = (recorder.values(f"gold/held_out_accuracy{end}")[0] for end in ("", "_low"))
         share = recorder.values("gold/commoner_label_share")[0]
@@ -64,11 +70,11 @@ class TestGold:
         assert not (tmp_path / "gold.json").exists()
 
     def test_scores_are_probabilities_of_any_text(self, artifacts: dict[str, Path]) -> None:
-        scores = GoldScorer.load(artifacts["gold"]).score(["", "good", "\x00\x1b[31m�" * 50, "a" * 10_000])
+        scores = GoldScorer.load(artifacts["measure"]).score(["", "good", "\x00\x1b[31m�" * 50, "a" * 10_000])
         assert all(0 <= score <= 1 for score in scores)
 
     def test_nothing_is_pickled(self, artifacts: dict[str, Path]) -> None:
-        assert {file.suffix for file in artifacts["gold"].iterdir()} == {".safetensors", ".json"}
+        assert {file.suffix for file in artifacts["measure"].iterdir()} == {".safetensors", ".json"}
 
 
 def test_vader_reads_sentiment_on_its_scale() -> None:
@@ -91,12 +97,12 @@ class TestComparisons:
 class TestRankingData:
     def test_holds_the_samples_of_every_prompt_with_their_gold(self, artifacts: dict[str, Path], data: Data) -> None:
         found = ranking.load(artifacts["ranking_data"])
-        gold = GoldScorer.load(artifacts["gold"])
+        gold = GoldScorer.load(artifacts["measure"])
         assert len(found) == 12
-        assert all(len(prompt.response_ids) == len(prompt.gold) == data.samples_per_prompt for prompt in found)
+        assert all(len(prompt.response_ids) == len(prompt.score) == data.samples_per_prompt for prompt in found)
         assert all(len(ids) <= data.max_new_tokens for prompt in found for ids in prompt.response_ids)
         assert len({tuple(ids) for prompt in found for ids in prompt.response_ids}) > 40
-        assert gold.score([found[0].prompt])[0] != found[0].gold[0]
+        assert gold.score([found[0].prompt])[0] != found[0].score[0]
 
     def test_the_same_specification_gives_the_same_samples(
         self, artifacts: dict[str, Path], tiny: Model, data: Data, cache_dir: Path, tmp_path: Path, recorder: Any
@@ -123,7 +129,7 @@ class TestRankingData:
         spec = RankingJobSpec(model=tiny, data=data, num_ranking_prompts=12)
         run_stage("ranking_data", spec, artifacts, tmp_path, cache_dir, recorder)
         rows, kept = recorder.sample_rows[0], pd.read_parquet(tmp_path / ranking.FILE)
-        assert [row["gold"] for row in rows] == kept["gold"].tolist()
+        assert [row["scores"]["gold"] for row in rows] == kept["score"].tolist()
         assert [row["num_tokens"] for row in rows] == kept["response_ids"].str.len().tolist()
         prompt_ids, response_ids = (kept[name].map(list).tolist() for name in ("prompt_ids", "response_ids"))
         passed = total_logprobs(
@@ -186,7 +192,7 @@ class TestRewardModel:
         self, artifacts: dict[str, Path], tiny: Model, cache_dir: Path, tmp_path: Path, recorder: Any
     ) -> None:
         settings = RewardModel(learning_rate=1e-2, num_epochs=30, comparisons_per_step=12, held_out_fraction=0.25)
-        spec = RewardModelJobSpec(model=tiny, reward_model=settings, comparisons="all", seed=0)
+        spec = RewardModelJobSpec(task="sentiment", model=tiny, reward_model=settings, comparisons="all", seed=0)
         run_stage("reward_model", spec, artifacts, tmp_path, cache_dir, recorder)
         losses = recorder.values("reward_model/loss")
         assert losses[0] == pytest.approx(np.log(2), abs=1e-4)

@@ -37,7 +37,7 @@ def test_further_samples_of_the_base_are_new_and_judged_like_the_others(base_row
         (row["prompt_id"], sample) for row in base_rows[:12:2] for sample in range(3)
     ]
     assert not {row["response"] for row in further} & {row["response"] for row in base_rows[:24]}
-    assert len({row["proxy"] for row in further}) > 10
+    assert len({row["scores"]["proxy"] for row in further}) > 10
 
 
 def test_the_base_is_not_sampled_further_unless_asked(
@@ -60,9 +60,9 @@ def test_the_base_has_no_kl_to_itself(base_rows: list[Any], recorder: Any) -> No
 
 def test_every_score_is_finite_and_on_its_scale(base_rows: list[Any]) -> None:
     for row in base_rows:
-        assert 0 <= row["gold"] <= 1
-        assert -1 <= row["vader"] <= 1
-        assert math.isfinite(row["proxy"])
+        assert 0 <= row["scores"]["gold"] <= 1
+        assert -1 <= row["scores"]["vader"] <= 1
+        assert math.isfinite(row["scores"]["proxy"])
         assert 1 <= row["num_tokens"] <= 8
 
 
@@ -105,7 +105,7 @@ def test_an_arm_is_evaluated_at_each_kept_point_on_the_axes_of_its_training(
 
 def test_an_untrained_arm_answers_exactly_as_the_base(base_rows: list[Any], evaluate: Any) -> None:
     """Common random numbers: a policy equal to the base must give the base's own responses."""
-    keys = ("response", "gold", "num_tokens", "finish_reason")
+    keys = ("response", "scores", "num_tokens", "finish_reason")
     final = evaluate(learning_rate=1e-300).sample_rows[2]
     assert [[row[k] for k in keys] for row in final] == [[row[k] for k in keys] for row in base_rows[:12]]
 

@@ -18,8 +18,9 @@ from experiments.inputs.models import load_base, prepare_model, takes_any_mask, 
 from experiments.sampling.batch import make_batch
 from experiments.sampling.logprobs import response_logprobs, total_logprobs
 from experiments.sampling.sampler import common_uniforms, sample
-from experiments.spec import DPO, PPO, Data, Model, RankingJobSpec, RewardModel, RewardModelJobSpec
+from experiments.spec import DPO, PPO, Model, RankingJobSpec, RewardModel, RewardModelJobSpec
 from experiments.stages import run_stage
+from experiments.tasks import Data
 
 PROMPTS = [[65, 66, 67] * length for length in (1, 3, 7)] + [[80], [65, 66, 67]]  # of four lengths, one of them twice
 TRAINED = ["bloom", "cohere", "falcon_alibi", "falcon_rotary", "gemma2", "granite", "olmo2"]
@@ -151,13 +152,13 @@ def test_it_is_sampled_scored_and_trained(
     artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path, make_recorder: Any,
 ) -> None:  # fmt: skip
     """Each stage as the runner starts it, with the check that the base is the one that was sampled."""
-    model, folders, told = model_of(name), {"gold": artifacts["gold"]}, {}
+    model, folders, told = model_of(name), {"gold": artifacts["measure"]}, {}
     reward = RewardModel(learning_rate=1e-3, num_epochs=1, comparisons_per_step=24, held_out_fraction=0.25)
     jobs = {
         "ranking_data": ("ranking_data", RankingJobSpec(model=model, data=data, num_ranking_prompts=8)),
         "reward_model": (
             "reward_model",
-            RewardModelJobSpec(model=model, reward_model=reward, comparisons="all", seed=0),
+            RewardModelJobSpec(task="sentiment", model=model, reward_model=reward, comparisons="all", seed=0),
         ),
         "ppo": ("arm", arm_job(ppo_arm, model=model, num_prompts=8, num_points=2)),
         "dpo": ("arm", arm_job(dpo_arm, model=model, num_prompts=8, num_points=2)),

@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from experiments.errors import InputError
 from experiments.inputs import fingerprint, models
 from experiments.inputs.models import arithmetic, load_base, prepare_model, reference, with_policy
-from experiments.inputs.texts import labelled_texts, prompts
 from experiments.inputs.tokens import Tokens
-from experiments.spec import Data, Model
+from experiments.spec import Model
+from experiments.tasks import Data
+from experiments.tasks.sentiment.texts import labelled_texts, prompts
 
 
 def at(model: Model, path: str) -> Model:

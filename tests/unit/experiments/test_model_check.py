@@ -33,6 +33,7 @@ from experiments.inputs import positions
 from experiments.inputs.models import prepare_model
 from experiments.judge_spec import RewardModelJudge
 from experiments.spec import Model
+from experiments.tasks.sentiment import TASK
 
 TOKENIZER = "tokenizer*"
 SMALL: dict[str, Any] = {
@@ -285,10 +286,10 @@ def judge_at(folder: Path) -> RewardModelJudge:
 
 
 def test_a_judge_whose_head_is_missing_is_refused_and_a_whole_one_passes(classifier: Path, cache_dir: Path) -> None:
-    model_check.check_judge(judge_at(classifier), cache_dir)
+    model_check.check_judge(judge_at(classifier), TASK, cache_dir)
     change_weights(classifier, lambda weights: weights.pop("score.weight"))
     with pytest.raises(InputError, match=r"judge\.reward_model\.path=.*lack score\.weight"):
-        model_check.check_judge(judge_at(classifier), cache_dir)
+        model_check.check_judge(judge_at(classifier), TASK, cache_dir)
 
 
 def test_our_own_reward_model_passes_and_a_torn_head_does_not(
@@ -297,11 +298,11 @@ def test_our_own_reward_model_passes_and_a_torn_head_does_not(
     copy = Path(shutil.copytree(artifacts["reward_model"], tmp_path / "rm"))
     spec = {"model": {"path": "tiny:llama", "revision": None, "dtype": "float32"}}
     spec["model"]["lora"] = {"rank": 4, "alpha": 8, "target_modules": "all-linear"}  # type: ignore[assignment]
-    rest = {"comparisons": "all", "seed": 0}
+    rest = {"task": "sentiment", "comparisons": "all", "seed": 0}
     training = {"learning_rate": 1e-3, "num_epochs": 2, "comparisons_per_step": 12, "held_out_fraction": 0.25}
     (copy / "spec.json").write_text(json.dumps({"spec": spec | rest | {"reward_model": training}}))
-    model_check.check_judge(judge_at(copy), cache_dir)
+    model_check.check_judge(judge_at(copy), TASK, cache_dir)
     head = load_file(copy / "head.safetensors")
     save_file({name: tensor * float("nan") for name, tensor in head.items()}, copy / "head.safetensors")
     with pytest.raises(InputError, match=r"judge\.reward_model\.path=.*NaN or infinite numbers in weight"):
-        model_check.check_judge(judge_at(copy), cache_dir)
+        model_check.check_judge(judge_at(copy), TASK, cache_dir)

@@ -80,7 +80,7 @@ def test_dpo_and_a_loss_that_looks_at_all_pairs_of_a_step(
 
 def test_reward_model(run: Any, tiny64: Model, tmp_path: Path) -> None:
     settings = RewardModel(learning_rate=1e-2, num_epochs=2, comparisons_per_step=24, held_out_fraction=0.25)
-    spec = RewardModelJobSpec(model=tiny64, reward_model=settings, comparisons="all", seed=0)
+    spec = RewardModelJobSpec(task="sentiment", model=tiny64, reward_model=settings, comparisons="all", seed=0)
     check_same(run, "reward_model", spec, tmp_path)
 
 
@@ -94,7 +94,7 @@ def test_the_evaluation_samples_in_smaller_batches_only_where_that_cannot_change
 
     monkeypatch.setattr(models, "arithmetic", lambda model: getattr(torch, model.dtype))
     spec = evaluation_job.model_copy(update={"model": tiny.model_copy(update={"dtype": dtype})})
-    evaluator = evaluate.Evaluator(spec, artifacts["gold"], artifacts["reward_model"], cache_dir)
+    evaluator = evaluate.Evaluator(spec, artifacts["measure"], artifacts["reward_model"], cache_dir)
     found = []
     for divisor in (1, 4):
         with passes.divided(divisor):

@@ -15,8 +15,9 @@ from experiments.errors import InputError
 from experiments.inputs import planned, texts
 from experiments.inputs.fingerprint import data_fingerprint, model_fingerprint
 from experiments.inputs.models import load_base, prepare_model
-from experiments.inputs.texts import row_counts
-from experiments.spec import ArmJobSpec, Gold, GoldJobSpec, Model
+from experiments.spec import ArmJobSpec, MeasureJobSpec, Model
+from experiments.tasks.sentiment import Gold, SentimentMeasure
+from experiments.tasks.sentiment.texts import row_counts
 
 TEXTS = "text,label\n" + "".join(f"number {i} of these films was warm and long,{i % 2}\n" for i in range(60))
 
@@ -28,9 +29,9 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def spec(path: Path) -> GoldJobSpec:
+def spec(path: Path) -> MeasureJobSpec:
     gold = Gold(num_texts=100, analyzer="char", max_ngram=1)
-    return GoldJobSpec(data_path=str(path), data_seed=0, split_words=4, gold=gold)
+    return MeasureJobSpec(measure=SentimentMeasure(task="sentiment", path=str(path), seed=0, split_words=4, gold=gold))
 
 
 def test_a_file_that_changes_while_it_is_read_ends_the_job(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from experiments.errors import InputError
 from experiments.inputs.fingerprint import data_fingerprint, text_file
-from experiments.inputs.texts import labelled_texts, row_counts
+from experiments.tasks.sentiment.texts import labelled_texts, row_counts
 
 ROWS = [(f"number {i} of these films was warm, and long", i % 2) for i in range(60)]
 TABLE = "text,label\n" + "".join(f'"{text}",{label}\n' for text, label in ROWS)

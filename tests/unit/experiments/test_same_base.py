@@ -125,7 +125,7 @@ def test_every_job_that_loads_the_base_checks_it(
     kind, spec = {
         "reward_model": (
             "reward_model",
-            RewardModelJobSpec(model=tiny, reward_model=reward, comparisons="all", seed=0),
+            RewardModelJobSpec(task="sentiment", model=tiny, reward_model=reward, comparisons="all", seed=0),
         ),
         "ppo": ("arm", arm_job(ppo_arm)),
         "dpo": ("arm", arm_job(dpo_arm)),

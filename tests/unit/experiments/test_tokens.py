@@ -15,15 +15,17 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from experiments.arms.ppo import PPOTrainer
 from experiments.artifacts import ranking
 from experiments.artifacts.reward_scorer import RewardScorer
-from experiments.artifacts.scorers import GoldScorer, vader_scores
 from experiments.errors import InputError
 from experiments.evaluation.judging import reward_model
 from experiments.inputs.models import load_base, with_policy
 from experiments.inputs.tokens import Tokens
 from experiments.judge_spec import RewardModelJudge
 from experiments.meter import Meter
-from experiments.spec import PPO, Data, Model, RankingJobSpec, RewardModel, RewardModelJobSpec
+from experiments.spec import PPO, Model, RankingJobSpec, RewardModel, RewardModelJobSpec
 from experiments.stages import run_stage
+from experiments.tasks import Data
+from experiments.tasks.sentiment import TASK
+from experiments.tasks.sentiment.scorers import GoldScorer, vader_scores
 
 UNKNOWN = "<unk>"
 SPECIAL = [UNKNOWN, "<s>", "</s>"]
@@ -284,13 +286,14 @@ def made(awkward: Model, data: Data, artifacts: dict[str, Path], tmp_path_factor
     specs: dict[str, Any] = {
         "ranking_data": RankingJobSpec(model=awkward, data=data, num_ranking_prompts=12),
         "reward_model": RewardModelJobSpec(
+            task="sentiment",
             model=awkward,
             reward_model=RewardModel(learning_rate=1e-3, num_epochs=1, comparisons_per_step=12, held_out_fraction=0.25),
             comparisons="all",
             seed=0,
         ),
     }
-    folders, samples = {"gold": artifacts["gold"], "cache": cache_dir}, Samples()
+    folders, samples = {"gold": artifacts["measure"], "cache": cache_dir}, Samples()
     for kind, spec in specs.items():
         folder = cache_dir / kind
         folder.mkdir()
@@ -345,7 +348,7 @@ def test_an_evaluation_has_whole_texts_and_counts_every_end(
     assert 0 < recorder.values("evaluation/eos_fraction")[0] < 1
     assert not any(end in row["response"] for row in rows for end in ("</s>", TURN))
     assert any(row["response"].startswith(" ") for row in rows)
-    assert [row["vader"] for row in rows] == vader_scores([row["prompt"] + row["response"] for row in rows])
+    assert [row["scores"]["vader"] for row in rows] == vader_scores([row["prompt"] + row["response"] for row in rows])
     assert all(row["num_tokens"] == 8 for row in rows if row["finish_reason"] == "length")
 
 
@@ -390,7 +393,7 @@ def test_our_reward_model_reads_as_a_judge_what_was_sampled(awkward: Model, made
     responses = [[words[0]], words, [*words[::-1], 2]]
     prompt = "The film was"
     settings = {"path": str(made["reward_model"]), "chat_template": False, "max_samples_per_prompt": 1, "tie_band": 0.0}
-    judge = reward_model.load_scorer(RewardModelJudge.model_validate(settings), made["cache"])
+    judge = reward_model.load_scorer(RewardModelJudge.model_validate(settings), TASK, made["cache"])
     policy = with_policy(load_base(awkward, made["cache"]), awkward.lora, seed=0)
     scorer = RewardScorer.attach(policy, awkward, made["reward_model"], tokens.eos_ids)
 
@@ -408,6 +411,6 @@ def test_the_samples_of_the_ranking_data_read_as_prompt_and_response_decoded_tog
 
     for text, row in zip(whole, frame.to_dict("records"), strict=True):
         assert reads_as_decoded(tokens, text, row["prompt"], list(row["prompt_ids"]), list(row["response_ids"]))
-    assert frame["gold"].tolist() == GoldScorer.load(made["gold"]).score(whole)
-    assert [sample["vader"] for sample in samples] == vader_scores(whole)
+    assert frame["score"].tolist() == GoldScorer.load(made["measure"]).score(whole)
+    assert [sample["scores"]["vader"] for sample in samples] == vader_scores(whole)
     assert {sample["finish_reason"] for sample in samples} == {"eos", "length"}

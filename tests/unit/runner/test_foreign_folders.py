@@ -118,7 +118,7 @@ def test_the_runner_takes_a_foreign_status_for_none_and_makes_its_own(plan: Plan
         {"jobs": []},
         {"jobs": {"report": []}},
         {"jobs": {"report": {"state": [], "seconds": "x"}}},
-        {"jobs": {"gold": {"state": "running", "folder": ["x"]}}},
+        {"jobs": {"measure": {"state": "running", "folder": ["x"]}}},
         {"jobs": {"report": {"state": "failed", "seconds": True}}},
         {"seconds_left": "soon"},
         {"state": 3},

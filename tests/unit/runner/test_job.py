@@ -212,7 +212,7 @@ def test_needs_must_have_finished(planned: Callable[..., Plan]) -> None:
 
     assert code == 2
     assert "ranking_data cannot start" in output
-    assert f"gold in {ranking.file.needs['gold'].folder}" in output
+    assert f"measure in {ranking.file.needs['measure'].folder}" in output
 
 
 def test_on_another_machine_a_job_is_patient_with_the_files_of_its_needs(
@@ -234,7 +234,7 @@ def test_on_another_machine_a_job_is_patient_with_the_files_of_its_needs(
 
 def test_an_edited_specification_is_refused(gold: Job) -> None:
     content = read_json(gold.folder / "spec.json")
-    content["spec"]["gold"]["num_texts"] = 2000
+    content["spec"]["measure"]["num_texts"] = 2000
     (gold.folder / "spec.json").write_text(json.dumps(content))
     code, output = work(gold.folder)
 

@@ -22,7 +22,7 @@ def written(plan: Plan, *kinds: str) -> list[Path]:
 
 def test_the_model_of_a_job_is_prepared_where_it_has_one(planned: Callable[..., Plan]) -> None:
     plan = planned()
-    gold, ranking = written(plan, "gold", "ranking_data")
+    gold, ranking = written(plan, "measure", "ranking_data")
     models = Path(plan.jobs[0].file.cache_dir) / "models"
 
     prepare.main(gold)
@@ -34,10 +34,10 @@ def test_the_model_of_a_job_is_prepared_where_it_has_one(planned: Callable[..., 
 @pytest.mark.parametrize(
     ("model", "kinds", "starts"),
     [
-        ("smollm2_135m", ("gold", "ranking_data"), True),
-        ("smollm2_135m", ("gold",), False),
+        ("smollm2_135m", ("measure", "ranking_data"), True),
+        ("smollm2_135m", ("measure",), False),
         ("smollm2_135m", ("arm", "evaluation"), False),  # it loads its model itself
-        ("tiny_llama", ("gold", "ranking_data"), False),  # made in an instant
+        ("tiny_llama", ("measure", "ranking_data"), False),  # made in an instant
     ],
 )
 def test_it_is_prepared_beside_gold_if_that_takes_long(
@@ -69,7 +69,7 @@ def test_it_ends_with_the_process_that_started_it(
     script = f"import time; time.sleep(60); open({str(late)!r}, 'w')"
     monkeypatch.setattr(job_module, "PREPARE", (sys.executable, "-c", script))
     began = time.monotonic()
-    with _model_prepared_beside(written(planned("model=smollm2_135m"), "gold", "ranking_data")):
+    with _model_prepared_beside(written(planned("model=smollm2_135m"), "measure", "ranking_data")):
         pass
     assert time.monotonic() - began < 30
     assert not late.exists()

@@ -73,7 +73,7 @@ DRIVER |= {"command": "python -m runner +sweep=smoke", "where": "2 jobs at a tim
 def test_a_running_sweep_is_seen_with_its_progress_and_time_left_and_nothing_is_written(plan: Plan) -> None:
     folder = plan.folder / "ppo" / "seed0"
     write(folder / "status.json", **RUNNING)
-    told = {"gold": {"state": "reused", "reason": "", "seconds": 3.0}, "ppo/seed0": {"state": "running"}}
+    told = {"measure": {"state": "reused", "reason": "", "seconds": 3.0}, "ppo/seed0": {"state": "running"}}
     write(plan.folder / "driver.json", **(DRIVER | {"jobs": told | {"dpo/seed0": {"state": "running"}}}))
     with FileLock(folder / "job.lock"), FileLock(plan.folder / "sweep.lock"):
         before = tree(plan.folder)
@@ -82,7 +82,7 @@ def test_a_running_sweep_is_seen_with_its_progress_and_time_left_and_nothing_is_
 
     found = rows(text)
     assert "running on 2 jobs at a time (process 9" in text
-    assert found["gold"] == "reused 3 s"
+    assert found["measure"] == "reused 3 s"
     assert found["ppo/seed0"] == "running 1 min 05 s PPO 5/16 updates, 4.0 updates/min 2 min 45 s"
     assert found["dpo/seed0"] == "running starting, or in a queue"
     assert found["report"] == "waiting"
@@ -127,7 +127,7 @@ def test_after_the_fact_every_end_is_told(planned: Planned, sweep_of: Callable[[
     assert "go on: python -m runner" in text
     assert "killed by SIGKILL" in found["ppo/seed0"]
     assert found["ppo/seed0/evaluation"] == "skipped ppo/seed0 did not finish"
-    assert found["gold"].startswith("finished")
+    assert found["measure"].startswith("finished")
     assert "7 of 9 finished, 1 failed, 1 skipped" in text
 
     assert sweep_of(plan).run() == 0

@@ -75,14 +75,14 @@ def test_a_whole_sweep_is_stopped_starts_nothing_more_and_goes_on_later(
 
     assert sweep.run(ranking_data="sleep") == 3
     thread.join()
-    assert sweep.started() == ["gold", "ranking_data"]
+    assert sweep.started() == ["measure", "ranking_data"]
     driver = read_json(plan.folder / "driver.json")
     assert (driver["state"], driver["exit_code"]) == ("ended", 3)
     assert {label: told["state"] for label, told in driver["jobs"].items()} == {
-        job.label: "finished" if job.label == "gold" else "stopped" for job in plan.jobs
+        job.label: "finished" if job.label == "measure" else "stopped" for job in plan.jobs
     }
     assert sweep.run() == 0
-    assert "gold" not in sweep.started()
+    assert "measure" not in sweep.started()
 
 
 def test_an_arm_that_waits_never_starts(planned: Planned, sweep_of: Callable[[Plan], Any]) -> None:
@@ -159,7 +159,7 @@ def test_a_request_reaches_the_attempt_it_was_meant_for_and_no_later_one(tmp_pat
     assert driver_requests(tmp_path, "first") == []
 
 
-@pytest.mark.parametrize("arm", ["pop", "report", "gold", "ppo/seed7", "../ppo"])
+@pytest.mark.parametrize("arm", ["pop", "report", "measure", "ppo/seed7", "../ppo"])
 def test_an_unknown_arm_is_one_error_that_names_the_valid_ones(
     planned: Planned, capsys: pytest.CaptureFixture[str], arm: str
 ) -> None:

@@ -61,7 +61,7 @@ def test_a_sweep_that_nobody_reads_ends_its_jobs(planned: Callable[..., Plan]) -
     """The console breaks while the first job sleeps."""
     plan, read_end, write_end = planned(), *os.pipe()
     plan.folder.mkdir(parents=True)
-    (plan.folder / "behaviour.json").write_text(json.dumps({"gold": "sleep"}))
+    (plan.folder / "behaviour.json").write_text(json.dumps({"measure": "sleep"}))
     console = Terminal()
     console.file = os.fdopen(write_end, "w")
     os.close(read_end)

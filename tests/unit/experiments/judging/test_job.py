@@ -23,6 +23,7 @@ from experiments.inputs.models import prepare_model
 from experiments.judge_spec import EndpointJudge, RewardModelJudge
 from experiments.spec import JudgedRun, JudgementJobSpec, Model
 from experiments.stages import run_stage
+from experiments.tasks.sentiment import TASK
 
 RUNS = tuple(
     JudgedRun(arm=arm, algorithm=algorithm, seed=seed)  # type: ignore[arg-type]
@@ -40,8 +41,8 @@ def write_samples(folder: Path, point: int, length: int, num_prompts: int = 3) -
             "stream": stream,
             "prompt": f"The film {prompt}",
             "response": " ".join(["word"] * length) if stream == 1 else "never",
-            "gold": 0.1 * prompt + 0.01 * sample,
-            "proxy": 0.2 * prompt - 0.05 * sample,
+            "score/gold": 0.1 * prompt + 0.01 * sample,
+            "score/proxy": 0.2 * prompt - 0.05 * sample,
         }
         for stream in (1, 2)
         for prompt in reversed(range(num_prompts))
@@ -67,7 +68,7 @@ def run_judge(
     needs: dict[str, Path], tiny: Model, tmp_path: Path, cache_dir: Path, recorder: Any
 ) -> Callable[..., list[Any]]:
     def run(judge: EndpointJudge | RewardModelJudge, without: tuple[str, ...] = ()) -> list[Any]:
-        spec = JudgementJobSpec(model=tiny, judge=judge, runs=RUNS)
+        spec = JudgementJobSpec(task="sentiment", model=tiny, judge=judge, runs=RUNS)
         folder = tmp_path / "judge"
         folder.mkdir(exist_ok=True)
         there = {role: path for role, path in needs.items() if role not in without}
@@ -175,7 +176,7 @@ def test_a_score_that_is_no_number_is_missing() -> None:
 
 
 def test_a_classifier_scores_texts_alone_as_it_does_in_a_batch(classifier: Path, cache_dir: Path) -> None:
-    score = reward_model.load_scorer(settings(classifier), cache_dir)
+    score = reward_model.load_scorer(settings(classifier), TASK, cache_dir)
     prompts, responses = ["a b", "the film", "x"], [" c", " was long and winding", ""]
     alone = [score([prompt], [response])[0] for prompt, response in zip(prompts, responses, strict=True)]
 
@@ -187,7 +188,7 @@ def test_a_classifier_judges_and_is_compared_with_the_training_reward(
     classifier: Path, run_judge: Callable[..., list[Any]], recorder: Any, tmp_path: Path, cache_dir: Path
 ) -> None:
     rows = run_judge(settings(classifier, tie_band=0.0))
-    score = reward_model.load_scorer(settings(classifier), cache_dir)
+    score = reward_model.load_scorer(settings(classifier), TASK, cache_dir)
     row = next(row for row in rows if (row["arm"], row["opponent"], row["prompt_id"]) == ("ppo", "dpo", "p1"))
     ours, theirs = score(["The film 1"] * 2, ["word word word word word word", "word word word word"])
 
@@ -203,7 +204,7 @@ def test_the_training_reward_as_a_judge_is_labelled_so(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(artifacts["reward_model"], copy)
-    spec = {"model": tiny.model_dump(), "comparisons": "all", "seed": 0}
+    spec = {"task": "sentiment", "model": tiny.model_dump(), "comparisons": "all", "seed": 0}
     spec["reward_model"] = {
         "learning_rate": 1e-3,
         "num_epochs": 2,
@@ -223,7 +224,7 @@ def test_our_own_reward_model_gives_as_a_judge_the_scores_of_the_evaluation(
     run_stage("base_evaluation", base_evaluation_job, artifacts, tmp_path, cache_dir, recorder)
     copy = tmp_path / "copy"
     shutil.copytree(artifacts["reward_model"], copy)
-    spec = {"model": tiny.model_dump(), "comparisons": "all", "seed": 0}
+    spec = {"task": "sentiment", "model": tiny.model_dump(), "comparisons": "all", "seed": 0}
     spec["reward_model"] = {
         "learning_rate": 1e-3,
         "num_epochs": 2,
@@ -232,10 +233,10 @@ def test_our_own_reward_model_gives_as_a_judge_the_scores_of_the_evaluation(
     }
     (copy / "spec.json").write_text(json.dumps({"spec": spec}))
     rows = [row for row in recorder.sample_rows[0] if row["response"].isascii() and row["response"]]
-    score = reward_model.load_scorer(settings(copy), cache_dir)
+    score = reward_model.load_scorer(settings(copy), TASK, cache_dir)
 
     scores = score([row["prompt"] for row in rows], [row["response"] for row in rows])
-    assert scores == pytest.approx([row["proxy"] for row in rows], abs=1e-4)
+    assert scores == pytest.approx([row["scores"]["proxy"] for row in rows], abs=1e-4)
 
 
 def test_a_folder_that_is_no_reward_model_is_refused_and_one_that_changed_is_another(
@@ -250,7 +251,7 @@ def test_a_folder_that_is_no_reward_model_is_refused_and_one_that_changed_is_ano
     (classifier / "config.json").write_text(json.dumps(config | {"id2label": {"0": "a", "1": "b"}}))
     assert reward_model_fingerprint(str(classifier)) != before
     with pytest.raises(InputError, match="it has 2 outputs"):
-        reward_model.load_scorer(settings(classifier), cache_dir)
+        reward_model.load_scorer(settings(classifier), TASK, cache_dir)
 
 
 def test_a_base_without_a_trained_head_is_refused(tiny: Model, tmp_path: Path, cache_dir: Path) -> None:
@@ -260,20 +261,20 @@ def test_a_base_without_a_trained_head_is_refused(tiny: Model, tmp_path: Path, c
     (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "score"}, "label2id": {"score": 0}}))
 
     with pytest.raises(InputError, match="it was never trained"):
-        reward_model.load_scorer(settings(folder), cache_dir)
+        reward_model.load_scorer(settings(folder), TASK, cache_dir)
 
 
 def test_a_chat_template_that_is_not_there_is_missed(classifier: Path, cache_dir: Path) -> None:
     with pytest.raises(InputError, match="its tokenizer has none"):
-        reward_model.load_scorer(settings(classifier, chat_template=True), cache_dir)
+        reward_model.load_scorer(settings(classifier, chat_template=True), TASK, cache_dir)
 
 
 def test_with_a_chat_template_prompt_and_response_are_turns(classifier: Path, cache_dir: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(classifier)
     tokenizer.chat_template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}"
     tokenizer.save_pretrained(classifier)
-    plain = reward_model.load_scorer(settings(classifier), cache_dir)
-    chat = reward_model.load_scorer(settings(classifier, chat_template=True), cache_dir)
+    plain = reward_model.load_scorer(settings(classifier), TASK, cache_dir)
+    chat = reward_model.load_scorer(settings(classifier, chat_template=True), TASK, cache_dir)
 
     assert chat(["p"], ["r"]) == pytest.approx(plain(["u:p;a:r;"], [""]))
     assert not np.allclose(chat(["p"], ["r"]), plain(["p"], ["r"]))

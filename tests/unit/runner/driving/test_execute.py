@@ -45,7 +45,7 @@ def test_jobs_start_in_the_plans_order_and_after_their_needs(planned: Planned, s
     assert sweep.run() == 0
     began = {entry["label"]: entry["time"] for entry in sweep.trace() if entry["event"] == "start"}
     ended = {entry["label"]: entry["time"] for entry in sweep.trace() if entry["event"] == "end"}
-    assert sweep.started()[:2] == ["gold", "ranking_data"]
+    assert sweep.started()[:2] == ["measure", "ranking_data"]
     assert set(sweep.started()[2:4]) == {"reward_model", "dpo/seed0"}  # side by side
     assert all(ended[need] <= began[job.label] for job in sweep.plan.jobs for need in job.needs.values())
     assert sweep.text.rstrip().endswith("DPO won.")
@@ -56,7 +56,7 @@ def test_what_goes_on_from_a_job_follows_in_its_process(planned: Planned, sweep_
     sweep.run()
 
     process = {entry["label"]: entry["pid"] for entry in sweep.trace() if entry["event"] == "start"}
-    assert process["gold"] == process["ranking_data"]
+    assert process["measure"] == process["ranking_data"]
     assert process["ppo/seed0"] == process["ppo/seed0/evaluation"]
     assert len(set(process.values())) >= len(process) - 3  # DPO's follows too if the reward model was there in time
     assert "followed in one process by ppo/seed0/evaluation" in sweep.text
@@ -113,8 +113,8 @@ def test_shared_artifacts_are_reused_by_another_sweep_with_their_record(planned:
     other = sweep_of(planned("name=other"))
     other.run()
 
-    assert {"gold", "ranking_data", "reward_model", "base_evaluation"}.isdisjoint(other.started())
-    assert read_json(other.plan.folder / "shared" / "gold" / "status.json")["state"] == "finished"
+    assert {"measure", "ranking_data", "reward_model", "base_evaluation"}.isdisjoint(other.started())
+    assert read_json(other.plan.folder / "shared" / "measure" / "status.json")["state"] == "finished"
 
 
 def test_a_killed_arm_leaves_the_others_and_is_repeated_alone(planned: Planned, sweep_of: SweepOf) -> None:
@@ -176,7 +176,7 @@ def test_a_job_out_of_memory_starts_once_more_with_smaller_passes_and_stays_the_
     assert retry["identity"] == job.identity == job.file.computed_identity()
 
 
-@pytest.mark.parametrize(("label", "times"), [("ppo/seed0", 2), ("gold", 1)])
+@pytest.mark.parametrize(("label", "times"), [("ppo/seed0", 2), ("measure", 1)])
 def test_a_second_lack_of_memory_is_a_failure_and_so_is_a_first_of_a_job_without_a_model(
     planned: Planned, sweep_of: SweepOf, label: str, times: int
 ) -> None:
@@ -230,7 +230,7 @@ def _as_in_a_terminal() -> None:
 def test_ctrl_c_ends_the_children(planned: Planned, tmp_path: Path, request_to_end: signal.Signals) -> None:
     plan = planned(ONE_EACH)
     plan.folder.mkdir(parents=True)
-    (plan.folder / "behaviour.json").write_text(json.dumps({"gold": "sleep"}))
+    (plan.folder / "behaviour.json").write_text(json.dumps({"measure": "sleep"}))
     driver = (
         "import sys\nfrom runner.__main__ import compose\nfrom runner.planning.plan import make_plan\n"
         "from runner.watching.display import Display\nfrom runner.engines.local import LocalEngine\n"
@@ -377,7 +377,7 @@ def test_a_torn_specification_of_a_finished_job_is_written_again(
 def test_a_torn_copy_of_a_shared_record_is_made_again(planned: Planned, sweep_of: SweepOf) -> None:
     sweep = sweep_of(planned())
     sweep.run()
-    path = sweep.plan.folder / "shared" / "gold" / "status.json"
+    path = sweep.plan.folder / "shared" / "measure" / "status.json"
     whole = path.read_text()
     path.write_text("{")
 
@@ -424,7 +424,7 @@ def test_a_report_of_an_arm_that_was_away_is_made_again_when_the_arm_is_back(fin
     assert finished.started() == []
 
 
-@pytest.mark.parametrize("path", ["dpo/seed0/evaluation/samples/point_9.parquet", "shared/gold/retry.json"])
+@pytest.mark.parametrize("path", ["dpo/seed0/evaluation/samples/point_9.parquet", "shared/measure/retry.json"])
 def test_a_report_is_made_again_when_its_ledger_has_one_more_file(finished: Any, path: str) -> None:
     new = finished.plan.folder / path
     new.parent.mkdir(exist_ok=True)

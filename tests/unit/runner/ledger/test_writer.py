@@ -21,9 +21,7 @@ def sample(**changes: object) -> SampleRow:
         "finish_reason": "eos",
         "logp_policy": -1.5,
         "logp_base": -2.0,
-        "gold": 0.5,
-        "proxy": math.nan,
-        "vader": 0.1,
+        "scores": {"gold": 0.5, "proxy": math.nan, "vader": 0.1},
     }
     return row | changes  # type: ignore[return-value]
 
@@ -104,23 +102,25 @@ def test_a_number_that_is_not_finite_leaves_the_file_valid_json(recorder: Ledger
 
 
 def test_samples_come_back_with_their_types(recorder: LedgerRecorder, tmp_path: Path) -> None:
-    recorder.samples(3, [sample(response="\x1b[31m 'quoted'\n\u2028"), sample(sample_id=1, gold=1)])
+    recorder.samples(
+        3,
+        [
+            sample(response="\x1b[31m 'quoted'\n\u2028"),
+            sample(sample_id=1, scores={"gold": 1, "proxy": math.nan, "vader": 0.1}),
+        ],
+    )
 
     table = pq.read_table(sample_files(tmp_path)[3])
     assert table.column("response").to_pylist()[0] == "\x1b[31m 'quoted'\n\u2028"
-    assert table.column("gold").to_pylist() == [0.5, 1.0]
-    assert math.isnan(table.column("proxy").to_pylist()[0])
+    assert table.column("score/gold").to_pylist() == [0.5, 1.0]
+    assert math.isnan(table.column("score/proxy").to_pylist()[0])
     assert [path.name for path in (tmp_path / "samples").iterdir()] == ["point_3.parquet"]
 
 
-@pytest.mark.parametrize("changes", [{"golden": 1.0}, {"gold": None}])
+@pytest.mark.parametrize("changes", [{"golden": 1.0}, {"scores": {"proxy": 0.0, "vader": 0.1}}])
 def test_sample_rows_with_other_columns_are_refused(recorder: LedgerRecorder, changes: dict[str, object]) -> None:
-    row = sample(**changes)
-    if changes.get("gold", 0) is None:
-        del row["gold"]  # type: ignore[misc]
-
     with pytest.raises(ValueError, match="gold"):
-        recorder.samples(1, [row])
+        recorder.samples(1, [sample(), sample(**changes)])
 
 
 def test_status_tells_stage_and_latest_numbers(recorder: LedgerRecorder, tmp_path: Path) -> None:

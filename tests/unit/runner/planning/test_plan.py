@@ -30,7 +30,7 @@ def changed(run: RunSpec, **changes: Any) -> RunSpec:
 
 def test_jobs_come_in_the_order_that_holds_others_up_least(planned: Planned) -> None:
     assert [job.label for job in planned().jobs] == [
-        "gold",
+        "measure",
         "ranking_data",
         "reward_model",
         "dpo/seed0",
@@ -61,7 +61,7 @@ def test_three_seeds_share_what_depends_on_the_data_seed_only(planned: Planned) 
     kinds = [job.kind for job in planned("seed=0,1,2").jobs]
 
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {
-        "gold": 1,
+        "measure": 1,
         "ranking_data": 1,
         "reward_model": 1,
         "base_evaluation": 1,
@@ -75,7 +75,7 @@ def test_dpo_needs_no_reward_model_to_train(planned: Planned) -> None:
     plan = planned()
 
     assert set(job(plan, "dpo/seed0").needs) == {"ranking_data"}
-    assert set(job(plan, "ppo/seed0").needs) == {"ranking_data", "reward_model", "gold"}
+    assert set(job(plan, "ppo/seed0").needs) == {"ranking_data", "reward_model", "measure"}
 
 
 def test_base_and_arms_are_evaluated_by_the_same_specification(planned: Planned) -> None:
@@ -113,16 +113,16 @@ def test_comparisons_are_resolved(planned: Planned, comparisons: str, reward_mod
 @pytest.mark.parametrize(
     ("override", "unchanged"),
     [
-        ("tracker=wandb", {"gold", "ranking_data", "reward_model", "ppo/seed0", "ppo/seed0/evaluation"}),
-        ("name=other", {"gold", "ranking_data", "reward_model", "ppo/seed0", "ppo/seed0/evaluation"}),
-        ("engine.cpu_slots=1", {"gold", "ranking_data", "reward_model", "ppo/seed0", "ppo/seed0/evaluation"}),
-        ("keep_adapters=final", {"gold", "ranking_data", "reward_model", "ppo/seed0", "ppo/seed0/evaluation"}),
+        ("tracker=wandb", {"measure", "ranking_data", "reward_model", "ppo/seed0", "ppo/seed0/evaluation"}),
+        ("name=other", {"measure", "ranking_data", "reward_model", "ppo/seed0", "ppo/seed0/evaluation"}),
+        ("engine.cpu_slots=1", {"measure", "ranking_data", "reward_model", "ppo/seed0", "ppo/seed0/evaluation"}),
+        ("keep_adapters=final", {"measure", "ranking_data", "reward_model", "ppo/seed0", "ppo/seed0/evaluation"}),
         ("data.seed=1", set()),
-        ("budget.num_ranking_prompts=32", {"gold"}),  # no setting of an arm: through the ranking data's own identity
-        ("budget.num_prompts=128", {"gold", "ranking_data", "reward_model", "base_evaluation"}),
-        ("evaluation.seed=1", {"gold", "ranking_data", "reward_model", "ppo/seed0", "dpo/seed0"}),
-        ("reward_model.num_epochs=2", {"gold", "ranking_data", "dpo/seed0"}),
-        ("++arm.learning_rate=1e-3", {"gold", "ranking_data", "reward_model", "base_evaluation"}),
+        ("budget.num_ranking_prompts=32", {"measure"}),  # no setting of an arm: through the ranking data's own identity
+        ("budget.num_prompts=128", {"measure", "ranking_data", "reward_model", "base_evaluation"}),
+        ("evaluation.seed=1", {"measure", "ranking_data", "reward_model", "ppo/seed0", "dpo/seed0"}),
+        ("reward_model.num_epochs=2", {"measure", "ranking_data", "dpo/seed0"}),
+        ("++arm.learning_rate=1e-3", {"measure", "ranking_data", "reward_model", "base_evaluation"}),
         ("data.gold.max_ngram=1", set()),
     ],
 )
@@ -131,7 +131,7 @@ def test_identity_depends_on_what_the_result_depends_on(planned: Planned, overri
     after = {job.label: job.identity for job in planned(override).jobs}
     same = {label for label, identity in before.items() if after[label] == identity}
     watched = {
-        "gold",
+        "measure",
         "ranking_data",
         "reward_model",
         "base_evaluation",
@@ -219,7 +219,7 @@ def test_plan_json_holds_what_a_reader_needs(planned: Planned) -> None:
     plan.write()
     content = read_json(plan.folder / "plan.json")
 
-    assert (content["schema"], content["sweep"]) == (2, "smoke")
+    assert (content["schema"], content["sweep"]) == (3, "smoke")
     assert content["arms"][1]["evaluation"] == "dpo/seed0/evaluation"
     assert content["arms"][1]["knobs"]["beta"] == 0.1
     assert content["shared"]["base_evaluation"] == "shared/base_evaluation"
@@ -445,7 +445,7 @@ def test_an_embedder_is_an_input_of_the_evaluations_alone(planned: Planned, tmp_
         assert job(plan, label).file.inputs["embedder"].startswith("sha256:")
         assert job(plan, label).identity != job(plain, label).identity
     staged = ("ppo_then_dpo/seed0", "ppo_then_dpo/seed0/fresh_pairs")
-    for label in ("ppo/seed0", "dpo/seed0", "ranking_data", "gold", "reward_model", *staged):
+    for label in ("ppo/seed0", "dpo/seed0", "ranking_data", "measure", "reward_model", *staged):
         assert job(plan, label).identity == job(plain, label).identity
 
 

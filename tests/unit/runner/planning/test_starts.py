@@ -47,11 +47,11 @@ def test_the_staged_arm_waits_for_the_plain_one_and_its_own_pairs(planned: Plann
     labels = [job.label for job in plan.jobs]
 
     assert labels == [
-        "gold", "ranking_data", "reward_model", "ppo/seed0", "dpo/seed0", f"{STAGED}/fresh_pairs", STAGED,
+        "measure", "ranking_data", "reward_model", "ppo/seed0", "dpo/seed0", f"{STAGED}/fresh_pairs", STAGED,
         "ppo/seed0/evaluation", "dpo/seed0/evaluation", f"{STAGED}/evaluation", "base_evaluation", "report",
     ]  # fmt: skip
     base = {"ranking_data": "ranking_data"}  # is it the one that was sampled?
-    assert job(plan, f"{STAGED}/fresh_pairs").needs == {"start": "ppo/seed0", "gold": "gold"} | base
+    assert job(plan, f"{STAGED}/fresh_pairs").needs == {"start": "ppo/seed0", "measure": "measure"} | base
     assert job(plan, STAGED).needs == {"start": "ppo/seed0", "fresh_pairs": f"{STAGED}/fresh_pairs"} | base
     assert job(plan, f"{STAGED}/evaluation").needs["start_evaluation"] == "ppo/seed0/evaluation"
 

@@ -160,7 +160,7 @@ def test_offline_runs_are_pointed_out_until_they_are_uploaded(planned: Callable[
 
 # ------------------------------------------------------------------------------------------------------- the live table
 ROWS = [
-    Row("gold", "finished", seconds=10),
+    Row("measure", "finished", seconds=10),
     *(Row(f"a_long_arm_name_{number}/seed0", "running", "PPO 3/16 updates \x1b[2J", 65, 3700.0) for number in range(9)),
     Row("dpo/seed0", "failed", "ValueError: no luck"),
     *(Row(f"waiting/seed{number}", "waiting") for number in range(40)),
@@ -217,7 +217,7 @@ def test_in_a_terminal_the_table_is_redrawn_and_taken_away() -> None:
     shown = Display(console)
     with shown.watching():
         shown.show(ROWS, "first look")
-        shown.event("gold", "finished")
+        shown.event("measure", "finished")
         shown.show(ROWS, "second look")
     shown.say("the end")
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from experiments.spec import Gold
+from experiments.tasks.sentiment import Gold
 
 NUM_FEATURES = 2**18
 

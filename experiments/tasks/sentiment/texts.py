@@ -23,7 +23,8 @@ from experiments.inputs import planned
 from experiments.inputs.fingerprint import sha256_of_file, text_file
 from experiments.inputs.rows import MAX_FIELD, Row, read_rows, shown_value
 from experiments.seeding import derive_seed, unit_hash
-from experiments.spec import Data
+from experiments.tasks.sentiment import SentimentData
+from experiments.tasks.task import Part, Prompt
 
 Split = Literal["gold", "train", "evaluation"]
 SPLIT_ENDS: dict[Split, float] = {"gold": 0.7, "train": 0.85, "evaluation": 1.0}
@@ -39,14 +40,6 @@ UNUSED = {  # why a row is left out, and how that is said; a row counts once, un
     "contradictory": "of texts that have both labels",
     "repeated": "repeated",
 }
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """The first words of a text. `prompt_id` is a hash of `text`."""
-
-    prompt_id: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -93,13 +86,13 @@ def labelled_texts(path: str, seed: int, first_words: int, split: Split, limit: 
     return chosen.head(limit).reset_index(drop=True)
 
 
-def prompts(data: Data, split: Split, num_prompts: int) -> list[Prompt]:
-    """`num_prompts` different prompts of a split: the first words of its texts, as many as `data` says.
+def prompts(data: SentimentData, part: Part, num_prompts: int) -> list[Prompt]:
+    """`num_prompts` different prompts of a part: the first words of its texts, as many as `data` says.
 
     Raises:
-        InputError: the split holds fewer different prompts.
+        InputError: the part holds fewer different prompts.
     """
-    texts = labelled_texts(data.path, data.seed, data.min_prompt_words, split, limit=20 * num_prompts + 100)
+    texts = labelled_texts(data.path, data.seed, data.min_prompt_words, part, limit=20 * num_prompts + 100)
     found: dict[str, Prompt] = {}
     for text in texts["text"]:
         words = text.split()
@@ -111,12 +104,12 @@ def prompts(data: Data, split: Split, num_prompts: int) -> list[Prompt]:
         if len(found) == num_prompts:
             return list(found.values())
     raise InputError(
-        f"data.path={data.path}: the {split} split yields {len(found)} different prompts of {data.min_prompt_words} to "
+        f"data.path={data.path}: the {part} split yields {len(found)} different prompts of {data.min_prompt_words} to "
         f"{data.max_prompt_words} words, but {num_prompts} are asked for; lower the budget or use a larger file"
     )
 
 
-def check_texts(data: Data, num_training: int, num_evaluation: int) -> str:
+def check(data: SentimentData, num_training: int, num_evaluation: int) -> str:
     """Make sure that a sweep will find what it needs in its texts.
 
     Returns:
