@@ -31,7 +31,7 @@ from experiments.inputs.fingerprint import (
     JUDGE,
     is_made_here,
     is_our_reward_model,
-    our_reward_model_spec,
+    our_reward_model_base,
 )
 from experiments.inputs.model_files import first_line, loaded_files, local_folder, refuse_damaged
 from experiments.inputs.models import (
@@ -44,12 +44,13 @@ from experiments.inputs.models import (
     takes_any_mask,
     with_policy,
 )
-from experiments.inputs.positions import all_prompts
 from experiments.inputs.tokens import Tokens
 from experiments.judge_spec import RewardModelJudge
+from experiments.model_spec import Model
+from experiments.positions import all_prompts
 from experiments.sampling.batch import make_batch
 from experiments.sampling.decoders import make_decoder
-from experiments.spec import Model, RunSpec
+from experiments.spec import RunSpec
 from experiments.tasks import task_of
 from experiments.tasks.task import Task
 
@@ -133,7 +134,7 @@ def check_judge(judge: RewardModelJudge, task: Task, cache_dir: Path) -> None:
         for file in sorted(folder.rglob("*.safetensors")):
             refuse_damaged(file, where)
             _refuse_infinite(load_file(file).items(), where)
-        base = our_reward_model_spec(judge.path).model
+        base = our_reward_model_base(judge.path)
         if not is_made_here(base.path):
             check_base(base, f"{where}: its base {base.path}", cache_dir)
         return
@@ -189,7 +190,7 @@ def check_positions(
         return
     where, folder = f"{JUDGE}={judge.path}", local_folder(judge.path, JUDGE)
     if is_our_reward_model(folder):
-        base = our_reward_model_spec(judge.path).model
+        base = our_reward_model_base(judge.path)
         _check_positions_of_base(base, f"{where}: its base {base.path}", texts, max_new_tokens, cache_dir)
         return
     tokenizer = _tokenizer(folder, where)

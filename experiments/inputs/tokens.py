@@ -17,7 +17,7 @@ from experiments.errors import InputError
 from experiments.inputs import planned
 from experiments.inputs.model_files import CONFIG, read_object
 from experiments.inputs.models import prepare_model
-from experiments.spec import Model
+from experiments.model_spec import Model
 
 Ids = Sequence[int]
 GENERATION = "generation_config.json"

@@ -20,7 +20,7 @@ from pathlib import Path
 from experiments.collector import gc_disabled
 from experiments.errors import InputError
 from experiments.inputs.fingerprint import is_made_here, sha256_of_file
-from experiments.inputs.positions import fits_surely
+from experiments.positions import fits_surely
 from experiments.spec import RunSpec
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.jobfile import digest

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from experiments.inputs.models import prepare_model
-from experiments.spec import Lora, Model
+from experiments.model_spec import Lora, Model
 from experiments.tasks import Data
 from experiments.tasks.sentiment import TASK, measure
 from experiments.tasks.sentiment.texts import labelled_texts

@@ -13,10 +13,11 @@ from experiments.artifacts.ranking import RankedPrompt
 from experiments.inputs.models import load_base, with_policy
 from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
+from experiments.model_spec import Model
 from experiments.sampling.batch import PAD_ID
 from experiments.sampling.logprobs import total_logprobs
 from experiments.sampling.sampler import common_uniforms, sample
-from experiments.spec import DPO, PPO, ArmJobSpec, Model
+from experiments.spec import DPO, PPO, ArmJobSpec
 from experiments.stages import run_stage
 from tests.benchmarks import probe
 from tests.benchmarks.inputs import Silent, conf, data, lora

@@ -24,8 +24,9 @@ from experiments.inputs.lora import lora_config
 from experiments.inputs.models import load_base, reference, with_policy
 from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
+from experiments.model_spec import Model
 from experiments.sampling.logprobs import total_logprobs
-from experiments.spec import DPO, PPO, SMOOTHED, DPOLoss, Model
+from experiments.spec import DPO, PPO, SMOOTHED, DPOLoss
 from experiments.stages import run_stage
 
 

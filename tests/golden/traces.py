@@ -21,9 +21,10 @@ from safetensors.torch import save_file
 
 from experiments.artifacts.ranking import FILE
 from experiments.inputs.models import load_base, with_policy
+from experiments.model_spec import Lora, Model
 from experiments.sampling.batch import PAD_ID
 from experiments.sampling.logprobs import total_logprobs
-from experiments.spec import DPO, PPO, AdaptiveKL, ArmJobSpec, Lora, Model
+from experiments.spec import DPO, PPO, AdaptiveKL, ArmJobSpec
 from experiments.stages import run_stage
 from experiments.tasks import Data
 from experiments.tasks.sentiment import Gold

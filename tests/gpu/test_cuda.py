@@ -13,10 +13,11 @@ from experiments.arms.ppo import PPOTrainer
 from experiments.inputs.models import load_base, with_policy
 from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
+from experiments.model_spec import Model
 from experiments.sampling import sampler
 from experiments.sampling.decoders import LibraryDecoder
 from experiments.sampling.sampler import Response, common_uniforms, sample
-from experiments.spec import PPO, Model
+from experiments.spec import PPO
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [5, 5], [70, 71, 72, 73]] * 4

@@ -8,13 +8,14 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from experiments import judge_spec, rules, spec
+from experiments import judge_spec, model_spec, rules, spec
+from experiments.tasks import sentiment, task
 from runner.planning.problems import schema_keys
 
 ROOT = Path(__file__).parents[2]
 MODELS = [
     value
-    for module in (judge_spec, rules, spec)
+    for module in (judge_spec, model_spec, rules, spec, task, sentiment)
     for value in vars(module).values()
     if isinstance(value, type) and issubclass(value, BaseModel)
 ]
@@ -31,7 +32,15 @@ GROUP_FILES = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf")
 def attributes() -> set[str]:
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES]
     nodes = [node for tree in trees for node in ast.walk(tree)]
-    return {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    sections = {  # of the rules, which the analysis asks for by name: ledger.rules("confidence", …)
+        str(node.args[0].value)
+        for node in nodes
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "rules"
+        and isinstance(node.args[0], ast.Constant)
+    }
+    return sections | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
 
 
 READ = attributes()

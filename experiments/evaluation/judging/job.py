@@ -24,8 +24,9 @@ from experiments.evaluation.judging.pairs import BASE, final_samples, make_pairs
 from experiments.inputs.fingerprint import JUDGE
 from experiments.inputs.model_files import local_folder
 from experiments.judge_spec import EndpointJudge
+from experiments.model_spec import Model
 from experiments.records import Axes, PreferenceRow, Recorder
-from experiments.spec import JudgementJobSpec, Model
+from experiments.spec import JudgementJobSpec
 from experiments.tasks import TASKS
 
 

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from experiments.artifacts.intervals import with_interval
 from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.errors import InputError
 from experiments.evaluation.judging.judgement import Judgement, preference_row
 from experiments.evaluation.judging.pairs import BASE, KEYS, STREAM, Pair
 from experiments.inputs import planned
-from experiments.inputs.fingerprint import JUDGE, is_our_reward_model, our_reward_model_spec
+from experiments.inputs.fingerprint import JUDGE, is_our_reward_model, our_reward_model_base
 from experiments.inputs.model_files import local_folder
 from experiments.inputs.models import device, load_base, with_policy
 from experiments.inputs.tokens import Tokens
+from experiments.intervals import with_interval
 from experiments.judge_spec import RewardModelJudge
 from experiments.records import SCORE, Recorder
 from experiments.seeding import numpy_generator
@@ -94,10 +94,10 @@ def load_scorer(judge: RewardModelJudge, task: Task, cache_dir: Path) -> Scorer:
 def _our_scorer(judge: RewardModelJudge, folder: Path, cache_dir: Path) -> Scorer:
     if judge.chat_template:
         raise InputError("judge.reward_model.chat_template=true: reward models of ours are trained on plain text")
-    spec = our_reward_model_spec(judge.path)
-    tokens = Tokens.load(spec.model, cache_dir)
-    policy = with_policy(load_base(spec.model, cache_dir), spec.model.lora, seed=0)
-    scorer = RewardScorer.attach(policy, spec.model, folder, tokens.eos_ids)
+    model = our_reward_model_base(judge.path)
+    tokens = Tokens.load(model, cache_dir)
+    policy = with_policy(load_base(model, cache_dir), model.lora, seed=0)
+    scorer = RewardScorer.attach(policy, model, folder, tokens.eos_ids)
 
     def score(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         response_ids = [tokens.response_ids(*texts) for texts in zip(prompts, responses, strict=True)]

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
-from experiments.artifacts.intervals import share_with_exact_interval
 from experiments.errors import InputError
+from experiments.intervals import share_with_exact_interval
 from experiments.meter import Meter
 from experiments.records import Recorder
 from experiments.tasks.sentiment import SentimentMeasure

@@ -17,9 +17,10 @@ from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.errors import InputError
 from experiments.inputs.models import REWARD, load_base, prepare_model, reference, with_policy
 from experiments.inputs.tokens import Tokens
+from experiments.model_spec import Model
 from experiments.sampling.batch import make_batch
 from experiments.sampling.logprobs import total_logprobs
-from experiments.spec import MeasureJobSpec, Model, RankingJobSpec, RewardModel, RewardModelJobSpec
+from experiments.spec import MeasureJobSpec, RankingJobSpec, RewardModel, RewardModelJobSpec
 from experiments.stages import run_stage
 from experiments.tasks import Data
 from experiments.tasks.sentiment import Gold, SentimentMeasure

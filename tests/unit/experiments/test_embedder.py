@@ -11,7 +11,8 @@ import torch
 from experiments.errors import InputError
 from experiments.evaluation.embedder import SentenceEncoder
 from experiments.inputs.models import prepare_model
-from experiments.spec import BaseEvaluationJobSpec, Model
+from experiments.model_spec import Model
+from experiments.spec import BaseEvaluationJobSpec
 from experiments.stages import run_stage
 
 

@@ -15,10 +15,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from experiments.errors import InputError
 from experiments.inputs.models import load_base, prepare_model, takes_any_mask, with_policy
+from experiments.model_spec import Model
 from experiments.sampling.batch import make_batch
 from experiments.sampling.logprobs import response_logprobs, total_logprobs
 from experiments.sampling.sampler import common_uniforms, sample
-from experiments.spec import DPO, PPO, Model, RankingJobSpec, RewardModel, RewardModelJobSpec
+from experiments.spec import DPO, PPO, RankingJobSpec, RewardModel, RewardModelJobSpec
 from experiments.stages import run_stage
 from experiments.tasks import Data
 

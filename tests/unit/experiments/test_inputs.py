@@ -16,7 +16,7 @@ from experiments.errors import InputError
 from experiments.inputs import fingerprint, models
 from experiments.inputs.models import arithmetic, load_base, prepare_model, reference, with_policy
 from experiments.inputs.tokens import Tokens
-from experiments.spec import Model
+from experiments.model_spec import Model
 from experiments.tasks import Data
 from experiments.tasks.sentiment.texts import labelled_texts, prompts
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments.artifacts.intervals import share, share_with_exact_interval, with_interval
+from experiments.intervals import share, share_with_exact_interval, with_interval
 
 
 def test_the_value_is_that_of_all_groups_and_lies_in_its_interval() -> None:

@@ -16,7 +16,7 @@ from experiments.inputs.layers import _RMSNorm, _SwiGLU, fuse_layers
 from experiments.inputs.lora import LoraLinear, _Lora, lora_config
 from experiments.inputs.models import language_head
 from experiments.inputs.projections import joint_weight
-from experiments.spec import Lora
+from experiments.model_spec import Lora
 
 SIZES = {
     "vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -32,7 +32,7 @@ from experiments.errors import InputError
 from experiments.inputs import positions
 from experiments.inputs.models import prepare_model
 from experiments.judge_spec import RewardModelJudge
-from experiments.spec import Model
+from experiments.model_spec import Model
 from experiments.tasks.sentiment import TASK
 
 TOKENIZER = "tokenizer*"

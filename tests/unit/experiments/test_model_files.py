@@ -17,7 +17,7 @@ from experiments.inputs import fingerprint
 from experiments.inputs.fingerprint import embedder_fingerprint, model_fingerprint, pinned_model
 from experiments.inputs.model_files import LOADED_KINDS, loaded_files, local_folder, pinned_path
 from experiments.inputs.models import load_base, prepare_model
-from experiments.spec import Model
+from experiments.model_spec import Model
 
 ROOT = Path(__file__).parents[3]
 COMMITS = "a" * 40, "b" * 40

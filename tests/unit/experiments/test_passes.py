@@ -10,7 +10,8 @@ from transformers import LlamaModel
 
 from experiments import passes
 from experiments.errors import is_out_of_memory
-from experiments.spec import DPO, PPO, EvaluationJobSpec, Model, RewardModel, RewardModelJobSpec
+from experiments.model_spec import Model
+from experiments.spec import DPO, PPO, EvaluationJobSpec, RewardModel, RewardModelJobSpec
 from experiments.stages import run_stage
 
 

@@ -15,7 +15,8 @@ from experiments.errors import InputError
 from experiments.inputs import planned, texts
 from experiments.inputs.fingerprint import data_fingerprint, model_fingerprint
 from experiments.inputs.models import load_base, prepare_model
-from experiments.spec import ArmJobSpec, MeasureJobSpec, Model
+from experiments.model_spec import Model
+from experiments.spec import ArmJobSpec, MeasureJobSpec
 from experiments.tasks.sentiment import Gold, SentimentMeasure
 from experiments.tasks.sentiment.texts import row_counts
 

@@ -17,10 +17,11 @@ from experiments.errors import DivergedError
 from experiments.inputs import models
 from experiments.inputs.models import load_base
 from experiments.meter import Meter
+from experiments.model_spec import Model
 from experiments.sampling.batch import make_batch
 from experiments.sampling.logprobs import response_logprobs
 from experiments.sampling.sampler import Response
-from experiments.spec import PPO, AdaptiveKL, Model
+from experiments.spec import PPO, AdaptiveKL
 from experiments.stages import run_stage
 
 

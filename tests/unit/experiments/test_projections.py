@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from experiments.inputs import projections
 from experiments.inputs.lora import lora_config
 from experiments.inputs.projections import joint_weight, lay_side_by_side, project
-from experiments.spec import Lora
+from experiments.model_spec import Lora
 
 NAMES = ["q_proj", "k_proj", "v_proj"]
 

@@ -18,7 +18,8 @@ from experiments.artifacts import ranking, same_base
 from experiments.errors import InputError
 from experiments.inputs import models
 from experiments.inputs.models import load_base, prepare_model, with_policy
-from experiments.spec import DPO, PPO, FreshPairsJobSpec, Model, RewardModel, RewardModelJobSpec
+from experiments.model_spec import Model
+from experiments.spec import DPO, PPO, FreshPairsJobSpec, RewardModel, RewardModelJobSpec
 from experiments.stages import run_stage
 
 

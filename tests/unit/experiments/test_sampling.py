@@ -15,12 +15,12 @@ from experiments.inputs.layers import fuse_layers
 from experiments.inputs.lora import lora_config, low_rank
 from experiments.inputs.models import load_base
 from experiments.inputs.tokens import Tokens
+from experiments.model_spec import Lora, Model
 from experiments.sampling import sampler
 from experiments.sampling.batch import length_groups, make_batch
 from experiments.sampling.decoders import LibraryDecoder, LlamaDecoder, make_decoder
 from experiments.sampling.logprobs import response_logprobs, total_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, draw, sample
-from experiments.spec import Lora, Model
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [5, 5], [70, 71, 72, 73]]
 CPU = torch.device("cpu")

@@ -20,9 +20,10 @@ from experiments.errors import InputError
 from experiments.evaluation import evaluate
 from experiments.inputs import adapters as checkpoints
 from experiments.inputs.models import load_base, with_policy
+from experiments.model_spec import Model
 from experiments.records import SAMPLES_FILE, Axes
 from experiments.sampling.logprobs import total_logprobs
-from experiments.spec import DPO, PPO, ArmJobSpec, FreshPairsJobSpec, Interpolation, Model, PPOThenDPO, Start
+from experiments.spec import DPO, PPO, ArmJobSpec, FreshPairsJobSpec, Interpolation, PPOThenDPO, Start
 from experiments.stages import run_stage
 
 # Of 48 prompts PPO takes 24 (three updates of eight), DPO the other 24 (three steps of eight pairs).

@@ -21,7 +21,8 @@ from experiments.inputs.models import load_base, with_policy
 from experiments.inputs.tokens import Tokens
 from experiments.judge_spec import RewardModelJudge
 from experiments.meter import Meter
-from experiments.spec import PPO, Model, RankingJobSpec, RewardModel, RewardModelJobSpec
+from experiments.model_spec import Model
+from experiments.spec import PPO, RankingJobSpec, RewardModel, RewardModelJobSpec
 from experiments.stages import run_stage
 from experiments.tasks import Data
 from experiments.tasks.sentiment import TASK

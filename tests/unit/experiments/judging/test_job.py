@@ -21,7 +21,8 @@ from experiments.evaluation.judging.pairs import contests, final_samples, make_p
 from experiments.inputs.fingerprint import reward_model_fingerprint
 from experiments.inputs.models import prepare_model
 from experiments.judge_spec import EndpointJudge, RewardModelJudge
-from experiments.spec import JudgedRun, JudgementJobSpec, Model
+from experiments.model_spec import Model
+from experiments.spec import JudgedRun, JudgementJobSpec
 from experiments.stages import run_stage
 from experiments.tasks.sentiment import TASK
 

@@ -13,7 +13,8 @@ import pytest
 
 from experiments.errors import InputError
 from experiments.inputs.models import prepare_model
-from experiments.spec import Model, RunSpec
+from experiments.model_spec import Model
+from experiments.spec import RunSpec
 from runner.planning import check_models as module
 from runner.planning.check_models import check_models
 from runner.planning.plan import make_plan
