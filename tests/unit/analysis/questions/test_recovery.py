@@ -214,12 +214,12 @@ RISES, FALLS = (0.2, 0.4, 0.6, 0.8), (0.30, 0.05, 0.0, 0.0)
 @pytest.fixture
 def make_way_back(
     synthetic: ModuleType, tmp_path: Path
-) -> Callable[..., tuple[Ledger, recovery.Checkpoint, recovery_answer.Answer | None]]:
+) -> Callable[..., tuple[Ledger, recovery.Checkpoint, recovery_answer.WayBack | None]]:
     """A PPO arm with the given gold and proxy, and two arms that start from the half of it."""
 
     def make(
         gold: tuple[float, ...], proxy: tuple[float, ...], num_prompts: int = 60, **others: Any
-    ) -> tuple[Ledger, recovery.Checkpoint, recovery_answer.Answer | None]:
+    ) -> tuple[Ledger, recovery.Checkpoint, recovery_answer.WayBack | None]:
         arms = {
             "ppo": synthetic.Arm("ppo", gold, proxy=proxy, kl=8.0),
             STAGED: synthetic.Arm(STAGED, (0.0, 0.0, 0.1, 0.4), start=("ppo", 0.5)),
