@@ -6,8 +6,8 @@ metric a second time, so the two cannot disagree. Imports no torch: the analysis
 Most thresholds are this project's judgement, wide enough that a healthy arm stays silent (`all_truncated` apart, where
 a task asks for just so many tokens). Where two had been in use, the better founded one was kept:
 
-saturated_accuracy        0.95, not 0.98: the value that was registered with the rules. The report holds it against gold
-                          too, so that an early flag costs one look at a curve, and a late one the arm.
+saturated_accuracy        0.95, not 0.98: the value that was registered with the rules. The report also looks at the
+                          measure, so that an early flag costs one look at a curve, and a late one the arm.
 likelihood_displacement   The definition of Razin et al. 2024 (arXiv:2410.08847): the chosen responses grow less likely
                           while the margin grows. A fall by 20 % of the reference's log-probability has no source.
 constant_reward           A tenth of the first rollouts' spread, not 10⁻⁶ alone: what counts as no spread depends on
