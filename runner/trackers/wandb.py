@@ -21,7 +21,6 @@ import wandb
 
 from experiments.records import Axes, SampleRow, to_record
 from experiments.spec import WandbTracker
-from experiments.tasks import TASKS
 from runner.ledger.jobfile import JobFile
 from runner.ledger.tracker import Tracker
 
@@ -36,7 +35,7 @@ PREFIXES = (
     "reward_model",
     "judge",
     "interpolation",
-    *(task.measure for task in TASKS.values()),
+    "measure",
 )
 MAX_TAG_LENGTH = 64
 FINISH_TIMEOUT_SECONDS = 120.0  # a server that goes away during a run must not hold up the sweep

@@ -19,7 +19,7 @@ from experiments.tasks.sentiment.texts import labelled_texts, row_counts
 WINDOW_WORDS = 40  # about as long as a prompt with its response, so gold is fitted on what it will judge
 MAX_WINDOWS_PER_TEXT = 4
 HELD_OUT_FRACTION = 0.1
-ACCURACY = "gold/held_out_accuracy"
+ACCURACY = "measure/held_out_accuracy"
 
 
 def build_measure(settings: SentimentMeasure, folder: Path, recorder: Recorder) -> None:
@@ -41,10 +41,10 @@ def build_measure(settings: SentimentMeasure, folder: Path, recorder: Recorder) 
     accuracy = share_with_exact_interval(ACCURACY, by_text["sum"].tolist(), by_text["size"].tolist())
     commoner = float(held_out["label"].value_counts(normalize=True).max())
     counts = {
-        "gold/num_texts": len(texts),
-        "gold/num_held_out_snippets": len(held_out),
-        "gold/num_held_out_texts": num_held_out,
-        "gold/commoner_label_share": commoner,
+        "measure/num_texts": len(texts),
+        "measure/num_held_out_snippets": len(held_out),
+        "measure/num_held_out_texts": num_held_out,
+        "measure/commoner_label_share": commoner,
     }
     recorder.metrics("artifact", accuracy | counts | rows.metrics(), meter.axes())
     _refuse_a_guess(settings, accuracy, commoner, num_held_out)

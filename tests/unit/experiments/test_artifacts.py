@@ -43,8 +43,8 @@ class TestGold:
         unseen = labelled_texts(data.path, 0, 4, "evaluation", 300)
         right = (np.array(GoldScorer.load(tmp_path).score(list(unseen["text"]))) > 0.5) == (unseen["label"] == 1)
         assert right.mean() > 0.75
-        assert recorder.values("gold/held_out_accuracy")[0] > 0.65
-        assert recorder.values("gold/held_out_accuracy_low")[0] > recorder.values("gold/commoner_label_share")[0]
+        assert recorder.values("measure/held_out_accuracy")[0] > 0.65
+        assert recorder.values("measure/held_out_accuracy_low")[0] > recorder.values("measure/commoner_label_share")[0]
 
     @pytest.mark.parametrize("kind", ["a coin", "twins"])
     def test_a_guess_does_not_decide(self, tmp_path: Path, recorder: Any, kind: str) -> None:
@@ -62,8 +62,8 @@ class TestGold:
         with pytest.raises(InputError) as refused:
             run_stage("measure", spec, {}, tmp_path, tmp_path, recorder)
 
-        accuracy, low = (recorder.values(f"gold/held_out_accuracy{end}")[0] for end in ("", "_low"))
-        share = recorder.values("gold/commoner_label_share")[0]
+        accuracy, low = (recorder.values(f"measure/held_out_accuracy{end}")[0] for end in ("", "_low"))
+        share = recorder.values("measure/commoner_label_share")[0]
         assert low <= share
         said = str(refused.value)
         assert f"right on {accuracy:.1%} of what it never saw (95 % interval {low:.1%} to " in said
