@@ -14,6 +14,7 @@ from rich.console import Console
 
 from experiments.spec import RunSpec
 from runner.__main__ import compose
+from runner.driving import execute as driver
 from runner.driving.execute import execute
 from runner.engines.local import LocalEngine
 from runner.engines.slots import Slot
@@ -45,6 +46,15 @@ def _asked_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (check_texts, check_models):
             patch.setattr(module, "subprocess", SimpleNamespace(run=run, CompletedProcess=subprocess.CompletedProcess))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_waits() -> Iterator[None]:
+    """The fake jobs take moments, so their driver looks more often."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "POLL_SECONDS", 0.02)
+        patch.setattr(driver, "LISTEN_SECONDS", 0.1)
         yield
 
 
