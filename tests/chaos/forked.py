@@ -19,7 +19,7 @@ import analysis.__main__
 from runner import job
 from runner.__main__ import main as run_driver
 from runner.engines import process
-from runner.planning import check_texts
+from runner.planning import check_models, check_texts
 from runner.working import report
 from tests.chaos.strikes import Orders
 
@@ -51,8 +51,9 @@ def load() -> None:
         importlib.import_module(name)
     process.subprocess = SimpleNamespace(Popen=Job, DEVNULL=None, STDOUT=None)  # type: ignore[assignment]
     report.subprocess = SimpleNamespace(run=_analysis)  # type: ignore[assignment]
-    # The same answer every time; a process of its own for it would take most of a driver's start.
+    # The same answers every time; processes of their own for them would take most of a driver's start.
     check_texts.subprocess = SimpleNamespace(run=lambda *_, **__: SimpleNamespace(returncode=0, stdout=""))  # type: ignore[assignment]
+    check_models.subprocess = SimpleNamespace(run=lambda *_, **__: SimpleNamespace(returncode=0, stdout="[]"))  # type: ignore[assignment]
 
 
 def start_driver(overrides: Sequence[str], log: BinaryIO, orders: Orders) -> int:
@@ -159,3 +160,14 @@ def _as_after_exec(output: int, keep: Collection[int], environment: Mapping[str,
     if environment is not None:
         os.environ.clear()
         os.environ.update(environment)
+
+
+def main(overrides: Sequence[str]) -> int:
+    """``python -m runner``, whose jobs are forked and nothing befalls them."""
+    load()
+    _Driver.orders = Orders(None, "", os.open(os.devnull, os.O_WRONLY), {})
+    return run_driver(list(overrides))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -123,7 +123,7 @@ def test_disk_full_the_job_fails_the_driver_says_why_and_with_room_the_sweep_goe
 
     assert second.rstrip().endswith("second ended with 0"), done.stdout + done.stderr
     assert re.search(r"dpo/seed0\s+failed: .*(No space left|the disk is full there)", first)
-    assert "finished before, and taken as it is: gold, ranking_data" in second
+    assert "finished before, and taken as it is: measure, ranking_data" in second
     assert done.stderr == ""
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 KEY = "sk-end-to-end-0123456789"
 
 
-def run(folder: Path, url: str, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    runner: Sequence[str], folder: Path, url: str, *overrides: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     settings = [
         f"runs_dir={folder / 'runs'}",
         f"cache_dir={folder / 'cache'}",
@@ -34,7 +37,7 @@ def run(folder: Path, url: str, *overrides: str, **environment: str) -> subproce
     hidden = ("OMP_", "MKL_", "JUDGE_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
     return subprocess.run(
-        [sys.executable, "-m", "runner", "+sweep=smoke", *settings, *overrides],
+        [*runner, "+sweep=smoke", *settings, *overrides],
         cwd=ROOT,
         env=kept | environment,
         capture_output=True,
@@ -50,15 +53,16 @@ def reward_model_of(folder: Path) -> Path:
 
 @pytest.mark.timeout(900)
 def test_preferences_of_both_judges_end_in_the_report_and_nothing_is_asked_twice(
-    tmp_path: Path, chat: ModuleType
+    with_artifacts: Path, chat: ModuleType, forked_runner: Sequence[str]
 ) -> None:
+    tmp_path, start = with_artifacts, partial(run, forked_runner, with_artifacts)
     with chat.ChatServer().running() as server:
-        missing = run(tmp_path, server.url, "judge=endpoint")
+        missing = start(server.url, "judge=endpoint")
         assert missing.returncode == 2
         assert "judge.endpoint.api_key_variable: there is no such environment variable" in missing.stderr
         assert not (tmp_path / "runs").exists()
 
-        first = run(tmp_path, server.url, "judge=endpoint", JUDGE_KEY=KEY)
+        first = start(server.url, "judge=endpoint", JUDGE_KEY=KEY)
         assert first.returncode == 0, first.stdout + first.stderr
         asked = len(server.asked)
         assert 20 < asked <= 2 * 16 * 2 * 6  # orders x prompts x samples x contests, fewer where responses are equal
@@ -66,7 +70,7 @@ def test_preferences_of_both_judges_end_in_the_report_and_nothing_is_asked_twice
 
         server.judge = lambda request: chat.Reply(status=500, raw=f"no more questions, {KEY}")
         both = ("judge=[endpoint,reward_model]", f"judge.reward_model.path={reward_model_of(tmp_path)}")
-        second = run(tmp_path, server.url, *both, "judge.endpoint.max_cost=20", JUDGE_KEY=KEY)
+        second = start(server.url, *both, "judge.endpoint.max_cost=20", JUDGE_KEY=KEY)
         assert second.returncode == 0, second.stdout + second.stderr
         assert len(server.asked) == asked  # another cap makes the judge's job again, from the cache
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -50,9 +51,10 @@ Walked = Callable[..., tuple[Job, str]]
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory) -> Walked:
+def walked(tmp_path_factory: pytest.TempPathFactory, finished_sweep: Path) -> Walked:
     """Trains the PPO arm in a sweep of this name; the artifacts are built once. Returns the arm and what was said."""
     folder = tmp_path_factory.mktemp("sweeps")
+    shutil.copytree(finished_sweep / "cache", folder / "cache")  # the gold scorer is that of all smoke sweeps
     (folder / "job.py").write_text(JOB)
 
     def run(name: str, limit: int | None = None, divisor: int = 1) -> tuple[Job, str]:
@@ -76,7 +78,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Walked:
 def arm_alone(folder: Path, name: str) -> Plan:
     folders = {"name": name, "runs_dir": folder / "runs", "cache_dir": folder / "cache", "tracker": "none"}
     settings = [f"{key}={value}" for key, value in {**folders, **SETTINGS}.items()]
-    plan = make_plan(compose(["+sweep=smoke", "+arm=ppo", "engine.artifacts_in_one_process=false", *settings]))
+    plan = make_plan(compose(["+sweep=smoke", "+arm=ppo", *settings]))
     kinds = ("measure", "ranking_data", "reward_model", "arm")
     return replace(plan, jobs=tuple(job for kind in kinds for job in plan.jobs if job.kind == kind))
 

@@ -12,8 +12,8 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ WHOLE = {"ppo": 20, "dpo": 40}
 NOT_COMPARED = {"time", "wall_seconds", "device_seconds", "peak_memory_bytes"}
 
 
-def command(folder: Path, name: str) -> list[str]:
+def command(runner: Sequence[str], folder: Path, name: str) -> list[str]:
     settings = {
         "name": name,
         "runs_dir": folder / "runs",
@@ -35,13 +35,13 @@ def command(folder: Path, name: str) -> list[str]:
         "budget.num_prompts": 640,
         "budget.num_evaluation_points": 3,
     }
-    return [sys.executable, "-m", "runner", "+sweep=smoke", *(f"{key}={value}" for key, value in settings.items())]
+    return [*runner, "+sweep=smoke", *(f"{key}={value}" for key, value in settings.items())]
 
 
-def run(folder: Path, name: str) -> str:
+def run(command: Sequence[str]) -> str:
     """What a sweep said that finished."""
     done = subprocess.run(
-        command(folder, name), cwd=ROOT, env=environment(), check=True, stdout=subprocess.PIPE, text=True, timeout=400
+        command, cwd=ROOT, env=environment(), check=True, stdout=subprocess.PIPE, text=True, timeout=400
     )
     return done.stdout
 
@@ -73,18 +73,21 @@ def kill_each(sweep_folder: Path, sweep: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_killed_in_the_middle_and_started_again_the_ledger_and_the_adapters_are_the_same(tmp_path: Path) -> None:
-    with subprocess.Popen(command(tmp_path, "killed"), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL) as sweep:
-        kill_each(tmp_path / "runs" / "killed", sweep)
+def test_killed_in_the_middle_and_started_again_the_ledger_and_the_adapters_are_the_same(
+    with_artifacts: Path, forked_runner: Sequence[str]
+) -> None:
+    commands = {name: command(forked_runner, with_artifacts, name) for name in ("killed", "whole")}
+    with subprocess.Popen(commands["killed"], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL) as sweep:
+        kill_each(with_artifacts / "runs" / "killed", sweep)
         assert sweep.wait(timeout=300) == 1
     for name in KILLED:
-        left = rows(tmp_path / "runs" / "killed" / name / "seed0")
+        left = rows(with_artifacts / "runs" / "killed" / name / "seed0")
         assert KILLED[name] <= len(left) < WHOLE[name]
-        assert (tmp_path / "runs" / "killed" / name / "seed0" / "resume" / "state.json").exists()
-    said = {name: run(tmp_path, name) for name in ("killed", "whole")}
+        assert (with_artifacts / "runs" / "killed" / name / "seed0" / "resume" / "state.json").exists()
+    said = {name: run(command) for name, command in commands.items()}
     assert len(re.findall("reused", said["whole"])) >= 3
     for name in (*KILLED, "ppo_then_dpo"):
-        killed, whole = (tmp_path / "runs" / run / name / "seed0" for run in ("killed", "whole"))
+        killed, whole = (with_artifacts / "runs" / run / name / "seed0" for run in ("killed", "whole"))
         assert rows(killed) == rows(whole)
         assert len(rows(whole)) == WHOLE.get(name, 20)
         weights = [(arm / "adapters" / "point_2" / "adapter_model.safetensors").read_bytes() for arm in (killed, whole)]

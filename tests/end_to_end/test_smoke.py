@@ -138,7 +138,7 @@ def test_a_finished_sweep_is_recognised_without_any_work(
     before = records_of_starts(folder)
     outcome = run(folder)
     assert outcome.returncode == 0
-    assert "finished before, and taken as it is: gold" in outcome.stdout
+    assert "finished before, and taken as it is: measure" in outcome.stdout
     assert records_of_starts(folder) == before
 
 

@@ -1,9 +1,14 @@
+"""Invented sweeps, and what is made of them once a test run: reports and their figures."""
+
 from __future__ import annotations
 
+import copy
+import hashlib
 import importlib.util
+import pickle
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial, wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,9 +16,37 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis import signoff
 from analysis.ledger import Ledger
 from analysis.ledger.load import load_ledger
+from analysis.report import build, files, render
 from analysis.statistics.bootstrap import Resamples
+
+Report = dict[str, Any]
+
+
+def once_a_ledger(build_report: Callable[[Ledger], Report]) -> Callable[[Ledger], Report]:
+    """Build the report of one and the same ledger once, and give every test a copy: it takes seconds.
+
+    One and the same: its files, all of which are in the manifest, and what a test has changed of it in memory. A test
+    that changes how a report is built calls `build_report.__wrapped__`.
+    """
+    built: dict[tuple[str, str], Report] = {}
+
+    @wraps(build_report)
+    def build(ledger: Ledger) -> Report:
+        content = pickle.dumps((ledger.plan, ledger.samples, ledger.metrics, ledger.ranking))
+        key = ledger.manifest.sha256, hashlib.sha256(content).hexdigest()
+        if key not in built:
+            built[key] = build_report(ledger)
+        return copy.deepcopy(built[key])
+
+    return build
+
+
+# Before any test module imports them by name.
+build.build_report = files.build_report = signoff.build_report = once_a_ledger(build.build_report)
+render._pictures = cache(render._pictures.__wrapped__)  # in a run of the program, the last report's are enough
 
 
 def load_synthetic() -> ModuleType:

@@ -1,9 +1,12 @@
 import io
 import json
+import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,13 +14,48 @@ from rich.console import Console
 
 from experiments.spec import RunSpec
 from runner.__main__ import compose
+from runner.driving import execute as driver
 from runner.driving.execute import execute
 from runner.engines.local import LocalEngine
 from runner.engines.slots import Slot
+from runner.planning import check_models, check_texts
 from runner.planning.plan import Plan, make_plan
 from runner.watching.display import Display
 
 FAKE_JOB = Path(__file__).parent / "fake_job.py"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _asked_once() -> Iterator[None]:
+    """What passes of the packaged texts and the tiny model is asked once; each answer takes a process and seconds.
+
+    A sweep remembers it in its cache, but nearly every test has a cache of its own. Files of a test are always read.
+    """
+    passed: dict[tuple[str, ...], subprocess.CompletedProcess[str]] = {}
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        question = {**json.loads(options["input"]), "runs_dir": "", "cache_dir": "", "name": ""}
+        key = (*command, json.dumps(question))
+        if key in passed:
+            return passed[key]
+        done = subprocess.run(command, check=False, **{name: of for name, of in options.items() if name != "check"})
+        if done.returncode == 0 and tempfile.gettempdir() not in key[-1]:
+            passed[key] = done
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (check_texts, check_models):
+            patch.setattr(module, "subprocess", SimpleNamespace(run=run, CompletedProcess=subprocess.CompletedProcess))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_waits() -> Iterator[None]:
+    """The fake jobs take moments, so their driver looks more often."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "POLL_SECONDS", 0.02)
+        patch.setattr(driver, "LISTEN_SECONDS", 0.1)
+        yield
 
 
 @cache

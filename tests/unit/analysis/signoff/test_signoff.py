@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import re
@@ -20,7 +19,6 @@ from analysis import signoff
 from analysis.__main__ import main
 from analysis.ledger import manifest as ledger_hash
 from analysis.ledger.manifest import sha256
-from analysis.report import figures
 from analysis.report.signatures import Signature, SignoffError, append, read_record
 from analysis.signoff import differences, program, sign, verify
 
@@ -35,26 +33,6 @@ POINT_2 = "ppo/seed0/evaluation/samples/point_2.parquet"
 def sign_as(folder: Path, position: int, **options: Any) -> Signature:
     fields = dict(zip(("name", "role", "decision", "note"), SIGNERS[position], strict=True))
     return sign(folder, **{**fields, **options})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def made_once():
-    """The report of one and the same ledger is built once for all tests, and its figures are drawn once."""
-    drawn, draw = {}, figures.pictures
-    built, build = {}, signoff.build_report
-
-    def pictures(report):
-        key = json.dumps(report, sort_keys=True)
-        return drawn[key] if key in drawn else drawn.setdefault(key, draw(report))
-
-    def build_report(ledger):
-        key = ledger.manifest.sha256
-        return copy.deepcopy(built[key] if key in built else built.setdefault(key, build(ledger)))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "pictures", pictures)
-        patch.setattr(signoff, "build_report", build_report)
-        yield
 
 
 @pytest.fixture(scope="module")
