@@ -9,12 +9,13 @@ import yaml
 from pydantic import BaseModel
 
 from experiments import judge_spec, rules, spec
+from experiments.tasks import sentiment, task
 from runner.planning.problems import schema_keys
 
 ROOT = Path(__file__).parents[2]
 MODELS = [
     value
-    for module in (judge_spec, rules, spec)
+    for module in (judge_spec, rules, spec, task, sentiment)
     for value in vars(module).values()
     if isinstance(value, type) and issubclass(value, BaseModel)
 ]
