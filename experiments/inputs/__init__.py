@@ -1,1 +1,1 @@
-"""Base models, texts and prompts: loaded, hashed, split once."""
+"""Base models, tokens and files of rows: loaded and hashed."""

@@ -1,4 +1,9 @@
-"""What a task is: settings, score cards, and the work that is imported only when it is done. Imports no torch."""
+"""What a task is: settings, score cards, and the work that is imported only when it is done. Imports no torch.
+
+Two things will come with tasks of other kinds. A prompt is one text so far; a conversation becomes another field of
+`Prompt`, and `TaskWork.render` stays the one place that makes text of it. All pairs are ranked samples so far; given
+pairs are another producer of `experiments.artifacts.ranking.RankedPrompt`, which is all that trainers read.
+"""
 
 from __future__ import annotations
 

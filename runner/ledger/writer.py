@@ -41,20 +41,9 @@ from runner.ledger.signs import HEARTBEAT_SECONDS
 from runner.ledger.tracker import Tracker
 
 STATUS_SECONDS = 1.0  # between two writings of a status that says nothing notable
-LATEST = {
-    "score_mean",
-    "kl",
-    "reward_margin",
-    "accuracy",
-    "held_out_accuracy",
-    "loss",
-    "cost",
-}
-LATEST |= {
-    f"{card.name}_mean"
-    for task in TASKS.values()
-    for card in task.scores
-    if card.role in {"measure", "training_reward"}
+SHOWN = [card for task in TASKS.values() for card in task.scores if card.role in {"measure", "training_reward"}]
+LATEST = {"score_mean", "kl", "reward_margin", "accuracy", "held_out_accuracy", "loss", "cost"} | {
+    f"{card.name}_mean" for card in SHOWN
 }
 FLAG = "flag/"  # prefix of the columns that say what goes wrong, 1 where it does
 ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64()}

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.errors import InputError
-from experiments.inputs import planned, texts
+from experiments.inputs import planned
 from experiments.inputs.fingerprint import data_fingerprint, model_fingerprint
 from experiments.inputs.models import load_base, prepare_model
 from experiments.model_spec import Model
 from experiments.spec import ArmJobSpec, MeasureJobSpec
-from experiments.tasks.sentiment import Gold, SentimentMeasure
+from experiments.tasks.sentiment import Gold, SentimentMeasure, texts
 from experiments.tasks.sentiment.texts import row_counts
 
 TEXTS = "text,label\n" + "".join(f"number {i} of these films was warm and long,{i % 2}\n" for i in range(60))

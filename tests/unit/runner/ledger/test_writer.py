@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.records import Axes, PreferenceRow, SampleRow
+from experiments.records import Axes, PreferenceRow, SampleRow, from_record
 from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status, sample_files
 from runner.ledger.tracker import Tracker
 from runner.ledger.writer import LedgerRecorder, StatusFile, TornLedgerError, record_end
@@ -115,6 +115,13 @@ def test_samples_come_back_with_their_types(recorder: LedgerRecorder, tmp_path: 
     assert table.column("score/gold").to_pylist() == [0.5, 1.0]
     assert math.isnan(table.column("score/proxy").to_pylist()[0])
     assert [path.name for path in (tmp_path / "samples").iterdir()] == ["point_3.parquet"]
+
+
+def test_a_sample_is_the_same_after_it_was_read_again(recorder: LedgerRecorder, tmp_path: Path) -> None:
+    row = sample(scores={"gold": 0.5, "proxy": -1.25, "vader": 0.1})
+    recorder.samples(1, [row])
+
+    assert list(map(from_record, pq.read_table(sample_files(tmp_path)[1]).to_pylist())) == [row]
 
 
 @pytest.mark.parametrize("changes", [{"golden": 1.0}, {"scores": {"proxy": 0.0, "vader": 0.1}}])

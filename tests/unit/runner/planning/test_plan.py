@@ -226,6 +226,8 @@ def test_plan_json_holds_what_a_reader_needs(planned: Planned) -> None:
     assert content["arms"][1]["knobs"]["beta"] == 0.1
     assert content["shared"]["base_evaluation"] == "shared/base_evaluation"
     assert content["settings"]["budget"]["num_prompts"] == 64
+    roles = {card["name"]: card["role"] for card in content["scores"]}
+    assert roles == {"gold": "measure", "proxy": "training_reward", "vader": "secondary"}
     assert {"check": "seeds", "value": "0", "ok": True} in content["fairness"]
     by_label = {entry["label"]: entry for entry in content["jobs"]}
     assert by_label["ppo/seed0"]["identity"] == job(plan, "ppo/seed0").identity
