@@ -11,6 +11,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SAMPLES_FILE = "samples/point_{point}.parquet"  # in an evaluation's folder: what the ledger makes of `samples`
+SCORE_PREFIX = "score/"  # a score's column among the samples: this and the score's name
+SAMPLE_COLUMNS: Mapping[str, str] = {  # the other columns of the samples: name -> Arrow type
+    "prompt_id": "string",
+    "sample_id": "int64",
+    "stream": "int64",
+    "prompt": "string",
+    "response": "string",
+    "num_tokens": "int64",
+    "finish_reason": "string",
+    "logp_policy": "float64",
+    "logp_base": "float64",
+}
 ADAPTER_FOLDER = "adapters/point_{point}"  # in an arm's folder
 RESUME_FOLDER = "resume"  # in a job's folder: what it goes on from; while it is there, earlier rows and files count
 
