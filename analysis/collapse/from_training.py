@@ -25,6 +25,7 @@ from analysis.collapse.readings import (
     worst_seed,
 )
 from analysis.ledger import Ledger
+from analysis.scores import curve
 from analysis.stability.over_time import Measured
 from analysis.statistics.bootstrap import FloatArray, Resamples, mean_estimate
 
@@ -41,7 +42,7 @@ BELOW = Detector(
     "below_reference", "Chosen below the reference", "DPO: points in a row with a mean chosen reward below 0"
 )
 SATURATED = Detector(
-    "saturated", "Saturated accuracy", "DPO: accuracy in training, held against gold since the last point"
+    "saturated", "Saturated accuracy", "DPO: accuracy in training, held against the measure since the last point"
 )
 GRADIENT = Detector("gradient_spike", "Gradient spike", "largest gradient norm over the run's median")
 NOT_FINITE = Detector("not_finite", "Not finite", "optimizer steps skipped for their gradient, and losses not finite")
@@ -104,8 +105,8 @@ class TrainingDetectors:
         self.knobs: Mapping[str, Any] = next(
             item.get("knobs", {}) for item in ledger.plan["arms"] if item["arm"] == arm
         )
-        curve_SCP = ledger.curve(arm, "gold")
-        self.gold_steps = {  # (seed, point) -> the step of gold since the last point
+        curve_SCP = curve(ledger, ledger.measure, arm)
+        self.measure_steps = {  # (seed, point) -> the step of the measure since the last point
             (run.seed, point): mean_estimate(step[None], resamples, "share")
             for run, curve_CP in zip(self.runs, curve_SCP, strict=True)
             for point, step in enumerate(np.diff(curve_CP, axis=0), start=1)
@@ -194,18 +195,20 @@ class TrainingDetectors:
         return _reading(run, point, in_a_row, limit, "fired" if in_a_row > limit else "ok", "count")
 
     def _saturated(self, run: RunRows, point: int) -> Reading | None:
-        """Fires where gold is shown to fall; that it is not shown to rise may be a small evaluation's fault."""
+        """Fires if the measure is shown to fall; that it is not shown to rise may be a small evaluation's fault."""
         values, threshold = 100 * run.between("dpo/accuracy", point), 100 * self.rules.max_accuracy
         if not len(values):
             return None
-        gold, mean = self.gold_steps[run.seed, point], float(values.mean())
+        step, mean = self.measure_steps[run.seed, point], float(values.mean())
         if mean <= threshold:
             return _reading(run, point, mean, threshold, "ok", "percent")
-        if gold.high < 0:
-            return _reading(run, point, mean, threshold, "fired", "percent", "saturated, and gold falls")
-        if gold.low > 0:
-            return _reading(run, point, mean, threshold, "ok", "percent", "saturated, but gold still rises")
-        return _reading(run, point, mean, threshold, "watch", "percent", "saturated, and gold is not shown to rise")
+        if step.high < 0:
+            return _reading(run, point, mean, threshold, "fired", "percent", "saturated, and the measure falls")
+        if step.low > 0:
+            return _reading(run, point, mean, threshold, "ok", "percent", "saturated, but the measure still rises")
+        return _reading(
+            run, point, mean, threshold, "watch", "percent", "saturated, and the measure is not shown to rise"
+        )
 
     def _not_finite(self, run: RunRows, point: int) -> Reading | None:
         """A number that is not finite is null in the ledger, and so missing here."""

@@ -10,19 +10,18 @@ sensitivity  how far an algorithm's variants end apart
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analysis.answers import Answer
 from analysis.ledger import BASE, Ledger
+from analysis.scores import above_base, base_sd, curve, halves_of
 from analysis.stability import behaviour, over_samples, over_seeds, over_time, sensitivity, tolerance
-from analysis.stability.curves import base_sd
 from analysis.stability.over_time import Measured, StepSpread
 from analysis.stability.tolerance import StabilityRules
-from analysis.statistics.bootstrap import Estimate, Resamples, split_halves
+from analysis.statistics.bootstrap import Estimate, Resamples
 
-__all__ = ["ArmStability", "SweepStability", "assess", "base_sd", "together"]
+__all__ = ["ArmStability", "SweepStability", "assess", "together"]
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,11 @@ class SweepStability:
 def assess(ledger: Ledger, arm: str, resamples: Resamples) -> ArmStability:
     """Stability of one arm."""
     rules = rules_of(ledger)
-    curve_SCP = ledger.curve(arm, "gold") / base_sd(ledger)
+    curve_SCP = curve(ledger, ledger.measure, arm) / base_sd(ledger)
     over = over_time.assess(curve_SCP, resamples, rules.tail_share if rules else 0.0)
     judged = None
     if rules:
-        halves = split_halves([hashlib.sha256(name.encode()).hexdigest() for name in ledger.prompt_ids])
-        judged = tolerance.judge(arm, curve_SCP, over, halves, resamples, rules)
+        judged = tolerance.judge(arm, curve_SCP, over, halves_of(ledger), resamples, rules)
     return ArmStability(
         drawdown=over.drawdown,
         observed_drawdown=over.observed_drawdown,
@@ -114,5 +112,5 @@ def rules_of(ledger: Ledger) -> StabilityRules | None:
 def _over_samples(
     ledger: Ledger, arm: str, resamples: Resamples, rules: StabilityRules | None
 ) -> over_samples.OverSamples | None:
-    gold = ledger.numbers(arm, "gold") - float(ledger.numbers(BASE, "gold").mean())
-    return over_samples.assess(gold / base_sd(ledger), resamples, rules.worst_response_share if rules else None)
+    values_SPM = above_base(ledger, ledger.measure, arm)
+    return over_samples.assess(values_SPM, resamples, rules.worst_response_share if rules else None)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis import stability
+from analysis import scores, stability
 from analysis.ledger.load import load_ledger
 from analysis.stability import over_time, tolerance
 from analysis.statistics.bootstrap import Estimate, Resamples
@@ -136,7 +136,7 @@ def test_plan_without_rules_of_stability_leaves_the_question_open(make_sweep, re
 def test_wider_tolerance_tolerates_more(make_ledger, resamples_for, synthetic):
     ledger = make_ledger({"ppo": synthetic.Arm("ppo", (0.2, 0.3, 0.0))}, num_prompts=60)
     resamples = resamples_for(ledger)
-    curve = ledger.curve("ppo", "gold") / stability.base_sd(ledger)
+    curve = ledger.curve("ppo", "score/gold") / scores.base_sd(ledger)
     found = over_time.assess(curve, resamples, 0.2)
     halves = (list(range(30)), list(range(30, 60)))
     wide = replace(RULES, max_drawdown=10.0)
