@@ -85,18 +85,18 @@ def _columns(row: type) -> dict[str, type]:
 
 SAMPLE_COLUMNS: Mapping[str, type] = _columns(SampleRow)  # of the ledger's sample tables; the score columns follow
 PREFERENCE_COLUMNS: Mapping[str, type] = _columns(PreferenceRow)
-SCORE = "score/"  # + a card's name: the column of that score
+SCORE_PREFIX = "score/"  # + a card's name: the column of that score
 
 
 def to_record(row: SampleRow) -> dict[str, Any]:
     """A sample as one line of the ledger's table."""
-    scores = {SCORE + name: score for name, score in row["scores"].items()}
+    scores = {SCORE_PREFIX + name: score for name, score in row["scores"].items()}
     return {name: value for name, value in row.items() if name != "scores"} | scores
 
 
 def from_record(record: Mapping[str, Any]) -> SampleRow:
     """The sample that `to_record` made a line of."""
-    scores = {name.removeprefix(SCORE): score for name, score in record.items() if name.startswith(SCORE)}
+    scores = {name.removeprefix(SCORE_PREFIX): score for name, score in record.items() if name.startswith(SCORE_PREFIX)}
     return cast(SampleRow, {name: record[name] for name in SAMPLE_COLUMNS} | {"scores": scores})
 
 

@@ -22,6 +22,7 @@ from analysis.collapse.readings import (
     worst_seed,
 )
 from analysis.ledger import Ledger
+from analysis.scores import curve
 from analysis.stability.over_time import Measured
 from analysis.statistics.bootstrap import FloatArray, Resamples, mean_estimate
 from experiments.rules import CollapseRules
@@ -85,8 +86,8 @@ class TrainingDetectors:
         self.points = list(range(1, ledger.final_point + 1))
         runs = sorted((run for run in ledger.runs if run.arm == arm), key=lambda run: run.seed)
         self.runs = [RunRows.of(ledger, run.label, run.seed) for run in runs]
-        curve_SCP = ledger.curve(arm, "gold")
-        self.gold_steps = {  # (seed, point) -> the step of gold since the last point
+        curve_SCP = curve(ledger, ledger.measure, arm)
+        self.measure_steps = {  # (seed, point) -> the step of the measure since the last point
             (run.seed, point): mean_estimate(step[None], resamples, "share")
             for run, curve_CP in zip(self.runs, curve_SCP, strict=True)
             for point, step in enumerate(np.diff(curve_CP, axis=0), start=1)
@@ -96,7 +97,7 @@ class TrainingDetectors:
         """Every detector but those of signs that `SampleDetectors` measures, with an interval, in the responses."""
         for sign in (sign for sign in SIGNS if not sign.in_samples):
             detector = Detector(sign.name, sign.label, f"{sign.meaning}; percent of the rows since the last point")
-            yield self._detect(detector, self._held_against_gold if sign is SATURATED else self._flag_of(sign))
+            yield self._detect(detector, self._held_against_the_measure if sign is SATURATED else self._flag_of(sign))
         yield self._detect(UPDATE_KL, self._spike_of("ppo/approx_kl", self.rules.min_update_kl_spike))
         yield self._detect(BELOW, self._below_reference)
         yield self._detect(GRADIENT, self._spike_of("train/gradient_norm", 0.0))
@@ -121,17 +122,17 @@ class TrainingDetectors:
 
         return look
 
-    def _held_against_gold(self, run: RunRows, point: int) -> Reading | None:
-        """Fires only if gold is shown to fall; that it is not shown to rise may be a small evaluation's fault."""
+    def _held_against_the_measure(self, run: RunRows, point: int) -> Reading | None:
+        """Fires only if the measure is shown to fall; that no rise is shown may be a small evaluation's fault."""
         reading = self._flag_of(SATURATED)(run, point)
         if reading is None or reading.status == "ok":
             return reading
-        gold = self.gold_steps[run.seed, point]
-        if gold.high < 0:
-            return replace(reading, why="saturated, and gold falls")
-        if gold.low > 0:
-            return replace(reading, status="ok", why="saturated, but gold still rises")
-        return replace(reading, status="watch", why="saturated, and gold is not shown to rise")
+        step = self.measure_steps[run.seed, point]
+        if step.high < 0:
+            return replace(reading, why="saturated, and the measure falls")
+        if step.low > 0:
+            return replace(reading, status="ok", why="saturated, but the measure still rises")
+        return replace(reading, status="watch", why="saturated, and the measure is not shown to rise")
 
     def _spike_of(self, name: str, minimum: float) -> Look:
         def look(run: RunRows, point: int) -> Reading | None:

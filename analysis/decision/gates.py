@@ -25,7 +25,7 @@ class Measurements:
     Attributes:
         win_rate: against the base by the primary judge.
         controlled_win_rate: the same at equal length and style, percent.
-        gold_gain: paired, over the base, base SD.
+        gain: paired, over the base, base SD.
         stability: the answer to "can we tolerate its oscillation?".
         style_auc: how well a classifier tells its texts from the base's (0.5 is not at all).
         over_optimisation: the audit's status ("ok", "watch", "hacking" or "not assessable") and why.
@@ -35,7 +35,7 @@ class Measurements:
 
     win_rate: WinRate | None
     controlled_win_rate: Estimate | None
-    gold_gain: Estimate | None
+    gain: Estimate | None
     stability: Answer | None
     style_auc: Estimate | None
     over_optimisation: tuple[str, str] | None
@@ -65,7 +65,7 @@ class Gate:
 
 def assess(measured: Measurements, rules: DecisionRules) -> tuple[Gate, ...]:
     """All gates of one arm, in the order in which the report shows them."""
-    rate, gain = f"above {rules.min_win_rate_percent:g} %", f"above {rules.min_gold_gain_base_sd:g} SD"
+    rate, gain = f"above {rules.min_win_rate_percent:g} %", f"above {rules.min_gain_base_sd:g} SD"
     return (
         _win_rate(rate, measured.win_rate, rules.min_win_rate_percent),
         _above(
@@ -76,7 +76,7 @@ def assess(measured: Measurements, rules: DecisionRules) -> tuple[Gate, ...]:
             rules.min_win_rate_percent,
             measured.why_not_controlled,
         ),
-        _above("Gold", "gain over the base, paired", gain, measured.gold_gain, rules.min_gold_gain_base_sd),
+        _above("The measure", "gain over the base, paired", gain, measured.gain, rules.min_gain_base_sd),
         _stability(measured.stability),
         _below(
             "Style drift",
@@ -152,7 +152,7 @@ def _stability(answer: Answer | None) -> Gate:
 
 
 def _over_optimisation(audit: tuple[str, str] | None) -> Gate:
-    name, meaning, rule = "Over-optimisation", "whether gold still follows the reward", "the audit finds nothing"
+    name, meaning, rule = "Over-optimisation", "whether the measure still follows the reward", "the audit finds nothing"
     status, why = audit or ("not assessable", NOT_MEASURED)
     outcomes: dict[str, Reply] = {"ok": "yes", "watch": "inconclusive", "hacking": "no"}
     return Gate(name, meaning, rule, outcomes.get(status, "not assessable"), note=why)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -11,18 +10,17 @@ import numpy as np
 
 from analysis.ledger import BASE, Ledger
 from analysis.questions.recovery_words import WayBack
+from analysis.scores import halves_of
 from analysis.statistics.bootstrap import (
     MIN_SEEDS_FOR_METHOD,
     Estimate,
     FloatArray,
     Resamples,
     judged_mean,
-    split_halves,
 )
 from analysis.statistics.sample_size import seed_share
 from analysis.win_rates import (
     EVEN,
-    SCORERS,
     Comparisons,
     JudgeName,
     WinRate,
@@ -31,16 +29,16 @@ from analysis.win_rates import (
     rules_of,
     why_not_ahead,
 )
-from analysis.win_rates.judges import TRAINING_REWARD
 from experiments.rules import ConfidenceRules
 
 Confidence = Literal["inconclusive", "low", "moderate", "high"]
 Verdict = Literal["beats the base", "is not shown to differ from the base", "is worse than the base"]
 
 SELECTION_RULE = (
-    "Where an algorithm has several arms, the one with the highest mean gold on one half of the prompts (in the order "
-    "of their SHA-256) stands for it, and the result is reported on the other half, so that the choice cannot flatter "
-    "the chosen."
+    "If an algorithm has several arms, one stands for it: that with the highest win rate against the base by the "
+    "primary judge on one half of the prompts, in the order of their SHA-256. The result is reported on the other "
+    "half, so that the choice cannot flatter the chosen. If more of the judge's verdicts on one of these arms are "
+    "missing there than rules.win_rate.max_missing_percent allows, no arm is chosen."
 )
 AHEAD_RULE = (
     "An arm is said to beat another where the primary judge's interval excludes 50 % and the p-value, corrected by "
@@ -77,7 +75,7 @@ class Final:
     rate: Estimate
     ahead: str | None
     why_not: str
-    second_judge: JudgeName
+    second_judge: JudgeName | None
     second: Estimate | None
     selected: bool
     seeds: tuple[int, ...]
@@ -111,25 +109,48 @@ def verdict(rate: WinRate | None) -> Verdict:
     return words.get(ahead(rate), "beats the base")
 
 
-def choose(ledger: Ledger, arms: Sequence[str], prompts: Sequence[int]) -> str:
-    """The arm with the highest final mean gold on these prompts; the first of the plan where equal."""
-    return max(arms, key=lambda arm: float(np.mean(ledger.numbers(arm, "gold")[:, list(prompts)])))
+def choose(ledger: Ledger, arms: Sequence[str], prompts: Sequence[int]) -> str | None:
+    """The arm with the highest win rate against the base on these prompts, by the primary judge.
+
+    The first of the plan if several have the same; None if too many verdicts on one of them are missing.
+    """
+    if len(arms) == 1:
+        return arms[0]
+    rules = rules_of(ledger)
+    rates = []
+    for arm in arms:
+        score_SPM = preferences(ledger, arm, BASE, rules.primary_judge)
+        shown = np.array([]) if score_SPM is None else score_SPM[:, list(prompts)]
+        missing = np.isnan(shown)
+        if missing.all() or 100 * missing.mean() > rules.max_missing_percent:
+            return None
+        rates.append(float(np.nanmean(shown[~missing.all(axis=2)], axis=1).mean()))  # as `judged_mean` weighs them
+    return arms[int(np.argmax(rates))]
+
+
+def chosen_pair(ledger: Ledger) -> tuple[dict[str, str | None], list[int]]:
+    """For "ppo" and "dpo" the arm that stands for it, None if none does; and the prompts to report on.
+
+    Both are on all prompts if there is nothing to choose.
+    """
+    sides = {name: [arm for arm in ledger.arms if ledger.algorithm(arm) == name] for name in ("ppo", "dpo")}
+    everything = list(range(len(ledger.prompt_ids)))
+    several = all(sides.values()) and any(len(side) > 1 for side in sides.values())
+    chosen_on, reported_on = halves_of(ledger) if several else (everything, everything)
+    return {name: choose(ledger, side, chosen_on) if side else None for name, side in sides.items()}, reported_on
 
 
 def final_comparison(
     ledger: Ledger, compared: Comparisons, resamples: Resamples, rng: np.random.Generator
 ) -> Final | None:
     """Choose on one half of the prompts, report on the other; on all of them where there is nothing to choose."""
-    sides = [[arm for arm in ledger.arms if ledger.algorithm(arm) == name] for name in ("ppo", "dpo")]
-    if not all(sides):
+    pair, reported_on = chosen_pair(ledger)
+    ppo, dpo = pair["ppo"], pair["dpo"]
+    if ppo is None or dpo is None:
         return None
-    prompt_ids = ledger.prompt_ids
-    selected = any(len(side) > 1 for side in sides)
-    chosen_on, reported_on = list(range(len(prompt_ids))), list(range(len(prompt_ids)))
+    selected = len(reported_on) < len(ledger.prompt_ids)
     if selected:
-        chosen_on, reported_on = split_halves([hashlib.sha256(name.encode()).hexdigest() for name in prompt_ids])
         resamples = Resamples.draw(rng, len(reported_on), max(resamples.seeds))
-    ppo, dpo = (choose(ledger, side, chosen_on) for side in sides)
 
     def scores(judge: JudgeName) -> FloatArray | None:
         score_SPM = preferences(ledger, ppo, dpo, judge)
@@ -141,7 +162,7 @@ def final_comparison(
         return None
     on_all_prompts = compared.get((ppo, dpo, judge))
     leader, why_not = leads(ppo, dpo, rate, on_all_prompts)
-    second = second_judge(judge)
+    second = second_judge(ledger)
     return Final(
         ppo=ppo,
         dpo=dpo,
@@ -150,7 +171,7 @@ def final_comparison(
         ahead=leader,
         why_not=why_not,
         second_judge=second,
-        second=rate_of(scores(second), resamples),
+        second=rate_of(scores(second), resamples) if second else None,
         selected=selected,
         seeds=tuple(ledger.common_seeds(ppo, dpo)),
         wider=on_all_prompts.wider if on_all_prompts else 1.0,
@@ -174,9 +195,10 @@ def leads(ppo: str, dpo: str, rate: Estimate, on_all_prompts: WinRate | None) ->
     return None, why_not_ahead(on_all_prompts) or "not shown on all prompts together"
 
 
-def second_judge(primary: JudgeName) -> JudgeName:
-    """The first scorer that is neither the primary judge nor the training reward."""
-    return next(name for name, card in SCORERS.items() if name != primary and card.independence != TRAINING_REWARD)
+def second_judge(ledger: Ledger) -> JudgeName | None:
+    """The first score that neither decides nor is the training reward; None if there is none."""
+    primary = rules_of(ledger).primary_judge
+    return next((card.name for card in ledger.scores if card.name != primary and card.role != "training_reward"), None)
 
 
 def _seed_share(score_SPM: FloatArray) -> float | None:
@@ -253,7 +275,7 @@ def decide(
 
 
 def best_staged(ledger: Ledger) -> str | None:
-    """The arm of PPO then DPO with the highest final mean gold."""
+    """The arm of PPO then DPO that stands for it, chosen on all prompts."""
     arms = [arm for arm in ledger.arms if ledger.algorithm(arm) == "ppo_then_dpo"]
     return choose(ledger, arms, range(len(ledger.prompt_ids))) if arms else None
 
@@ -282,8 +304,10 @@ def _no_final_words(ledger: Ledger, judge: JudgeName) -> str:
     if absent:
         planned = {arm["algorithm"] for arm in ledger.plan["arms"]}
         why = f"no {absent[0].upper()} arm {'has finished' if absent[0] in planned else 'was planned'}"
-    elif judge not in SCORERS and judge not in ledger.judges:
+    elif not ledger.score(judge) and judge not in ledger.judges:
         why = f"the judge that decides, {judge}, has given no result"
+    elif unchosen := [name.upper() for name, arm in chosen_pair(ledger)[0].items() if arm is None]:
+        why = f"{judge} has given too few verdicts against the base to choose one of the {' and '.join(unchosen)} arms"
     else:
         why = f"their best arms share no finished seed that {judge} has judged"
     return f"PPO and DPO cannot be compared, because {why}"

@@ -33,13 +33,13 @@ WOULD_CHANGE: dict[Choice, str] = {
     "PPO": "DPO ahead in the head-to-head, or PPO failing a gate, in more seeds or on more prompts.",
     "DPO": "PPO ahead in the head-to-head, or DPO failing a gate, in more seeds or on more prompts.",
     "PPO then DPO": "The staged run itself: PPO to that point, pairs sampled anew from it (not the base's), then DPO, "
-    "at the cost of PPO to its end. It has to keep PPO's gold within the noise and be better in risk or cost.",
+    "at the cost of PPO to its end. It has to keep PPO's measure within the noise and be better in risk or cost.",
     "base": "An arm that passes every gate, or other thresholds, which would have to be registered before training.",
     "inconclusive": "These runs, and what stands under each of the three questions below.",
 }
 STAGED_IS_THERE = (
-    "This sweep's own staged arm: its gates, and its win rates against the plain arms, if it loses PPO's gold or is no "
-    "better in risk or cost."
+    "This sweep's own staged arm: its gates, and its win rates against the plain arms, if it loses PPO's measure or is "
+    "no better in risk or cost."
 )
 STAGED_LEADS = "The staged arm failing a gate, or no longer ahead of both, in more seeds or on more prompts."
 

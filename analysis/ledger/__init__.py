@@ -18,6 +18,7 @@ import pandas as pd
 from analysis.ledger.conditions import differences
 from analysis.ledger.manifest import Manifest, manifest_of
 from analysis.statistics.bootstrap import FloatArray
+from experiments.records import SCORE_PREFIX, Role, ScoreCard
 from experiments.rules import Rules
 
 BASE = "base"
@@ -25,12 +26,7 @@ ALGORITHMS = {"ppo": "PPO", "dpo": "DPO", "ppo_then_dpo": "PPO then DPO", "inter
 STREAM = 1  # the common random numbers that every arm and the base share
 FLOOR_STREAM = 2  # the base's second, disjoint set
 FURTHER_STREAM = 3  # the base's further samples, for best-of-n
-
-SAMPLE_COLUMNS = {
-    "prompt_id": "text", "sample_id": "number", "stream": "number", "prompt": "text", "response": "text",
-    "num_tokens": "number", "finish_reason": "text", "logp_policy": "number", "logp_base": "number",
-    "gold": "number", "proxy": "number", "vader": "number",
-}  # fmt: skip
+OF_SAMPLES: tuple[Role, ...] = ("measure", "secondary", "training_reward")  # roles of what scores every sample
 
 PREFERENCE_COLUMNS = (
     "arm", "opponent", "seed", "prompt_id", "sample_id", "score", "ours_first", "ours_second", "note",
@@ -100,10 +96,10 @@ class Ledger:
         rules: those in use.
         runs: the finished arms x seeds, in the plan's order.
         missing: the others.
-        samples: one row per response: arm, algorithm, seed, point and the columns of `SAMPLE_COLUMNS`; the base is arm
-            "base", point 0.
+        samples: one row per response: arm, algorithm, seed, point, the columns of
+            `experiments.records.SAMPLE_COLUMNS` and one of each score; the base is arm "base", point 0.
         metrics: one row per line of any metrics.jsonl: label and kind of the job, then the line's own keys.
-        ranking: the samples that the arms learned from, the columns of `SAMPLE_COLUMNS`; None in sweeps that did not
+        ranking: the samples that the arms learned from, the same columns; None in sweeps that did not
             record them.
         specs: spec.json by job label.
         provenance: provenance.json by job label.
@@ -156,6 +152,32 @@ class Ledger:
         """(arm, point, stream) -> rows of `samples`, which are sorted by seed, prompt and sample."""
         return self.samples.groupby(["arm", "point", "stream"], sort=False).indices
 
+    @cached_property
+    def scores(self) -> tuple[ScoreCard, ...]:
+        """Cards of what scores every sample: the measure first, the training reward last."""
+        return cards_of(self.plan["scores"])
+
+    @property
+    def measure(self) -> ScoreCard:
+        """What measures how good a response is."""
+        return self.scores[0]
+
+    @cached_property
+    def training_reward(self) -> ScoreCard | None:
+        """What PPO maximises; None if the sweep has none, or not every sample was scored by it."""
+        card = self.scores[-1]
+        complete = card.role == "training_reward" and self.samples[SCORE_PREFIX + card.name].notna().all()
+        return card if complete else None
+
+    @property
+    def secondary(self) -> tuple[ScoreCard, ...]:
+        """Further scores of every sample, which no training saw."""
+        return tuple(card for card in self.scores if card.role == "secondary")
+
+    def score(self, name: str) -> ScoreCard | None:
+        """The card of what scores every sample under this name, or None."""
+        return next((card for card in self.scores if card.name == name), None)
+
     @property
     def final_point(self) -> int:
         """The evaluation point of the final models."""
@@ -197,7 +219,7 @@ class Ledger:
 
         Args:
             arm: an arm, or "base".
-            column: of `SAMPLE_COLUMNS`.
+            column: of `samples`; a score's is known to `analysis.scores`.
             point: evaluation point; the final one if not given. Point 0 of any arm is the base.
             stream: which common random numbers.
             seeds: leave out the other seeds.
@@ -273,9 +295,11 @@ class Ledger:
         values[np.searchsorted(seeds, rows["seed"]), of_prompt, rows["sample_id"]] = rows["value"]
         return values
 
-    def has(self, column: str) -> bool:
-        """Whether a score was computed for every sample."""
-        return bool(self.samples[column].notna().all())
+
+def cards_of(scores: Sequence[Mapping[str, Any]]) -> tuple[ScoreCard, ...]:
+    """Of plan.json: what scores every sample, the measure first, the training reward last."""
+    cards = [ScoreCard(**card) for card in scores]
+    return tuple(card for role in OF_SAMPLES for card in cards if card.role == role)
 
 
 def _mean_sum(rows: pd.DataFrame, columns: Sequence[str]) -> float | None:

@@ -47,7 +47,7 @@ def condition_problems(plan: dict[str, Any], specs: Mapping[str, dict[str, Any]]
         shared = {key: value for key, value in base["spec"].items() if key not in BASE_ONLY}
         for key, ours, theirs in differences(evaluation["spec"], shared):
             yield f"{run}: evaluated with {key} = {ours!r}, the base with {theirs!r}"
-        yield from _need_problems(run, evaluation, base, ("gold", "reward_model"), "the base's evaluation")
+        yield from _need_problems(run, evaluation, base, ("measure", "reward_model"), "the base's evaluation")
         for job, spec in (("trained", arm), ("evaluated", evaluation)):
             unused = EVALUATION_ONLY if spec is arm else set()
             inputs = {key: value for key, value in base["inputs"].items() if key not in unused}

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -20,13 +21,13 @@ from analysis.ledger import (
     FLOOR_STREAM,
     FURTHER_STREAM,
     PREFERENCE_COLUMNS,
-    SAMPLE_COLUMNS,
     STREAM,
     AskedJudge,
     Ledger,
     LedgerError,
     Missing,
     Run,
+    cards_of,
 )
 from analysis.ledger.conditions import condition_problems, identity_problems
 from analysis.ledger.manifest import is_inside
@@ -36,6 +37,7 @@ from analysis.ledger.parquet import (
     require_plain_rows,
 )
 from experiments.foreign import ForeignFileError, read_object
+from experiments.records import SAMPLE_COLUMNS, SCORE_PREFIX, Role, ScoreCard
 from experiments.rules import Rules
 from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status, sample_files
 
@@ -44,7 +46,9 @@ METRICS = "metrics.jsonl"
 MAX_RULE = 100_000  # a rule's number may be a count of what is drawn or listed; a level may decide such a count
 MAX_MEMORY_SHARE = 0.5  # of this machine's, for the samples of all evaluations together
 KEYS = ("prompt_id", "sample_id", "stream")  # of a response within one evaluation
-MAY_BE_MISSING = {"proxy"}  # NaN where a sweep has no reward model
+CARD_KEYS = [field.name for field in fields(ScoreCard)]
+HIGHER_ONLY = ("measure", "training_reward")  # roles of scores that gains are taken of
+ROLES = set(get_args(Role))
 
 
 def load_ledger(runs_dir: Path) -> Ledger:
@@ -99,7 +103,7 @@ def _load(runs_dir: Path) -> Ledger:
         specs=specs,
         provenance={label: _optional_json(folder / "provenance.json") for label, folder in folders.items()},
         folder=runs_dir,
-        ranking=_read_ranking(folders),
+        ranking=_read_ranking(folders, cards_of(plan["scores"])),
         judges=judges,
         missing_judges=missing_judges,
         embeddings=_read_embeddings(base_folder, runs, samples) if _has_embedder(specs) else None,
@@ -122,10 +126,13 @@ def _read_plan(runs_dir: Path) -> dict[str, Any]:
     if plan.get("schema") != PLAN_SCHEMA:
         raise LedgerError(f"{path} has schema {plan.get('schema')!r}; this version reads {PLAN_SCHEMA}")
     lacking = [
-        key for key in ("sweep", "arms", "shared", "settings", "rules", "registered_rules", "jobs") if key not in plan
+        key
+        for key in ("sweep", "arms", "shared", "scores", "settings", "rules", "registered_rules", "jobs")
+        if key not in plan
     ]
     if lacking:
         raise LedgerError(f"{path} lacks {', '.join(lacking)}")
+    _require_cards(path, plan["scores"])
     if any(arm["arm"] == BASE for arm in plan["arms"]):
         raise LedgerError(f"an arm is called {BASE!r}, which is the name of the model that all arms start from")
     return plan
@@ -142,6 +149,29 @@ def _read_rules(runs_dir: Path, plan: dict[str, Any]) -> Rules:
         return Rules.from_json(values, "rules")
     except ValueError as error:
         raise LedgerError(f"{path} does not have the rules of this version: {error}") from None
+
+
+def _require_cards(path: Path, cards: Any) -> None:
+    """One card measures, at most one is the training reward, and each is named once."""
+    if not isinstance(cards, list) or not all(_is_card(card) for card in cards):
+        raise LedgerError(f"{path} has scores that are no list of cards; a card has the texts {', '.join(CARD_KEYS)}")
+    names, roles = Counter(card["name"] for card in cards), Counter(card["role"] for card in cards)
+    if roles["measure"] != 1 or roles["training_reward"] > 1 or not set(roles) <= ROLES or max(names.values()) > 1:
+        said = ", ".join(f"{card['name']} ({card['role']})"[:MAX_REASON_LENGTH] for card in cards)
+        raise LedgerError(
+            f"{path} has the scores {said}; exactly one must have the role measure, at most one training_reward, "
+            "the others secondary or judge, and no name may stand twice"
+        )
+
+    down = [card["name"] for card in cards if card["role"] in HIGHER_ONLY and card["direction"] != "higher is better"]
+    if down:
+        raise LedgerError(f"{path} has the score {down[0]} of which lower is better; only a secondary one may be so")
+
+
+def _is_card(card: Any) -> bool:
+    return (
+        isinstance(card, dict) and set(card) == set(CARD_KEYS) and all(isinstance(text, str) for text in card.values())
+    )
 
 
 def _numbers(value: Any) -> Iterator[float]:
@@ -206,14 +236,15 @@ def _raise_if_any(problems: Sequence[str]) -> None:
 
 # -------------------------------------------------------------------------------------------------------------- samples
 def _read_samples(base_folder: Path, runs: list[Run], plan: dict[str, Any]) -> pd.DataFrame:
-    base = _sample_frame(base_folder, 0, BASE, BASE, 0)
+    scores = cards_of(plan["scores"])
+    base = _sample_frame(base_folder, scores, 0, BASE, BASE, 0)
     reference = _keys(base[base["stream"] == STREAM])
     num_points = int(plan["settings"]["budget"]["num_evaluation_points"])
     frames, problems = [base], list(_base_problems(base, reference))
     left = MAX_MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for run in runs:
         for point in range(1, num_points):
-            frame = _sample_frame(run.evaluation, point, run.arm, run.algorithm, run.seed)
+            frame = _sample_frame(run.evaluation, scores, point, run.arm, run.algorithm, run.seed)
             left -= frame.memory_usage(index=False).sum()
             if left < 0:
                 raise LedgerError(f"the samples up to {run.label} fill {MAX_MEMORY_SHARE:.0%} of this machine's memory")
@@ -241,31 +272,37 @@ def _base_problems(base: pd.DataFrame, reference: list[tuple[str, int, int]]) ->
         yield "base_evaluation: fewer than two prompts"
 
 
-def _read_ranking(folders: Mapping[str, Path]) -> pd.DataFrame | None:
+def _read_ranking(folders: Mapping[str, Path], scores: Sequence[ScoreCard]) -> pd.DataFrame | None:
     """The ranking data's samples in the order of prompts, where the job has recorded them."""
     folder = folders.get("ranking_data")
     if folder is None or not sample_files(folder):
         return None
-    rows = _sample_frame(folder, 0, BASE, BASE, 0)
+    rows = _sample_frame(folder, scores, 0, BASE, BASE, 0)
     if rows.groupby("prompt_id").size().nunique() != 1:
         raise LedgerError("ranking_data: prompts have different numbers of samples")
     return rows.sort_values(["prompt_id", "sample_id"], ignore_index=True)
 
 
-def _sample_frame(folder: Path, point: int, arm: str, algorithm: str, seed: int) -> pd.DataFrame:
+def _sample_frame(
+    folder: Path, scores: Sequence[ScoreCard], point: int, arm: str, algorithm: str, seed: int
+) -> pd.DataFrame:
     path = sample_files(folder).get(point)
     if path is None:
         raise LedgerError(f"{folder} has finished without samples of evaluation point {point}")
     frame = _table(path)
-    lacking = [column for column in SAMPLE_COLUMNS if column not in frame]
+    of_scores = {
+        SCORE_PREFIX + card.name: card.role == "training_reward" for card in scores
+    }  # -> whether NaN may stand
+    lacking = [column for column in (*SAMPLE_COLUMNS, *of_scores) if column not in frame]
     if lacking:
         raise LedgerError(f"{path} lacks the columns {', '.join(lacking)}")
-    frame = frame[list(SAMPLE_COLUMNS)]
-    for column, kind in SAMPLE_COLUMNS.items():
-        if kind == "number" and not _are_numbers(frame[column], column in MAY_BE_MISSING):
+    frame = frame[[*SAMPLE_COLUMNS, *of_scores]]
+    for column in (*SAMPLE_COLUMNS, *of_scores):
+        if SAMPLE_COLUMNS.get(column) is str:
+            if not (pd.api.types.is_string_dtype(frame[column]) and frame[column].notna().all()):
+                raise LedgerError(f"{path} has values of {column} that are missing or no text")
+        elif not _are_numbers(frame[column], of_scores.get(column, False)):
             raise LedgerError(f"{path} has values of {column} that are missing or not finite")
-        if kind == "text" and not (pd.api.types.is_string_dtype(frame[column]) and frame[column].notna().all()):
-            raise LedgerError(f"{path} has values of {column} that are missing or no text")
     return frame.assign(arm=arm, algorithm=algorithm, seed=seed, point=point)
 
 

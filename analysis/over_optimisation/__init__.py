@@ -1,1 +1,1 @@
-"""Does the proxy still rise while the measure falls? The audit of each arm, and the signs of reward hacking."""
+"""Does the training reward still rise while the measure falls? An audit of each arm, and signs of reward hacking."""

@@ -1,9 +1,10 @@
 """Signs that a model learned to please the reward instead of doing the task: pure functions, one section each.
 
 A detector fires where the whole interval of its number is beyond its threshold, so that noise alone rarely fires it.
-The signs are those of the field's audits: gold against proxy (Gao et al. 2022, arXiv:2210.10760), the share of the
-gain that length explains (Singhal et al. 2023, arXiv:2310.03716) and responses far outside the base's cloud (Miao et
-al. 2025, arXiv:2510.13694, there in the reward model's latent space, here in a space of surface numbers).
+The signs are those of the field's audits: measure against training reward (Gao et al. 2022, arXiv:2210.10760), the
+share of the gain that length explains (Singhal et al. 2023, arXiv:2310.03716) and responses far outside the base's
+cloud (Miao et al. 2025, arXiv:2510.13694, there in the reward model's latent space, here in a space of surface
+numbers).
 
 Shapes: S seeds, C evaluation points with the base first, P prompts, M samples, B resamples, K length bins, N responses,
 F surface features.
@@ -28,17 +29,17 @@ def slope_per_point(gain_SCP: FloatArray, resamples: Resamples) -> Estimate:
     return mean_estimate(np.tensordot(steps_C / (steps_C**2).sum(), gain_SCP, (0, 1)), resamples, "base SD per point")
 
 
-def best_point(gold_SCP: FloatArray, prompts: Sequence[int]) -> int:
-    """The evaluation point with the highest mean gold on these prompts; the earliest where equal."""
-    return int(np.argmax(gold_SCP[:, :, list(prompts)].mean(axis=(0, 2))))
+def best_point(measure_SCP: FloatArray, prompts: Sequence[int]) -> int:
+    """The evaluation point with the highest mean measure on these prompts; the earliest where equal."""
+    return int(np.argmax(measure_SCP[:, :, list(prompts)].mean(axis=(0, 2))))
 
 
-def change_since(gold_SCP: FloatArray, peak: int, prompts: Sequence[int], resamples: Resamples) -> Estimate:
-    """Gold of the last point minus gold of the peak, on prompts that had no part in choosing the peak.
+def change_since(measure_SCP: FloatArray, peak: int, prompts: Sequence[int], resamples: Resamples) -> Estimate:
+    """The measure of the last point minus the measure of the peak, on prompts that had no part in choosing the peak.
 
     On the same prompts the highest of several noisy points would seem to be followed by a drop (winner's curse).
     """
-    shown_SCP = gold_SCP[:, :, list(prompts)]
+    shown_SCP = measure_SCP[:, :, list(prompts)]
     return mean_estimate(shown_SCP[:, -1] - shown_SCP[:, peak], resamples, "base SD")
 
 
@@ -101,7 +102,7 @@ def non_length_share(
     Reward difference within bins of length, weighted by how many of our responses lie in each, over the whole gain.
 
     Args:
-        reward_SPM: proxy reward of ours, any unit.
+        reward_SPM: training reward of ours, any unit.
         length_SPM: tokens.
         base_reward_PM: the base's.
         base_length_PM: the base's.
@@ -169,15 +170,15 @@ class Cloud:
         return (mahalanobis(features_NF, self.mean_F, self.scale_F, self.precision_FF) > self.limit).astype(np.float64)
 
 
-def surface_features(text: str, num_tokens: float, sentiment: float) -> tuple[float, ...]:
-    """Length, `proportions`, digits, line breaks and sentiment of one response."""
+def surface_features(text: str, num_tokens: float, scores: Sequence[float]) -> tuple[float, ...]:
+    """Length, `proportions`, digits, line breaks and further scores of one response."""
     size = max(1, len(text))
     return (
         float(np.log1p(num_tokens)),
         *proportions(text),
         sum(map(str.isdigit, text)) / size,
         text.count("\n") / size,
-        sentiment,
+        *scores,
     )
 
 

@@ -22,7 +22,7 @@ from scipy import stats
 
 from analysis.answers import Answer, Evidence, Reply
 from analysis.ledger import BASE, FLOOR_STREAM, FURTHER_STREAM, STREAM, Ledger
-from analysis.stability import base_sd
+from analysis.scores import base_sd, values, values_of
 from analysis.statistics.bootstrap import (
     CONFIDENCE_LEVEL,
     Estimate,
@@ -33,6 +33,7 @@ from analysis.statistics.bootstrap import (
 )
 from analysis.statistics.sample_size import units_needed
 from analysis.style.surface import Text, repeats
+from experiments.records import ScoreCard
 from experiments.rules import ReadinessRules
 
 Vote = Literal["PPO", "DPO", "neither", "neutral"]  # "neither" stands against both
@@ -68,13 +69,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class RankedSamples:
-    """The ranking data, `[P, N]`: nats per token under the base at the sampling temperature (NLL), and gold.
+    """The ranking data, `[P, N]`: nats per token under the base at the sampling temperature (NLL), and the measure.
 
-    Only prompts of which gold ranks one response above another: the others make no pair.
+    Only prompts of which the measure ranks one response above another: the others make no pair.
     """
 
     nll: FloatArray
-    gold: FloatArray
+    measure: FloatArray
 
 
 # ------------------------------------------------------------------------------------------------------ pure statistics
@@ -153,12 +154,12 @@ def weighted_mean(values_P: FloatArray, weights_BP: FloatArray, unit: str) -> Es
 
 
 # ---------------------------------------------------------------------------------------------------- the five findings
-def headroom(gold_PN: FloatArray | None, scale: float, weights_BP: FloatArray, rules: ReadinessRules) -> Finding:
+def headroom(measure_PN: FloatArray | None, scale: float, weights_BP: FloatArray, rules: ReadinessRules) -> Finding:
     """U1: is the good answer within reach of a few samples?
 
     Args:
-        gold_PN: gold of the base's samples, 0 to 1; None where there are too few of a prompt.
-        scale: one base SD of gold.
+        measure_PN: the measure of the base's samples, 0 to 1; None where there are too few of a prompt.
+        scale: one base SD of the measure.
         weights_BP: of the resamples.
         rules: the thresholds.
     """
@@ -170,15 +171,15 @@ def headroom(gold_PN: FloatArray | None, scale: float, weights_BP: FloatArray, r
     )
     names = "U1 Headroom", "U1 Reach"
     meanings = (
-        f"expected best of {n} samples minus their mean, by gold",
-        f"chance that the best of {n} samples has at least {rules.target_gold_points:g} gold points",
+        f"expected best of {n} samples minus their mean, by the measure",
+        f"chance that the best of {n} samples has at least {rules.target_points:g} points",
     )
-    if gold_PN is None:
+    if measure_PN is None:
         why = f"not assessable: fewer than {n} samples of the base on each evaluation prompt were recorded"
         return _absent("U1", names, meanings, threshold, why)
     counts = _powers_of_two(n)
-    best = [(best_of_n(gold_PN, count) - gold_PN.mean(axis=1)) / scale for count in counts]
-    reached = [reach_of_n(gold_PN, count, rules.target_gold_points / 100) for count in counts]
+    best = [(best_of_n(measure_PN, count) - measure_PN.mean(axis=1)) / scale for count in counts]
+    reached = [reach_of_n(measure_PN, count, rules.target_points / 100) for count in counts]
     gain, reach = weighted_mean(best[-1], weights_BP, "base SD"), weighted_mean(reached[-1], weights_BP, "share")
     rise = weighted_mean(reached[-1] - reached[-2], weights_BP, "share")
     vote, why = headroom_vote(gain, reach, rise, rules)
@@ -222,7 +223,7 @@ def coverage(ranked: RankedSamples | None, weights_BP: FloatArray | None, rules:
     )
     if ranked is None or weights_BP is None:
         return _absent("U2", names, meanings, threshold, NO_RANKING)
-    chosen = _at(ranked.nll, ranked.gold.argmax(axis=1))
+    chosen = _at(ranked.nll, ranked.measure.argmax(axis=1))
     # The chosen one stays among the base's own samples: leaving it out would leave out the base's best.
     gap = weighted_mean(chosen - ranked.nll.mean(axis=1), weights_BP, "nats per token")
     unusual = (chosen > np.quantile(ranked.nll, 0.95)).astype(np.float64)
@@ -262,7 +263,9 @@ def implicit_ranking(ranked: RankedSamples | None, weights_BP: FloatArray | None
     threshold = f"above {_percent(at[0])}: DPO; below {_percent(at[1])} (50 % is chance): PPO"
     if ranked is None or weights_BP is None:
         return _absent("U3", (name,), (meaning,), threshold, NO_RANKING)
-    chosen, rejected = (_at(ranked.nll, index) for index in (ranked.gold.argmax(axis=1), ranked.gold.argmin(axis=1)))
+    chosen, rejected = (
+        _at(ranked.nll, index) for index in (ranked.measure.argmax(axis=1), ranked.measure.argmin(axis=1))
+    )
     right = (np.sign(rejected - chosen) + 1) / 2
     accuracy = weighted_mean(right, weights_BP, "share")
     vote = vote_between(accuracy, *at)
@@ -298,22 +301,32 @@ def misbehaviour(
 
 
 def reward_model(
-    accuracy: Estimate | None, with_gold: Estimate | None, with_length: Estimate | None, rules: ReadinessRules
+    accuracy: Estimate | None, with_measure: Estimate | None, with_length: Estimate | None, rules: ReadinessRules
 ) -> Finding:
     """U5: a reward model that is clearly too weak speaks for DPO; a good one permits PPO and speaks for neither.
 
     Args:
         accuracy: share of held-out comparisons; None where it was not recorded, like the others.
-        with_gold: rank correlation of proxy and gold on the base's samples.
-        with_length: size of the rank correlation of proxy and length there.
+        with_measure: rank correlation of the training reward and the measure on the base's samples.
+        with_length: size of the rank correlation of the training reward and length there.
         rules: the thresholds.
     """
-    least, least_gold, most = rules.min_reward_accuracy, rules.min_proxy_gold_correlation, rules.max_length_correlation
+    least, least_measure, most = (
+        rules.min_reward_accuracy,
+        rules.min_proxy_measure_correlation,
+        rules.max_length_correlation,
+    )
     checks = (
-        ("U5 Reward model's accuracy", "held-out comparisons that it orders as gold does", accuracy, least, True),
-        ("U5 Proxy and gold", "rank correlation on the base's samples", with_gold, least_gold, True),
         (
-            "U5 Proxy and length",
+            "U5 Reward model's accuracy",
+            "held-out comparisons that it orders as the measure does",
+            accuracy,
+            least,
+            True,
+        ),
+        ("U5 Training reward and measure", "rank correlation on the base's samples", with_measure, least_measure, True),
+        (
+            "U5 The training reward and length",
             "rank correlation with tokens on the base's samples, either way",
             with_length,
             most,
@@ -416,14 +429,12 @@ def assess(ledger: Ledger, resamples: Resamples, rng: np.random.Generator) -> An
     """Measure the base of a sweep."""
     rules = ledger.rules.readiness
     weights_BP = resamples.prompts
-    gold, proxy, length = (
-        base_samples(ledger, column).astype(np.float64) for column in ("gold", "proxy", "num_tokens")
-    )
+    measure, length = base_scores(ledger, ledger.measure), base_samples(ledger, "num_tokens").astype(np.float64)
+    reward = base_scores(ledger, ledger.training_reward) if ledger.training_reward else None
     ranked = ranked_samples(ledger)
     ranking_weights = None if ranked is None else multinomial_weights(rng, len(ranked.nll), len(weights_BP))
-    scored = ledger.has("proxy")
     findings = (
-        headroom(gold if gold.shape[1] >= rules.best_of else None, base_sd(ledger), weights_BP, rules),
+        headroom(measure if measure.shape[1] >= rules.best_of else None, base_sd(ledger), weights_BP, rules),
         coverage(ranked, ranking_weights, rules),
         implicit_ranking(ranked, ranking_weights, rules),
         misbehaviour(
@@ -431,8 +442,8 @@ def assess(ledger: Ledger, resamples: Resamples, rng: np.random.Generator) -> An
         ),
         reward_model(
             recorded_accuracy(ledger),
-            rank_correlation(proxy, gold, weights_BP) if scored else None,
-            size(rank_correlation(proxy, length, weights_BP)) if scored else None,
+            rank_correlation(reward, measure, weights_BP) if reward is not None else None,
+            size(rank_correlation(reward, length, weights_BP)) if reward is not None else None,
             rules,
         ),
     )
@@ -441,9 +452,18 @@ def assess(ledger: Ledger, resamples: Resamples, rng: np.random.Generator) -> An
 
 def base_samples(ledger: Ledger, column: str) -> npt.NDArray[Any]:
     """One column of all samples of the base, under whichever random numbers, `[P, N]`."""
+    return np.concatenate([ledger.array(BASE, column, stream=stream)[0] for stream in drawn_streams(ledger)], axis=1)
+
+
+def base_scores(ledger: Ledger, score: ScoreCard) -> FloatArray:
+    """A score of all samples of the base, `[P, N]`."""
+    return np.concatenate([values(ledger, score, BASE, stream=stream)[0] for stream in drawn_streams(ledger)], axis=1)
+
+
+def drawn_streams(ledger: Ledger) -> list[int]:
+    """The base's random numbers that were drawn."""
     drawn = set(ledger.samples.loc[ledger.samples["arm"] == BASE, "stream"])
-    streams = [stream for stream in (STREAM, FLOOR_STREAM, FURTHER_STREAM) if stream in drawn]
-    return np.concatenate([ledger.array(BASE, column, stream=stream)[0] for stream in streams], axis=1)
+    return [stream for stream in (STREAM, FLOOR_STREAM, FURTHER_STREAM) if stream in drawn]
 
 
 def ranked_samples(ledger: Ledger) -> RankedSamples | None:
@@ -453,9 +473,9 @@ def ranked_samples(ledger: Ledger) -> RankedSamples | None:
         return None
     num_prompts = rows["prompt_id"].nunique()
     nll = -rows["logp_base"].to_numpy(np.float64) / rows["num_tokens"].to_numpy(np.float64).clip(1)
-    nll, gold = nll.reshape(num_prompts, -1), rows["gold"].to_numpy(np.float64).reshape(num_prompts, -1)
-    ranked = gold.max(axis=1) > gold.min(axis=1)
-    return RankedSamples(nll[ranked], gold[ranked]) if ranked.any() else None
+    nll, measure = nll.reshape(num_prompts, -1), values_of(rows, ledger.measure).reshape(num_prompts, -1)
+    ranked = measure.max(axis=1) > measure.min(axis=1)
+    return RankedSamples(nll[ranked], measure[ranked]) if ranked.any() else None
 
 
 def recorded_accuracy(ledger: Ledger) -> Estimate | None:

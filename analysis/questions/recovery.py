@@ -1,4 +1,4 @@
-"""Arms that start from another arm's checkpoint: gold, variety and style there and at the end.
+"""Arms that start from another arm's checkpoint: the measure, variety and style there and at the end.
 
 What PPO does is often said to be irreversible. Here stands whether the checkpoint had over-optimised at all, and what
 was won back, by further training or by going part of the way back to the base: every number at the checkpoint and in
@@ -13,11 +13,11 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.ledger import BASE, Ledger
+from analysis.ledger import Ledger
 from analysis.ledger.conditions import start_of
 from analysis.over_optimisation import detectors as signs
-from analysis.over_optimisation.audit import NO_PROXY, Halves, curves
-from analysis.stability import base_sd
+from analysis.over_optimisation.audit import NO_REWARD
+from analysis.scores import POINTS, Halves, base_sd, curves, gain_SP
 from analysis.statistics.bootstrap import MIN_PROMPTS, Estimate, FloatArray, Resamples, mean_estimate
 from analysis.style import separability
 from analysis.style.corpus import Corpus
@@ -25,7 +25,7 @@ from analysis.style.measures import PAIRED, NotAssessableError, Paired
 from analysis.style.sweep import SweepStyle
 
 VARIETY = ("per_input_ead", "distinct_2")  # measures of `analysis.style.measures`
-GOLD, WITHIN_PROMPT, STYLE = "Gold gain", "Variety within a prompt", "Told apart from the base"
+GAIN, WITHIN_PROMPT, STYLE = "Gain", "Variety within a prompt", "Told apart from the base"
 
 Status = Literal["over-optimised", "past its peak", "not shown", "not assessable"]
 
@@ -50,16 +50,19 @@ class Change:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Whether an arm's gold had turned over by the point where other arms start from it.
+    """Whether an arm's measure had turned over by the point where other arms start from it.
 
     Attributes:
         arm, point: which checkpoint.
-        status: "over-optimised" where the whole interval of `gold` is under the registered drop and that of `proxy`
+        status: "over-optimised" where the whole interval of `measure` is under the registered drop and that of
+            `training_reward`
             over 0; "past its peak" where only the first is so.
         why: of "past its peak" and "not assessable"; else "".
-        peak: evaluation point with the highest gold up to `point`, on the prompts that `gold` is not measured on.
-        gold: since the peak, gold points.
-        proxy: since the peak, base SD of the proxy, on the same prompts; None where the sweep has no reward model.
+        peak: evaluation point with the highest measure up to `point`, on the prompts that
+            `measure` is not taken on.
+        measure: since the peak, points.
+        training_reward: since the peak, base SD of the training reward, on the same prompts; None if the
+            sweep has none.
     """
 
     arm: str
@@ -67,8 +70,8 @@ class Checkpoint:
     status: Status
     why: str
     peak: int
-    gold: Estimate
-    proxy: Estimate | None
+    measure: Estimate
+    training_reward: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -99,35 +102,42 @@ def checkpoints(ledger: Ledger, found: Sequence[Recovery], halves: Halves) -> li
 
 
 def _checkpoint(ledger: Ledger, arm: str, point: int, halves: Halves) -> Checkpoint:
-    """Gold and proxy since the peak of gold, which the other half of the prompts chose (the audit's H2)."""
-    seen, size = curves(ledger, arm), 100 * base_sd(ledger)
-    peak = signs.best_point(seen.gold_SCP[:, : point + 1], halves.chosen_on)
+    """Measure and reward since the measure's peak, which the other half of the prompts chose (the audit's H2)."""
+    seen, size = curves(ledger, arm), POINTS * base_sd(ledger)
+    peak = signs.best_point(seen.measure_SCP[:, : point + 1], halves.chosen_on)
 
     def since_peak(gain_SCP: FloatArray, unit: str) -> Estimate:
         shown_SP = (gain_SCP[:, point] - gain_SCP[:, peak])[:, halves.reported_on]
         return mean_estimate(shown_SP, halves.reporting, unit)
 
-    gold = since_peak(size * seen.gold_SCP, "gold points")
-    proxy = None if seen.proxy_SCP is None else since_peak(seen.proxy_SCP, "base SD")
-    return Checkpoint(arm, point, *_status(ledger, gold, proxy, size), peak, gold, proxy)
+    measure = since_peak(size * seen.measure_SCP, "points")
+    training_reward = None if seen.reward_SCP is None else since_peak(seen.reward_SCP, "base SD")
+    return Checkpoint(arm, point, *_status(ledger, measure, training_reward, size), peak, measure, training_reward)
 
 
-def _status(ledger: Ledger, gold: Estimate, proxy: Estimate | None, base_sd_points: float) -> tuple[Status, str]:
+def _status(
+    ledger: Ledger, measure: Estimate, training_reward: Estimate | None, base_sd_points: float
+) -> tuple[Status, str]:
     """By the registered rules of the audit; "" where there is nothing to explain."""
     rules = ledger.rules.over_optimisation
-    if gold.n < rules.min_num_prompts:
-        return "not assessable", f"on half of the prompts there are {gold.n}; the rule asks for {rules.min_num_prompts}"
-    if gold.high >= -rules.drop * base_sd_points:
+    if measure.n < rules.min_num_prompts:
+        why = f"on half of the prompts there are {measure.n}; the rule asks for {rules.min_num_prompts}"
+        return "not assessable", why
+    if measure.high >= -rules.drop * base_sd_points:
         return "not shown", ""
-    if proxy is None:
-        return "past its peak", NO_PROXY
-    return ("over-optimised", "") if proxy.low > 0 else ("past its peak", "the proxy is not shown to have risen on")
+    if training_reward is None:
+        return "past its peak", NO_REWARD
+    return (
+        ("over-optimised", "")
+        if training_reward.low > 0
+        else ("past its peak", "the training reward is not shown to have risen on")
+    )
 
 
 def _changes(ledger: Ledger, style: SweepStyle, arm: str, point: int, resamples: Resamples) -> Iterator[Change]:
-    points, base_SP = (point, ledger.final_point), ledger.numbers(BASE, "gold").mean(axis=2)
-    gains = [100 * (ledger.numbers(arm, "gold", at).mean(axis=2) - base_SP) for at in points]
-    yield _paired(GOLD, "over the base, 0 to 100", "gold points", gains, resamples)
+    points = (point, ledger.final_point)
+    gains = [POINTS * gain_SP(ledger, ledger.measure, arm, at) for at in points]
+    yield _paired(GAIN, "over the base, 0 to 100", "points", gains, resamples)
     nats = [
         (ledger.numbers(arm, "logp_policy", at) - ledger.numbers(arm, "logp_base", at)).mean(axis=2) for at in points
     ]

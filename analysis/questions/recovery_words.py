@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from analysis.ledger import Ledger
 from analysis.ledger.conditions import start_of
-from analysis.questions.recovery import GOLD, STYLE, WITHIN_PROMPT, Change, Checkpoint, Recovery
+from analysis.questions.recovery import GAIN, STYLE, WITHIN_PROMPT, Change, Checkpoint, Recovery
 from analysis.statistics.bootstrap import Estimate
 
 NOT_ASSESSED = "is not assessable in"
@@ -18,7 +18,7 @@ class WayBack:
     """In words.
 
     Attributes:
-        words: of the headline: the checkpoint, and gold from there.
+        words: of the headline: the checkpoint, and the measure from there.
         remark: below it: variety and style from there.
         over_optimised: whether that is shown of the checkpoint.
     """
@@ -43,31 +43,31 @@ def answer(ledger: Ledger, found: Sequence[Recovery], checkpoints: Sequence[Chec
     if not one_checkpoint or len(from_one) < len(starts) - 1 or len(checkpoints) != 1:
         return None
     (checkpoint,) = checkpoints
-    words = f"{_checkpoint_words(checkpoint)}; {_gold_words(found)}"
+    words = f"{_checkpoint_words(checkpoint)}; {_measure_words(found)}"
     variety = _directions("variety within a prompt", found, WITHIN_PROMPT, "rises in", "falls in")
     style = _directions("style", found, STYLE, "moves away from the base's in", "comes nearer the base's in")
     return WayBack(words, f"From the checkpoint on, {variety}; {style}.", checkpoint.status == "over-optimised")
 
 
 def _checkpoint_words(checkpoint: Checkpoint) -> str:
-    arm, gold, proxy = checkpoint.arm, checkpoint.gold, checkpoint.proxy
+    arm, measure, training_reward = checkpoint.arm, checkpoint.measure, checkpoint.training_reward
     peak = f"evaluation point {checkpoint.peak}" if checkpoint.peak else "the base"
-    since = f"gold {_signed(gold)} points [95 % interval {_range(gold)}] since its peak, {peak}"
+    since = f"the measure {_signed(measure)} points [95 % interval {_range(measure)}] since its peak, {peak}"
     if checkpoint.status == "not assessable":
         return f"Whether {arm} had over-optimised at its checkpoint cannot be told: {checkpoint.why}"
     if checkpoint.status == "not shown":
-        words = "gold had not been higher before" if checkpoint.peak == checkpoint.point else since
+        words = "the measure had not been higher before" if checkpoint.peak == checkpoint.point else since
         return f"{arm} is not shown to have over-optimised at its checkpoint: {words}"
-    if checkpoint.status == "past its peak" or proxy is None:
+    if checkpoint.status == "past its peak" or training_reward is None:
         return f"{arm} was past its peak at its checkpoint ({since}), which is no proof: {checkpoint.why}"
-    risen = f"proxy {_signed(proxy)} base SD [{_range(proxy)}]"
+    risen = f"the training reward {_signed(training_reward)} base SD [{_range(training_reward)}]"
     return f"{arm} had over-optimised at its checkpoint: {since}, and {risen}"
 
 
-def _gold_words(found: Sequence[Recovery]) -> str:
-    changes = [(item.arm, change.change) for item in found if (change := _of(item, GOLD)) and change.change]
+def _measure_words(found: Sequence[Recovery]) -> str:
+    changes = [(item.arm, change.change) for item in found if (change := _of(item, GAIN)) and change.change]
     by = ", ".join(f"{_signed(change)} [{_range(change)}] in {arm}" for arm, change in changes)
-    return f"from there gold changes by (points, with 95 % intervals) {by}"
+    return f"from there the measure changes by (points, with 95 % intervals) {by}"
 
 
 def _directions(subject: str, found: Sequence[Recovery], name: str, up: str, down: str) -> str:

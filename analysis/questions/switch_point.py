@@ -2,16 +2,16 @@
 
 For the interval between two evaluation points, all in SD of the base,
 
-    U = Δgold − λ_drawdown Δ(largest fall so far) − λ_diversity Δ(entropy lost) − λ_cost Δ(share of the device time)
+    U = Δmeasure − λ_drawdown Δ(largest fall so far) − λ_diversity Δ(entropy lost) − λ_cost Δ(share of the device time)
 
 The switch point is the start of the first two successive intervals that did not pay, each with bootstrap probability
 P(U < 0) of at least `min_probability`; or, where it comes earlier, the last point before over-optimisation was found.
 It is chosen on one half of the prompts, and what it is worth is reported on the other. The same rule is applied to
 every resample, which gives the interval; the finding of over-optimisation is taken as it is there.
 
-Gold is smoothed before differences are taken: by the fitted curve of `scaling_law` where the points lie about it within
-their noise, otherwise by straight lines over three points (Savitzky & Golay 1964). The risk of style is not in U,
-because the style-controlled win rate is known for the final model only.
+The measure is smoothed before differences are taken: by the fitted curve of `scaling_law` where the points lie about it
+within their noise, otherwise by straight lines over three points (Savitzky & Golay 1964). The risk of style is not in
+U, because the style-controlled win rate is known for the final model only.
 
 Shapes: S seeds, C evaluation points with the base first, P prompts, B resamples, I = C − 1 intervals.
 """
@@ -26,7 +26,7 @@ import numpy as np
 from scipy.signal import savgol_filter
 
 from analysis.ledger import Ledger
-from analysis.over_optimisation.audit import Halves, curves
+from analysis.scores import Halves, curves
 from analysis.statistics.bootstrap import (
     Estimate,
     FloatArray,
@@ -59,14 +59,14 @@ class Interval:
 
     Attributes:
         utility: base SD.
-        gold, drawdown, entropy_lost, cost_share: the changes in it; the first three in base SD.
+        the measure, drawdown, entropy_lost, cost_share: the changes in it; the first three in base SD.
         probability: P(U < 0) by bootstrap.
     """
 
     start: Place
     end: Place
     utility: Estimate
-    gold: float
+    measure: float
     drawdown: float
     entropy_lost: float
     cost_share: float
@@ -84,9 +84,9 @@ class Switch:
         probability_of_none: share of the resamples without a switch point in the run.
         gate: the point before over-optimisation was found, where that is what decides.
         shifts: the switch point under other weights, by what was changed; None where there is none then.
-        gain_at_switch: gold over the base at the switch point, on the half that had no part in choosing it.
-        later_change: gold of the final point minus gold of the switch point, on that half.
-        smoothing: how gold was smoothed.
+        gain_at_switch: the measure over the base at the switch point, on the half that had no part in choosing it.
+        later_change: the measure of the final point minus the measure of the switch point, on that half.
+        smoothing: how the measure was smoothed.
     """
 
     outcome: Outcome
@@ -110,7 +110,7 @@ class Switch:
 class Changes:
     """Changes over the intervals, one row each: the observed `[1, I]` or the resampled `[B, I]`."""
 
-    gold: FloatArray
+    measure: FloatArray
     drawdown: FloatArray
     entropy_lost: FloatArray
     cost: FloatArray
@@ -118,7 +118,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class Weights:
-    """λ of each part, base SD of gold."""
+    """λ of each part, base SD of the measure."""
 
     drawdown: float
     diversity: float
@@ -134,7 +134,7 @@ class Weights:
 def utility(changes: Changes, weights: Weights) -> FloatArray:
     """U of every interval, base SD."""
     return np.asarray(
-        changes.gold
+        changes.measure
         - weights.drawdown * changes.drawdown
         - weights.diversity * changes.entropy_lost
         - weights.cost * changes.cost
@@ -165,23 +165,23 @@ def order_statistic(points_B: FloatArray, quantile: float) -> float:
     return float(np.quantile(points_B, quantile, method="inverted_cdf"))
 
 
-def drawdown_so_far(gold_BC: FloatArray) -> FloatArray:
+def drawdown_so_far(measure_BC: FloatArray) -> FloatArray:
     """Largest fall below the running peak up to each point (Chan et al. 2020, arXiv:1912.05663), over the last axis."""
-    falls = np.maximum.accumulate(gold_BC, axis=-1) - gold_BC
+    falls = np.maximum.accumulate(measure_BC, axis=-1) - measure_BC
     return np.maximum.accumulate(falls, axis=-1)
 
 
-def lines_over_three(gold_SC: FloatArray) -> FloatArray:
+def lines_over_three(measure_SC: FloatArray) -> FloatArray:
     """Straight lines over three points, along the last axis; the base, which is exact, stays."""
-    level = savgol_filter(gold_SC, SMOOTHED_POINTS, 1, axis=-1, mode="interp")
-    return np.concatenate([gold_SC[..., :1], level[..., 1:]], axis=-1)
+    level = savgol_filter(measure_SC, SMOOTHED_POINTS, 1, axis=-1, mode="interp")
+    return np.concatenate([measure_SC[..., :1], level[..., 1:]], axis=-1)
 
 
-def changes(gold_BSC: FloatArray, entropy_lost_BSC: FloatArray, cost_C: FloatArray, seeds_BS: FloatArray) -> Changes:
+def changes(measure_BSC: FloatArray, entropy_lost_BSC: FloatArray, cost_C: FloatArray, seeds_BS: FloatArray) -> Changes:
     """Changes over the intervals, mean over seeds.
 
     Args:
-        gold_BSC: smoothed gain over the base, base SD.
+        measure_BSC: smoothed gain over the base, base SD.
         entropy_lost_BSC: fall of the entropy per token under the base's, base SD.
         cost_C: share of the device time spent by each point.
         seeds_BS: weights of the seeds.
@@ -191,8 +191,8 @@ def changes(gold_BSC: FloatArray, entropy_lost_BSC: FloatArray, cost_C: FloatArr
         return np.diff(np.einsum("bs,bsc->bc", seeds_BS, values_BSC), axis=-1)
 
     return Changes(
-        over_seeds(gold_BSC),
-        over_seeds(drawdown_so_far(gold_BSC)),
+        over_seeds(measure_BSC),
+        over_seeds(drawdown_so_far(measure_BSC)),
         over_seeds(np.maximum(0.0, entropy_lost_BSC)),
         np.diff(cost_C)[None],
     )
@@ -245,7 +245,7 @@ def assess(ledger: Ledger, arm: str, halves: Halves, hacking_points: Sequence[in
     seen = curves(ledger, arm)
     gate = min(hacking_points) - 1 if hacking_points else None
     observed, draws, smoothing = marginal_changes(
-        seen.gold_SCP[:, :, halves.chosen_on],
+        seen.measure_SCP[:, :, halves.chosen_on],
         seen.nats_SCP[:, :, halves.chosen_on],
         _entropy_lost(ledger, arm)[:, :, halves.chosen_on],
         _cost_share(ledger, arm),
@@ -262,7 +262,7 @@ def assess(ledger: Ledger, arm: str, halves: Halves, hacking_points: Sequence[in
     switch = Switch(
         found.outcome,
         found.why,
-        intervals=_intervals(observed, draws, found, places, len(halves.chosen_on), len(seen.gold_SCP)),
+        intervals=_intervals(observed, draws, found, places, len(halves.chosen_on), len(seen.measure_SCP)),
         best=place(found.best),
         median=place(order_statistic(found.points_B, 0.5)),
         low=place(order_statistic(found.points_B, (1 - LEVEL) / 2)),
@@ -272,38 +272,38 @@ def assess(ledger: Ledger, arm: str, halves: Halves, hacking_points: Sequence[in
         shifts=found.shifts,
         smoothing=smoothing,
         num_prompts=len(halves.chosen_on),
-        num_seeds=len(seen.gold_SCP),
+        num_seeds=len(seen.measure_SCP),
     )
-    return _with_value(switch, seen.gold_SCP, chosen, halves)
+    return _with_value(switch, seen.measure_SCP, chosen, halves)
 
 
 def marginal_changes(
-    gold_SCP: FloatArray,
+    measure_SCP: FloatArray,
     nats_SCP: FloatArray,
     lost_SCP: FloatArray,
     cost_C: FloatArray,
     resamples: Resamples,
     rules: ScalingLawRules,
 ) -> tuple[Changes, Changes, str]:
-    """Observed and resampled changes, and how gold was smoothed.
+    """Observed and resampled changes, and how the measure was smoothed.
 
     Args:
-        gold_SCP: gain over the base, base SD.
+        measure_SCP: gain over the base, base SD.
         nats_SCP: log π − log π_base of the arm's own samples.
         lost_SCP: fall of the entropy per token under the base's, base SD.
         cost_C: share of the device time spent by each point.
         resamples: of these prompts.
         rules: of the fitted curve.
     """
-    num_seeds = len(gold_SCP)
-    gold_BSC, once = weighted_means(gold_SCP, resamples), np.full((1, num_seeds), 1 / num_seeds)
-    found = fit_curve(gold_SCP, nats_SCP, resamples, rules)
+    num_seeds = len(measure_SCP)
+    measure_BSC, once = weighted_means(measure_SCP, resamples), np.full((1, num_seeds), 1 / num_seeds)
+    found = fit_curve(measure_SCP, nats_SCP, resamples, rules)
     if isinstance(found, Fit) and found.residual <= found.noise:
         smoothed_SC = curve(found.coefficients_2, root_kl(nats_SCP.mean(axis=2)))
         smoothed_BSC = curve(found.coefficients_B2[:, None], root_kl(weighted_means(nats_SCP, resamples)))
         smoothing = "by the fitted curve over the distance to the base"
     else:
-        smoothed_SC, smoothed_BSC = lines_over_three(gold_SCP.mean(axis=2)), lines_over_three(gold_BSC)
+        smoothed_SC, smoothed_BSC = lines_over_three(measure_SCP.mean(axis=2)), lines_over_three(measure_BSC)
         smoothing = "by straight lines over three evaluation points"
     return (
         changes(smoothed_SC[None], lost_SCP.mean(axis=2)[None], cost_C, once),
@@ -380,7 +380,7 @@ def _intervals(
             utility=recentred_estimate(
                 float(found.utility_I[i]), found.utility_BI[:, i], "base SD", num_prompts, num_seeds
             ),
-            gold=float(observed.gold[0, i]),
+            measure=float(observed.measure[0, i]),
             drawdown=float(observed.drawdown[0, i]),
             entropy_lost=float(observed.entropy_lost[0, i]),
             cost_share=float(observed.cost[0, i]),
@@ -390,11 +390,11 @@ def _intervals(
     )
 
 
-def _with_value(switch: Switch, gold_SCP: FloatArray, chosen: float, halves: Halves) -> Switch:
+def _with_value(switch: Switch, measure_SCP: FloatArray, chosen: float, halves: Halves) -> Switch:
     """What stopping there is worth, on the half of the prompts that had no part in choosing it."""
     if not np.isfinite(chosen):
         return switch
-    other_SCP = gold_SCP[:, :, halves.reported_on]
+    other_SCP = measure_SCP[:, :, halves.reported_on]
     there_SP = other_SCP[:, int(chosen)]
     return replace(
         switch,

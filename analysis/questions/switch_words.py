@@ -87,7 +87,7 @@ def _evidence(switch: Switch, rules: SwitchRules) -> list[Evidence]:
     found = [
         Evidence(
             "Utility of the last interval",
-            "gold gained, less drawdown, entropy lost and device time at their weights",
+            "the measure gained, less drawdown, entropy lost and device time at their weights",
             last.utility,
             f"under 0 with probability {rules.min_probability:g}, twice in a row",
             f"under 0 in {100 * last.probability:.0f} % of the resamples",
@@ -97,20 +97,20 @@ def _evidence(switch: Switch, rules: SwitchRules) -> list[Evidence]:
         place = switch.best or switch.median
         found += [
             Evidence(
-                "Gold gain there",
+                "Gain there",
                 "over the base, on the half of the prompts that had no part in choosing the point",
                 switch.gain_at_switch,
                 "0",
                 f"at {_point(place)}",
             ),
             Evidence(
-                "Change of gold after it",
+                "Change of the measure after it",
                 "final model minus that point, on the same half",
                 switch.later_change,
                 "0",
-                "training on lost gold"
+                "training on lost the measure"
                 if switch.later_change.high < 0
-                else "training on won gold"
+                else "training on won the measure"
                 if switch.later_change.low > 0
                 else "the interval contains 0",
             ),

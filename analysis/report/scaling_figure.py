@@ -1,4 +1,4 @@
-"""Gold and proxy over the distance to the base, a panel an arm, with the fitted curve, its peak, the switch point."""
+"""Measure and training reward over the distance to the base, an arm a panel, with curve, peak and switch point."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Report = dict[str, Any]
 
 FITTED_POINTS = 60
 CAPTION = (
-    "Solid: gold. Dashed: the proxy reward that PPO trains on. Each in SD of the base over prompts, with 95 % "
-    "intervals. A proxy that rises while gold falls is what over-optimisation looks like. Dotted: the curve fitted to "
-    "gold, over the range seen. Hatched: the 95 % interval of its peak, drawn only where the arm went past it. Grey: "
-    "the 80 % interval of the point at which training stopped paying, drawn only where one was found. √KL is not "
-    "comparable across algorithms."
+    "Solid: the measure. Dashed: the training reward, which PPO maximises. Each in SD of the base over prompts, with "
+    "95 % intervals. A training reward that rises while the measure falls is what over-optimisation looks like. "
+    "Dotted: the curve fitted to the measure, over the range seen. Hatched: the 95 % interval of its peak, drawn only "
+    "if the arm went past it. Grey: the 80 % interval of the point at which training stopped paying, drawn only if one "
+    "was found. √KL is not comparable across algorithms."
 )
 
 
@@ -47,13 +47,13 @@ def _panel(axes: Any, arm: Report, colour: str, ink: str) -> None:
     if switch["outcome"] == "switch":
         ends = [distance[switch[end]["point"]] if switch[end] else distance[-1] for end in ("low", "high")]
         axes.axvspan(min(ends), max(ends), facecolor=ink, alpha=0.15, linewidth=2, edgecolor=ink)
-    for score, line, marker in (("gold", "-", "o"), ("proxy", "--", "s")):
+    for score, line, marker in (("measure", "-", "o"), ("training_reward", "--", "s")):
         numbers = [item[score] for item in points]
         if None in numbers:
             continue
         axes.errorbar(
             distance, [0.0, *(item["value"] for item in numbers)], yerr=_errors(numbers), linestyle=line, marker=marker,
-            color=colour, markerfacecolor=colour if score == "gold" else "none", elinewidth=1, capsize=2,
+            color=colour, markerfacecolor=colour if score == "measure" else "none", elinewidth=1, capsize=2,
         )  # fmt: skip
     if law["alpha"]:
         steps = np.linspace(law["first"], law["last"], FITTED_POINTS)
@@ -73,11 +73,12 @@ def _errors(numbers: list[Report]) -> list[list[float]]:
 
 def _keys(arms: list[Report], ink: str) -> list[Any]:
     """Legend of what is drawn, and of nothing else."""
-    keys: list[Any] = [Line2D([], [], color=ink, linestyle="-", marker="o", label="gold")]
-    if any(item["proxy"] for arm in arms for item in arm["over_optimisation"]):
-        keys.append(Line2D([], [], color=ink, linestyle="--", marker="s", markerfacecolor="none", label="proxy reward"))
+    keys: list[Any] = [Line2D([], [], color=ink, linestyle="-", marker="o", label="measure")]
+    if any(item["training_reward"] for arm in arms for item in arm["over_optimisation"]):
+        style: dict[str, Any] = {"linestyle": "--", "marker": "s", "markerfacecolor": "none"}
+        keys.append(Line2D([], [], color=ink, label="training reward", **style))
     if any(arm["scaling_law"]["alpha"] for arm in arms):
-        keys.append(Line2D([], [], color=ink, linestyle=":", linewidth=1.2, label="fitted to gold"))
+        keys.append(Line2D([], [], color=ink, linestyle=":", linewidth=1.2, label="fitted to the measure"))
     if any(arm["scaling_law"]["peak"] for arm in arms):
         keys.append(Patch(facecolor="none", edgecolor=ink, hatch="///", alpha=0.35, label="peak, 95 %"))
     if any(arm["switch"]["outcome"] == "switch" for arm in arms):

@@ -8,21 +8,23 @@ from typing import Any
 import numpy as np
 
 from analysis.ledger import BASE, Ledger
+from analysis.scores import POINTS, values
 from analysis.statistics.bootstrap import FloatArray
 
 NUM_EACH = 3
 RULE = (
-    f"Every arm's first seed is compared with the base under the same prompt and random numbers. Shown are the "
-    f"{NUM_EACH} samples whose gain in gold, averaged over the arms, is nearest to the median; then the {NUM_EACH} on "
-    f"which the arms disagree most; then the {NUM_EACH} with the largest drop of any arm. A prompt is shown once."
+    "Every arm's first seed is compared with the base under the same prompt and random numbers. Shown are the "
+    f"{NUM_EACH} samples whose gain in the measure, averaged over the arms, is nearest to the median; then the "
+    f"{NUM_EACH} on which the arms disagree most; then the {NUM_EACH} with the largest drop of any arm. A prompt is "
+    "shown once."
 )
 
 
 def choose_samples(ledger: Ledger) -> list[dict[str, Any]]:
-    """The chosen prompts with the response and gold score of the base and of every arm."""
+    """The chosen prompts with the response and score of the base and of every arm."""
     first = {arm: ledger.seeds(arm)[:1] for arm in ledger.arms}
-    gold_APM = np.stack([ledger.numbers(arm, "gold", seeds=first[arm])[0] for arm in ledger.arms])
-    gain_APM = gold_APM - ledger.numbers(BASE, "gold")
+    measure_APM = np.stack([values(ledger, ledger.measure, arm, seeds=first[arm])[0] for arm in ledger.arms])
+    gain_APM = measure_APM - values(ledger, ledger.measure, BASE)
     return [_sample(ledger, first, why, cell) for why, cell in _cells(gain_APM)]
 
 
@@ -68,12 +70,11 @@ def _sample(ledger: Ledger, seeds: Mapping[str, Sequence[int]], why: str, cell: 
 
 
 def _response(ledger: Ledger, arm: str, seeds: Sequence[int] | None, index: tuple[int, int, int]) -> dict[str, Any]:
-    text, gold, finish = (
-        ledger.array(arm, column, seeds=seeds)[index] for column in ("response", "gold", "finish_reason")
-    )
+    text, finish = (ledger.array(arm, column, seeds=seeds)[index] for column in ("response", "finish_reason"))
+    measure = values(ledger, ledger.measure, arm, seeds=seeds)[index]
     return {
         "arm": arm,
         "text": str(text),
-        "gold": {"exact": 100 * float(gold), "unit": "gold points"},
+        "measure": {"exact": POINTS * float(measure), "unit": "points"},
         "cut": finish == "length",
     }

@@ -415,7 +415,7 @@ def _named(found: Sequence[tuple[str, Any, Any]]) -> Iterator[str]:
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The leaves in which two JSON values differ, as ``arms[0].gold.value``; `ABSENT` where one has none."""
+    """The leaves in which two JSON values differ, as ``arms[0].the measure.value``; `ABSENT` where one has none."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key in dict.fromkeys((*ours, *theirs)):
             name = f"{path}.{key}" if path else str(key)

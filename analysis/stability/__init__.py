@@ -10,18 +10,17 @@ sensitivity  how far an algorithm's variants end apart
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analysis.answers import Answer
 from analysis.ledger import BASE, Ledger
+from analysis.scores import above_base, base_sd, curve, halves_of
 from analysis.stability import behaviour, over_samples, over_seeds, over_time, sensitivity, tolerance
-from analysis.stability.curves import base_sd
 from analysis.stability.over_time import Measured, StepSpread
-from analysis.statistics.bootstrap import Estimate, Resamples, split_halves
+from analysis.statistics.bootstrap import Estimate, Resamples
 
-__all__ = ["ArmStability", "SweepStability", "assess", "base_sd", "together"]
+__all__ = ["ArmStability", "SweepStability", "assess", "together"]
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,9 @@ class SweepStability:
 def assess(ledger: Ledger, arm: str, resamples: Resamples) -> ArmStability:
     """Stability of one arm."""
     rules = ledger.rules.stability
-    curve_SCP = ledger.curve(arm, "gold") / base_sd(ledger)
+    curve_SCP = curve(ledger, ledger.measure, arm) / base_sd(ledger)
     over = over_time.assess(curve_SCP, resamples, rules.tail_share)
-    halves = split_halves([hashlib.sha256(name.encode()).hexdigest() for name in ledger.prompt_ids])
+    halves = halves_of(ledger)
     return ArmStability(
         drawdown=over.drawdown,
         observed_drawdown=over.observed_drawdown,
@@ -99,5 +98,5 @@ def together(ledger: Ledger, arms: Mapping[str, ArmStability], resamples: Resamp
 
 
 def _over_samples(ledger: Ledger, arm: str, resamples: Resamples) -> over_samples.OverSamples | None:
-    gold = ledger.numbers(arm, "gold") - float(ledger.numbers(BASE, "gold").mean())
-    return over_samples.assess(gold / base_sd(ledger), resamples, ledger.rules.stability.worst_response_share)
+    values_SPM = above_base(ledger, ledger.measure, arm)
+    return over_samples.assess(values_SPM, resamples, ledger.rules.stability.worst_response_share)

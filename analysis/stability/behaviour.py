@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.ledger import BASE, FLOOR_STREAM, STREAM, Ledger
+from analysis.scores import values
 from analysis.stability.curves import SeedNumber, over_seeds, simultaneous_half_widths
 from analysis.statistics.bootstrap import Estimate, FloatArray, Resamples, mean_estimate, recentred_estimate
 from analysis.style.surface import proportions
 
-FEATURES = ("tokens", "sentiment", "characters a word", "punctuation", "capitals", "different words")
+PROPORTIONS = ("characters a word", "punctuation", "capitals", "different words")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Behaviour:
 
     answers: Change
     style: Change
-    features: tuple[str, ...] = FEATURES
+    features: tuple[str, ...]
 
 
 class Responses:
@@ -62,10 +63,16 @@ class Responses:
         base = self.style(BASE, 0)
         self.scale_F = base.std(axis=(0, 1, 2))
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of what `style` reads, in its order."""
+        return ("tokens", *(score.name for score in self.ledger.secondary), *PROPORTIONS)
+
     def style(self, arm: str, point: int, stream: int = STREAM) -> FloatArray:
         """`[S, P, M, F]`, in the units of the features."""
         texts = self.ledger.array(arm, "response", point, stream)
-        numbers = [self.ledger.numbers(arm, name, point, stream) for name in ("num_tokens", "vader")]
+        numbers = [self.ledger.numbers(arm, "num_tokens", point, stream)]
+        numbers += [values(self.ledger, score, arm, point, stream) for score in self.ledger.secondary]
         read = np.array([proportions(str(text)) for text in texts.flat]).reshape(*texts.shape, -1)
         return np.concatenate([np.stack(numbers, axis=-1), read], axis=-1)
 
@@ -160,4 +167,5 @@ def assess(responses: Responses, arm: str, resamples: Resamples) -> Behaviour:
             style_change((styles[-1] - styles[0])[:, None], _mean, resamples),
             style_change(floor[:, None], _mean, resamples),
         ),
+        responses.features,
     )

@@ -1,8 +1,7 @@
-"""Curves of the mean gold score over evaluation points, and how evaluation noise is kept apart from movement.
+"""Curves of the mean score over evaluation points, and how evaluation noise is kept apart from movement.
 
-Scale: one base SD is the standard deviation over prompts of the base's mean gold per prompt, so that arms and tasks can
-be compared. Noise: every point is judged on the same prompts and random numbers, so what is left of it is estimated
-from the prompts' paired differences between points.
+Scale: base SD, see `analysis.scores`. Noise: every point is judged on the same prompts and random numbers, so what is
+left of it is estimated from the prompts' paired differences between points.
 
 Shapes: S seeds, C evaluation points (the base first), P prompts, B resamples, K pairs of points.
 """
@@ -17,20 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from analysis.ledger import BASE, Ledger, LedgerError
 from analysis.statistics.bootstrap import CONFIDENCE_LEVEL, MIN_SEEDS_FOR_METHOD, NORMAL_QUANTILE, Estimate, FloatArray
-
-
-def base_sd(ledger: Ledger, column: str = "gold") -> float:
-    """SD over prompts of the base's mean score per prompt; the unit "base SD".
-
-    Raises:
-        LedgerError: the base scores the same on every prompt, so that there is no such unit.
-    """
-    spread = float(np.std(ledger.numbers(BASE, column).mean(axis=2)[0], ddof=1))
-    if spread == 0:
-        raise LedgerError(f"the base has the same {column} score on every prompt, so nothing can be measured by it")
-    return spread
 
 
 # ------------------------------------------------------------------------------------------------ taking the noise out

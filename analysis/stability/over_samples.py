@@ -17,7 +17,7 @@ MIN_TAIL_RESPONSES = 80  # with fewer, the interval of the worst responses cover
 
 @dataclass(frozen=True)
 class OverSamples:
-    """One model. Levels are relative to the base's mean gold, so that zero is the base's ordinary response.
+    """One model. Levels are relative to the base's mean measure, so that zero is the base's ordinary response.
 
     Attributes:
         spread: SD over the samples of a prompt, mean over prompts (DF).
@@ -51,30 +51,30 @@ def lower_tail_mean(values_PM: FloatArray, weights_BP: FloatArray, share: float)
     return np.asarray(inside @ values_PM.ravel()[order] / inside.sum(axis=1))
 
 
-def assess(gold_SPM: FloatArray, resamples: Resamples, tail_share: float) -> OverSamples | None:
+def assess(measure_SPM: FloatArray, resamples: Resamples, tail_share: float) -> OverSamples | None:
     """Dispersion and risk over samples, or None where there is one sample a prompt.
 
     Args:
-        gold_SPM: base SD, less the base's mean.
+        measure_SPM: base SD, less the base's mean.
         resamples: of prompts and seeds.
         tail_share: of all responses that is the tail.
     """
-    _, n, num_samples = gold_SPM.shape
+    _, n, num_samples = measure_SPM.shape
     if num_samples < MIN_SAMPLES:
         return None
     return OverSamples(
         num_samples,
-        mean_estimate(within_prompt_sd(gold_SPM), resamples, "base SD"),
-        mean_estimate(gold_SPM.min(axis=2), resamples, "base SD"),
-        worst_responses(gold_SPM, resamples, tail_share),
+        mean_estimate(within_prompt_sd(measure_SPM), resamples, "base SD"),
+        mean_estimate(measure_SPM.min(axis=2), resamples, "base SD"),
+        worst_responses(measure_SPM, resamples, tail_share),
         tail_share * n * num_samples < MIN_TAIL_RESPONSES,
     )
 
 
-def worst_responses(gold_SPM: FloatArray, resamples: Resamples, tail_share: float) -> Estimate:
+def worst_responses(measure_SPM: FloatArray, resamples: Resamples, tail_share: float) -> Estimate:
     """Mean of the worst share of all responses, mean over seeds."""
-    num_seeds, n, _ = gold_SPM.shape
+    num_seeds, n, _ = measure_SPM.shape
     everyone = np.full((1, n), 1 / n)
-    tails = [lower_tail_mean(values_PM, resamples.prompts, tail_share) for values_PM in gold_SPM]
-    value = float(np.mean([lower_tail_mean(values_PM, everyone, tail_share) for values_PM in gold_SPM]))
+    tails = [lower_tail_mean(values_PM, resamples.prompts, tail_share) for values_PM in measure_SPM]
+    value = float(np.mean([lower_tail_mean(values_PM, everyone, tail_share) for values_PM in measure_SPM]))
     return estimate_from_draws(value, resamples.average_seeds(np.stack(tails, axis=1)), "base SD", n, num_seeds)

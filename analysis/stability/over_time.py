@@ -69,7 +69,7 @@ class OverTime:
         drawdown_tail: mean of the deepest `num_tail_points` points below the running peak.
         under_water: percent of the points after the base that lie below the running peak; the interval runs from those
             that are shown to lie below it to those that may.
-        final_over_peak: percent of the peak's gold that the final model keeps.
+        final_over_peak: percent of the peak's measure that the final model keeps.
         worst_step: mean of the worst `num_tail_steps` steps (CVaR); the worst step where that is one.
         step_spread: None where there is one step.
     """

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.ledger import BASE, Ledger
+from analysis.ledger import Ledger
+from analysis.scores import base_sd, gain_SP
 from analysis.stability.curves import (
-    base_sd,
     bias_of,
     noise_variance,
     simultaneous_half_widths,
@@ -96,5 +96,4 @@ def _each(ledger: Ledger, resamples: Resamples) -> Iterator[Sensitivity]:
 
 
 def _gain(ledger: Ledger, arm: str) -> FloatArray:
-    gold = ledger.numbers(arm, "gold") - ledger.numbers(BASE, "gold")
-    return np.asarray(gold.mean(axis=2) / base_sd(ledger))
+    return np.asarray(gain_SP(ledger, ledger.measure, arm) / base_sd(ledger))

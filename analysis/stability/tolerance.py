@@ -40,7 +40,7 @@ class Selection:
 
     Attributes:
         points: the point chosen for each seed.
-        regret_of_last: gold of the chosen point less the last one's, on the other half, base SD.
+        regret_of_last: the measure of the chosen point less the last one's, on the other half, base SD.
         kept: percent of the peak's gain over the base, on the other half, that the chosen point has there; the peak is
             the highest point of that half itself, which noise raises, so this is on the low side. None where that gain
             is not shown to be above zero.

@@ -1,4 +1,4 @@
-"""Gold gain as a function of the distance to the base, and where that curve peaks.
+"""Gain as a function of the distance to the base, and where that curve peaks.
 
 The form is that of Gao, Schulman & Hilton 2022 (arXiv:2210.10760, equation 2) for reinforcement learning; Rafailov et
 al. 2024 (arXiv:2406.02900) find it for DPO too:
@@ -8,8 +8,8 @@ al. 2024 (arXiv:2406.02900) find it for DPO too:
 It is linear in α and β, so a weighted least-squares fit on [d, −d ln d] without intercept is exact. The form breaks
 near d = 0, where its slope is infinite, so points near the base are left out. A peak is only called a finding
 ("turnover") where the run went past the whole interval of it, because an extrapolated peak is not a measurement, and
-where gold measurably rises to it and falls behind it, because the form has a peak for any curve that levels off, and
-where the points follow the curve.
+where the measure measurably rises to it and falls behind it, because the form has a peak for any curve that levels off,
+and where the points follow the curve.
 
 Shapes: S seeds, C evaluation points with the base first, P prompts, B resamples, N = S x used points.
 """
@@ -169,7 +169,7 @@ def fit_curve(gain_SCP: FloatArray, nats_SCP: FloatArray, resamples: Resamples, 
     """Fit one arm, and again in every resample of prompts and, from three seeds, seeds; or why that is too little.
 
     Args:
-        gain_SCP: gold gain over the base, base SD.
+        gain_SCP: gain over the base, base SD.
         nats_SCP: log π − log π_base of the arm's own samples; zero for the base.
         resamples: of these prompts.
         rules: which points count and how many it takes.
@@ -223,13 +223,13 @@ def _judge(law: Law, found: Fit, rules: ScalingLawRules, num_prompts: int, num_s
         )
     if not (_rises_to(place, found) and _falls_behind(place, found)):
         return replace(
-            law, why="the curve levels off inside the range seen, without a measurable rise and fall of gold"
+            law, why="the curve levels off inside the range seen, without a measurable rise and fall of the measure"
         )
     peak_there = Estimate(
         round(place, DECIMALS), min(low, place), max(high, place), (high - low) / 4, "√nats", num_prompts, num_seeds
     )
     scope = "of these checkpoints" if num_seeds < MIN_SEEDS_FOR_METHOD else f"over {num_seeds} seeds"
-    why = f"gold rises to about {place:.1f} √nats and falls behind it, inside the range seen, {scope}"
+    why = f"the measure rises to about {place:.1f} √nats and falls behind it, inside the range seen, {scope}"
     return replace(law, status="turnover", why=why, peak=peak_there)
 
 
@@ -247,13 +247,13 @@ def peak_interval(place: float, draws_B: FloatArray, num_seeds: int) -> tuple[fl
 
 
 def _rises_to(place: float, found: Fit) -> bool:
-    """Whether the fitted gold at the peak is above the base with its whole interval."""
+    """Whether the fitted the measure at the peak is above the base with its whole interval."""
     height_B = curve(found.coefficients_B2, np.array([place]))[:, 0]
     return float(np.quantile(height_B, (1 - CONFIDENCE_LEVEL) / 2)) > 0
 
 
 def _falls_behind(place: float, found: Fit) -> bool:
-    """Whether the slope of gold from the peak on is surely below zero.
+    """Whether the slope of the measure from the peak on is surely below zero.
 
     From the last point before the peak on, or over the last two points where only one lies behind.
     """

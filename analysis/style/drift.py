@@ -31,6 +31,7 @@ from analysis.style.measures import (
     DISTANCES,
     MEANING,
     PAIRED,
+    PAIRED_FEATURES,
     SEPARABILITY,
     WORD_CHOICE,
     Distance,
@@ -121,6 +122,7 @@ class Reference:
         again: the base's other responses, or None where there is only one set.
         embedder: None for the default, which is fitted on the base's responses.
         rng: for the random features of the discrepancy.
+        scores: measures of the responses' further scores.
     """
 
     base: Corpus
@@ -129,6 +131,7 @@ class Reference:
     rules: StyleRules
     rng: np.random.Generator
     given_embedder: semantic.Embedder | None = None
+    scores: tuple[Paired, ...] = ()
 
     @property
     def other(self) -> Corpus:
@@ -195,12 +198,13 @@ def assess(ours: Corpus, reference: Reference) -> StyleDrift:
     """All measures of one model against the base."""
     separation = separability.separate(ours, reference.other)
     rows = reference.embed(ours) if reference.embedder else None
+    paired = (*PAIRED, *reference.scores, *PAIRED_FEATURES)
     measures = [
         _separability(separation, reference),
         _semantic_shift(rows, ours, reference),
         _semantic_distance(rows, ours, reference),
         *(_distance(measure, ours, reference) for measure in DISTANCES),
-        *(_paired(measure, ours, reference) for measure in PAIRED if measure.needs in {"", *ours.columns}),
+        *(_paired(measure, ours, reference) for measure in paired if measure.needs in {"", *ours.columns}),
     ]
     measures = judge(measures, ours.num_prompts, reference.rules)
     moved = separation.moved if separation and measures[0].reading == DRIFTED else ()

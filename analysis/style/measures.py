@@ -104,7 +104,7 @@ def _per_input(ours: Corpus, partner: Corpus) -> FloatArray:
 
 
 def _per_input_good(ours: Corpus, partner: Corpus) -> FloatArray:
-    """Among responses whose gold score reaches the base's median; as many on either side, the first with the first."""
+    """Among responses whose score reaches the base's median; as many on either side, the first with the first."""
     if len(ours.prompt_N) == ours.num_prompts:
         raise NotAssessableError("one response to each prompt")
     rows = []
@@ -156,7 +156,7 @@ PAIRED = (
     ),
     Paired(
         "per_input_ead_good", DIVERSITY, "Variety among good responses",
-        "the same among responses whose gold reaches the base's median", "plain", _per_input_good,
+        "the same among responses whose measure reaches the base's median", "plain", _per_input_good,
         needs="good",
     ),
     Paired(
@@ -165,7 +165,7 @@ PAIRED = (
     ),
     Paired(
         "across_input_ead_good", DIVERSITY, "Variety across prompts, good responses",
-        "the same among responses whose gold reaches the base's median", "plain", _across_input_good,
+        "the same among responses whose measure reaches the base's median", "plain", _across_input_good,
         needs="good",
     ),
     Paired("distinct_1", DIVERSITY, "Different words", CUT, "percent", _distinct(1)),
@@ -177,18 +177,24 @@ PAIRED = (
         "cut_share", SURFACE, "Cut off", "responses stopped at the length limit", "percent",
         _column("cut", 100.0), "cut",
     ),
-    Paired(
-        "sentiment", SURFACE, "Sentiment", "VADER of prompt and response, −1 to 1", "compound",
-        _column("vader"), "vader", ENGLISH,
-    ),
-    *(
-        Paired(
-            item.name, SURFACE, item.label[0].upper() + item.label[1:], item.meaning, item.unit, _own(position),
-            fits=item.fits,
-        )
-        for position, item in enumerate(FEATURES)
-    ),
 )  # fmt: skip
+PAIRED_FEATURES = tuple(
+    Paired(
+        item.name,
+        SURFACE,
+        item.label[0].upper() + item.label[1:],
+        item.meaning,
+        item.unit,
+        _own(position),
+        fits=item.fits,
+    )
+    for position, item in enumerate(FEATURES)
+)
+
+
+def of_score(name: str, meaning: str) -> Paired:
+    """Of a further score, which is read from English words. Its column is called as the score."""
+    return Paired(name, SURFACE, name, meaning, "plain", _column(name), name, ENGLISH)
 
 
 # ------------------------------------------------------------------------------------------------------------ distances

@@ -15,21 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.ledger import BASE, FLOOR_STREAM, STREAM, Ledger
-from analysis.statistics.bootstrap import Estimate, Resamples, mean_estimate, ratio_estimate
+from analysis.scores import values
+from analysis.statistics.bootstrap import FloatArray, Resamples
 from analysis.style import drift, scripts
 from analysis.style.corpus import Corpus, Vocabulary, read_corpus
 from analysis.style.drift import Apart, Reference, StyleDrift
+from analysis.style.measures import of_score
 from analysis.style.semantic import Embedder, recorded_embedder
+from experiments.records import ScoreCard
 
 EMBEDDING_SEED = 0  # of the random features
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """KL(arm || base) from the arm's own samples: mean of log pi - log pi_base (the k1 estimator), in nats."""
-
-    per_response: Estimate
-    per_token: Estimate
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,9 @@ class SweepStyle:
         """The base under both sets of random numbers."""
         base, again = (self._read(BASE, stream) for stream in (STREAM, FLOOR_STREAM))
         rng = np.random.default_rng(EMBEDDING_SEED)
-        return Reference(base, again, self.resamples, self.ledger.rules.style, rng, self._recorded_embedder())
+        scores = tuple(of_score(score.name, score.meaning) for score in self.ledger.secondary)
+        rules = self.ledger.rules.style
+        return Reference(base, again, self.resamples, rules, rng, self._recorded_embedder(), scores)
 
     def _recorded_embedder(self) -> Embedder | None:
         """Of the vectors in the ledger, where the sweep chose a sentence encoder."""
@@ -116,21 +113,18 @@ class SweepStyle:
         def flat(column: str) -> npt.NDArray[Any]:
             return self.ledger.array(arm, column, point, stream).reshape(len(texts), -1)
 
+        def flat_score(score: ScoreCard) -> FloatArray:
+            return values(self.ledger, score, arm, point, stream).reshape(len(texts), -1)
+
         cells = self.ledger.array(arm, "response", point, stream)
         texts = cells.reshape(len(cells), -1)
-        columns = {name: flat(name).astype(np.float64) for name in ("num_tokens", "vader")}
+        columns = {"num_tokens": flat("num_tokens").astype(np.float64)}
+        columns |= {score.name: flat_score(score) for score in self.ledger.secondary}
         columns["cut"] = (flat("finish_reason") == "length").astype(np.float64)
-        columns["good"] = (flat("gold") >= self._base_median_gold).astype(np.float64)
+        columns["good"] = (flat_score(self.ledger.measure) >= self._base_median).astype(np.float64)
         prompts = np.repeat(np.arange(cells.shape[1]), cells.shape[2])
         return read_corpus(texts, prompts, columns, self.vocabulary)
 
     @cached_property
-    def _base_median_gold(self) -> float:
-        return float(np.median(self.ledger.numbers(BASE, "gold")))
-
-
-def divergence(ledger: Ledger, arm: str, resamples: Resamples, point: int | None = None) -> Divergence:
-    """KL to the base at one evaluation point, by response and by token."""
-    policy, base = (ledger.numbers(arm, column, point) for column in ("logp_policy", "logp_base"))
-    nats, tokens = (policy - base).mean(axis=2), ledger.numbers(arm, "num_tokens", point).mean(axis=2)
-    return Divergence(mean_estimate(nats, resamples, "nats"), ratio_estimate(nats, tokens, resamples, "nats per token"))
+    def _base_median(self) -> float:
+        return float(np.median(values(self.ledger, self.ledger.measure, BASE)))

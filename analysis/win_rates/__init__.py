@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.ledger import BASE, AskedJudge, Ledger, LedgerError
+from analysis.scores import values
 from analysis.statistics.bootstrap import (
     CONFIDENCE_LEVEL,
     NUM_RESAMPLES,
@@ -33,6 +34,7 @@ from analysis.statistics.bootstrap import (
 from analysis.style.scripts import ENGLISH, find_words, scripts_of, unfit
 from analysis.win_rates import judges
 from analysis.win_rates.judges import INDEPENDENT, MAY_DECIDE, TRAINING_REWARD
+from experiments.records import Role
 from experiments.rules import WinRateRules
 
 BoolArray = npt.NDArray[np.bool_]
@@ -55,12 +57,21 @@ class JudgeCard:
     independence: str
 
 
-LEXICON = "vader"
-SCORERS: dict[JudgeName, JudgeCard] = {  # of every sample
-    "gold": JudgeCard("the task's own measure; it also ranked the training pairs of every arm", INDEPENDENT),
-    LEXICON: JudgeCard("second judge, a sentiment lexicon that no training saw", INDEPENDENT),
-    "proxy": JudgeCard("the reward model that PPO trains on: shown, never drives a verdict", TRAINING_REWARD),
+WORDS: dict[Role, str] = {  # what a score is to a reader who is told who wins
+    "measure": "the task's own measure",
+    "secondary": "a second judge, which no training saw",
+    "training_reward": "the reward that PPO trains on: shown, never drives a verdict",
 }
+
+
+def scorers_of(ledger: Ledger) -> dict[JudgeName, JudgeCard]:
+    """What scores every sample, as judges: whichever response has the better score wins."""
+    return {
+        card.name: JudgeCard(
+            f"{WORDS[card.role]}: {card.meaning}", TRAINING_REWARD if card.role == "training_reward" else INDEPENDENT
+        )
+        for card in ledger.scores
+    }
 
 
 class VerdictError(ValueError):
@@ -143,12 +154,13 @@ def preferences(ledger: Ledger, arm: str, opponent: str, judge: JudgeName) -> Fl
     seeds = ledger.common_seeds(arm, opponent)
     if not seeds:
         return None
-    if judge not in SCORERS:
+    score = ledger.score(judge)
+    if score is None:
         return ledger.preferences(judge, arm, opponent) if judge in ledger.judges else None
-    if not ledger.has(judge):
+    if score.role == "training_reward" and ledger.training_reward is None:
         return None
-    ours, theirs = (ledger.numbers(name, judge, seeds=seeds) for name in (arm, opponent))
-    return pair_scores(ours, theirs)
+    ours, theirs = (values(ledger, score, name, seeds=seeds) for name in (arm, opponent))
+    return pair_scores(theirs, ours) if score.direction == "lower is better" else pair_scores(ours, theirs)
 
 
 def pair_scores(ours: FloatArray, theirs: FloatArray) -> FloatArray:
@@ -201,9 +213,9 @@ def rules_of(ledger: Ledger) -> WinRateRules:
         LedgerError: they would let a scorer decide that is the training reward, or a judge that was never planned.
     """
     rules = ledger.rules.win_rate
-    names = [name for name, card in SCORERS.items() if card.independence != TRAINING_REWARD] + ledger.planned_judges
+    names = [card.name for card in ledger.scores if card.role != "training_reward"] + ledger.planned_judges
     if rules.primary_judge not in names:
-        is_reward = ", which is the training reward and decides nothing" if rules.primary_judge in SCORERS else ""
+        is_reward = ", which is the training reward and decides nothing" if ledger.score(rules.primary_judge) else ""
         raise LedgerError(
             f"rules.win_rate.primary_judge is {rules.primary_judge!r}{is_reward}; there are {', '.join(names)}"
         )
@@ -213,10 +225,10 @@ def rules_of(ledger: Ledger) -> WinRateRules:
 def judges_of(ledger: Ledger) -> dict[JudgeName, JudgeCard]:
     """The scorers, after the asked judge that decides where one does; others that were asked are reported apart."""
     primary = rules_of(ledger).primary_judge
-    if primary in SCORERS:
-        return SCORERS
+    if ledger.score(primary):
+        return scorers_of(ledger)
     asked = ledger.judges.get(primary)
-    return {primary: _card(asked) if asked else JudgeCard("asked, without a result", UNKNOWN), **SCORERS}
+    return {primary: _card(asked) if asked else JudgeCard("asked, without a result", UNKNOWN), **scorers_of(ledger)}
 
 
 def _card(judge: AskedJudge) -> JudgeCard:
@@ -274,11 +286,12 @@ def why_blocked(rate: WinRate, rules: WinRateRules) -> str | None:
 
 def _why_no_evidence(ledger: Ledger, rate: WinRate, resamples: Resamples) -> str | None:
     """Why a judge's word does not count: an asked one goes by the order of showing, a lexicon knows no such words."""
-    if rate.judge == LEXICON:
+    score = ledger.score(rate.judge)
+    if score and score.role == "secondary":
         sides = (ledger.array(name, "response").flat for name in (rate.arm, rate.opponent))
         read = (scripts_of(word for text in texts for word in find_words(str(text))) for texts in sides)
         return unfit(ENGLISH, *read) or None
-    if rate.judge in SCORERS:
+    if score:
         return None
     return judges.contest(ledger, ledger.judges[rate.judge], rate.arm, rate.opponent, resamples).why_not or None
 
@@ -317,18 +330,6 @@ def shown_ahead(rate: WinRate) -> str | None:
     if rate.adjusted_p > rate.significance_level:
         return None
     return rate.arm if rate.estimate.value > EVEN else rate.opponent
-
-
-# ---------------------------------------------------------------------------------------------------------------- gold
-def gold_difference(ledger: Ledger, arm: str, resamples: Resamples) -> Estimate:
-    """Mean gold of the final arm minus the base's, paired by prompt and sample, in gold points (0 to 100)."""
-    gold = ledger.numbers(arm, "gold") - ledger.numbers(BASE, "gold")
-    return mean_estimate(100 * gold.mean(axis=2), resamples, "gold points")
-
-
-def mean_gold(ledger: Ledger, arm: str, resamples: Resamples, point: int | None = None) -> Estimate:
-    """Mean gold in gold points (0 to 100)."""
-    return mean_estimate(100 * ledger.numbers(arm, "gold", point).mean(axis=2), resamples, "gold points")
 
 
 # ------------------------------------------------------------------------------------------------- yes-or-no outcomes

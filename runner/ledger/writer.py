@@ -26,7 +26,7 @@ from experiments.records import (
     PREFERENCE_COLUMNS,
     SAMPLE_COLUMNS,
     SAMPLES_FILE,
-    SCORE,
+    SCORE_PREFIX,
     Axes,
     Phase,
     PreferenceRow,
@@ -197,7 +197,7 @@ class LedgerRecorder:
         """
         path = self._folder / SAMPLES_FILE.format(point=point)
         path.parent.mkdir(exist_ok=True)
-        scores = {SCORE + name: float for row in rows[:1] for name in row["scores"]}
+        scores = {SCORE_PREFIX + name: float for row in rows[:1] for name in row["scores"]}
         _write_parquet(path, [to_record(row) for row in rows], {**SAMPLE_COLUMNS, **scores}, "SampleRow")
         self._tracker.samples(point, rows)
 

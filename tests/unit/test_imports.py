@@ -44,6 +44,7 @@ ORDER = {
         "text statistics",
         "answers",
         "ledger",
+        "scores",
         "style",
         "win_rates stability",
         "over_optimisation collapse",

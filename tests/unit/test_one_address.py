@@ -8,7 +8,7 @@ import pytest
 from experiments.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("experiments", "runner")
+PACKAGES = ("experiments", "runner", "analysis")
 TASK_FOLDER = ROOT / "experiments" / "tasks"
 FILES = sorted(
     path

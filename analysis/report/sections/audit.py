@@ -1,4 +1,4 @@
-"""What the reward says beside what gold says, and how far each arm went."""
+"""What the reward says beside what the measure says, and how far each arm went."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from analysis.report.section import Section
 
 
 def gains(report: Report) -> Table:
-    """Gold and proxy gain at every evaluation point."""
+    """Gain of the measure and of the training reward at every evaluation point."""
     rows = [
         Row(
             f"{arm['arm']}, point {item['point']}",
             "",
-            (cell(item["kl"]), cell(item["gold"], signed=True), cell(item["proxy"], signed=True)),
+            (cell(item["kl"]), cell(item["measure"], signed=True), cell(item["training_reward"], signed=True)),
         )
         for arm in report["arms"]
         for item in arm["over_optimisation"]
@@ -20,7 +20,7 @@ def gains(report: Report) -> Table:
     return Table(
         "Gain over the base along training, each score in its own base SD",
         "Arm",
-        ("KL", "gold gain", "proxy gain"),
+        ("KL", "measure", "training reward"),
         tuple(rows),
     )
 
@@ -90,7 +90,11 @@ def laws(report: Report) -> Table:
     """The fitted curve of every arm."""
     laws = [arm["scaling_law"] for arm in report["arms"]]
     rows = (
-        Row("Turnover", "whether gold passed its peak", tuple(Cell(law["status"], remark=law["why"]) for law in laws)),
+        Row(
+            "Turnover",
+            "whether the measure passed its peak",
+            tuple(Cell(law["status"], remark=law["why"]) for law in laws),
+        ),
         Row("Peak", "distance to the base; never extrapolated", tuple(_peak_cell(law) for law in laws)),
         Row("α", "gain per distance at one √nat", tuple(_fitted(law, "alpha") for law in laws)),
         Row("β", "how it bends; over 0 it has a peak", tuple(_fitted(law, "beta") for law in laws)),
@@ -98,7 +102,8 @@ def laws(report: Report) -> Table:
             "Distance of the points to the curve", "beside their own noise", tuple(_residual_cell(law) for law in laws)
         ),
     )
-    return Table("R = d (α − β ln d) over d = √KL, fitted to gold, with 95 % intervals", "", tuple(heads(report)), rows)
+    caption = "R = d (α − β ln d) over d = √KL, fitted to the measure, with 95 % intervals"
+    return Table(caption, "", tuple(heads(report)), rows)
 
 
 def _peak_cell(law: Report) -> Cell:
@@ -124,14 +129,14 @@ def intervals(report: Report) -> Table:
             (
                 cell(item["utility"], signed=True),
                 Cell(f"{100 * item['probability']:.0f}{NBSP}%"),
-                *(Cell(figure(item[name], "base SD", signed=True)) for name in ("gold", "drawdown", "entropy_lost")),
+                *(Cell(figure(item[name], "base SD", signed=True)) for name in ("measure", "drawdown", "entropy_lost")),
                 Cell(figure(item["cost_share"], "share")),
             ),
         )
         for arm in report["arms"]
         for item in arm["switch"]["intervals"]
     ]
-    columns = ("utility", "P(utility < 0)", "gold (smoothed)", "drawdown", "entropy lost", "device time")
+    columns = ("utility", "P(utility < 0)", "measure (smoothed)", "drawdown", "entropy lost", "device time")
     return Table("Marginal gain, risk and cost between evaluation points, in base SD", "Arm", columns, tuple(rows))
 
 

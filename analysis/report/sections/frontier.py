@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from analysis.report.section import MAIN, Section
 
-SECTION = Section("Gold for distance: the frontier", MAIN, 40)
+SECTION = Section("What distance bought: the frontier", MAIN, 40)

@@ -22,11 +22,11 @@ def summary(report: Report) -> Table:
         ),
         row(
             "Win rate against the base",
-            "pairs that gold prefers, ties half; 50 % is no difference",
+            f"pairs that {deciding_judge(report)} prefers, ties half; 50 % is no difference",
             BLANK,
-            rate("gold"),
+            rate(deciding_judge(report)),
         ),
-        row("Gold gain", "arm minus base on the same prompts and random numbers", BLANK, _gain),
+        row("Gain in the measure", "arm minus base on the same prompts and random numbers", BLANK, _gain),
         row("Worst drop from the peak", "along training, in SD of the base over prompts; 0 is best", BLANK, _drawdown),
         row("KL to the base", "how far the model moved, per response", still, _kl),
         row("Style drift", "measures that clearly exceed what the base shows against itself", BLANK, _drift_count),
@@ -51,7 +51,7 @@ def rate(judge: str) -> Callable[[Report], Cell]:
     def make(arm: Report) -> Cell:
         rate = arm["win_rate"][judge]
         if rate is None:
-            return cell(None, remark="no scores")
+            return cell(None, remark="no verdicts")
         blocked = rate["blocked"] or ""
         return cell(None, remark=blocked, tone="even") if blocked.startswith("not assessable") else cell(rate)
 
@@ -67,7 +67,7 @@ def _kl(arm: Report) -> Cell:
 
 
 def _gain(arm: Report) -> Cell:
-    gain = arm["gold_difference"]
+    gain = arm["measure_difference"]
     unseen = gain["low"] <= 0 <= gain["high"]
     return cell(
         gain,

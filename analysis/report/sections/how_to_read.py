@@ -42,9 +42,9 @@ HOW_TO_READ = (
         "decides anything.",
     ),
     (
-        "Gold, proxy, VADER",
-        "Gold is the task's own measure. The proxy is the reward model that PPO trains on; a win by the proxy is what "
-        "training asked for and proves nothing. VADER is a lexicon that no training saw.",
+        "Measure, training reward, secondary score",
+        "The measure is what the task itself asks for. The training reward is what PPO maximises; a win by it is what "
+        "training asked for and proves nothing. A secondary score is one that no training saw.",
     ),
     (
         "Smallest difference found",

@@ -1,4 +1,4 @@
-"""Gold against proxy along training, as a picture."""
+"""The measure against the training reward along training, as a picture."""
 
 from __future__ import annotations
 

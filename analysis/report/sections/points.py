@@ -10,7 +10,7 @@ from analysis.report.section import Section
 
 
 def points(report: Report, axes: Mapping[str, str]) -> Table:
-    """Every evaluation point of every arm: what training had taken by then, KL and gold.
+    """Every evaluation point of every arm: what training had taken by then, KL and the measure.
 
     Args:
         report: report.json.
@@ -20,12 +20,12 @@ def points(report: Report, axes: Mapping[str, str]) -> Table:
         Row(
             f"{arm['arm']}, point {item['point']}",
             "",
-            (*(Cell(bare(item[axis], 0)) for axis in axes), cell(item["kl"]), cell(item["gold"])),
+            (*(Cell(bare(item[axis], 0)) for axis in axes), cell(item["kl"]), cell(item["measure"])),
         )
         for arm in report["arms"]
         for item in arm["curve"]
     )
-    columns = (*axes.values(), "KL to the base", "mean gold, 0 to 100")
+    columns = (*axes.values(), "KL to the base", "mean measure, 0 to 100")
     return Table("What the curves and the frontier show; point 0 is the base", "Arm", columns, rows)
 
 

@@ -26,7 +26,7 @@ def recovery(report: Report) -> Table | None:
 
 
 def starts(report: Report) -> list[str]:
-    """Who starts where, a sentence for each checkpoint, and how its gold stood there."""
+    """Who starts where, a sentence for each checkpoint, and how the measure stood there."""
     arms: dict[tuple[str, int], list[str]] = {}
     for item in report.get("recovery", []):
         arms.setdefault((item["start"], item["point"]), []).append(item["arm"])
@@ -43,22 +43,24 @@ def _sentence(names: list[str], start: str, point: int) -> str:
 
 
 def _stood(checkpoint: Report | None) -> str:
-    """Gold and proxy at the checkpoint against the peak of gold, in words."""
+    """Measure and training reward at the checkpoint against the peak of the measure, in words."""
     if checkpoint is None:
         return ""
     if checkpoint["status"] == "not assessable":
         return f" Whether it had over-optimised by then cannot be told: {checkpoint['why']}."
     verdict = {
         "over-optimised": "By then it had over-optimised",
-        "past its peak": "By then its gold was past its peak, which is no proof of over-optimisation",
+        "past its peak": "By then the measure was past its peak, which is no proof of over-optimisation",
         "not shown": "It is not shown to have over-optimised by then",
     }[checkpoint["status"]]
     why = f" ({checkpoint['why']})" if checkpoint["why"] else ""
-    gold, proxy = (number and cell(number, signed=True) for number in (checkpoint["gold"], checkpoint["proxy"]))
-    beside = f", and the proxy by {proxy.main} [{proxy.interval}]" if proxy else ""
+    measure, reward = (
+        number and cell(number, signed=True) for number in (checkpoint["measure"], checkpoint["training_reward"])
+    )
+    beside = f", and the training reward by {reward.main} [{reward.interval}]" if reward else ""
     return (
-        f" {verdict}{why}: since gold's peak at evaluation point {checkpoint['peak']}, chosen on the other half of the "
-        f"prompts, gold has changed by {gold.main} points [{gold.interval}]{beside} (95 % intervals)."
+        f" {verdict}{why}: since the measure's peak at evaluation point {checkpoint['peak']}, chosen on the other half "
+        f"of the prompts, it has changed by {measure.main} points [{measure.interval}]{beside} (95 % intervals)."
     )
 
 

@@ -16,15 +16,15 @@ COST_ROWS = (
 
 def scores_and_costs(report: Report) -> Table:
     """What else was measured of the final models."""
-    row = row_maker(report)
+    row, measure = row_maker(report), report["scores"][0]
     rows = (
-        row("Gold score", "mean probability of a positive text, × 100", cell(report["base"]["gold"]), _gold),
-        row("Win rate by the second judge", "VADER, a sentiment lexicon", BLANK, rate("vader")),
         row(
-            "Win rate by the training reward",
-            "what PPO trains on: shown, never drives a verdict",
-            BLANK,
-            rate("proxy"),
+            "Mean measure", f"{measure['name']}, × 100: {measure['meaning']}", cell(report["base"]["measure"]), _measure
+        ),
+        *(
+            row(f"Win rate by {card['name']}", report["judges"][card["name"]]["role"], BLANK, rate(card["name"]))
+            for card in report["scores"]
+            if not report["judges"][card["name"]]["decides"]
         ),
         row("Response length", "mean tokens of a response", cell(_length(report["arms"][0])["base"]), _mean_length),
         *(row(label, meaning, BLANK, cost(name)) for name, label, meaning in COST_ROWS),
@@ -32,8 +32,8 @@ def scores_and_costs(report: Report) -> Table:
     return Table("Further scores and costs, with 95 % intervals", "", ("base", *heads(report)), rows)
 
 
-def _gold(arm: Report) -> Cell:
-    return cell(arm["gold"])
+def _measure(arm: Report) -> Cell:
+    return cell(arm["measure"])
 
 
 def _length(arm: Report) -> Report:

@@ -34,15 +34,15 @@ def stability(report: Report) -> Table:
         row("Points under water", "below the running best: from those shown to be to those that may be", _under_water),
         row(
             "Final over peak",
-            "how much of the best gold score the final model keeps",
+            "how much of the best score the final model keeps",
             lambda item: cell(item["final_over_peak"]),
         ),
         row("Spread of steps", "SD of the steps along training, evaluation noise taken out", _steps),
-        row("Best checkpoint instead", "chosen on half of the prompts: gold over the last's, other half", _selection),
+        row("Best checkpoint instead", "chosen on half of the prompts: its lead over the last, other half", _selection),
         row("Changed answers", "from one evaluation to the next, same prompts and random numbers", _changes("answers")),
         row("Change of style", "of its mean from one evaluation to the next, in SD of responses", _changes("style")),
-        row("Spread within a prompt", "SD of gold over samples of one prompt", _sample("spread", report)),
-        row("Worst of a prompt", "its worst sample, against the base's mean gold", _sample("worst_of_prompt", report)),
+        row("Spread within a prompt", "SD of the measure over samples of one prompt", _sample("spread", report)),
+        row("Worst of a prompt", "its worst sample, against the base's mean", _sample("worst_of_prompt", report)),
         row("Worst responses", _worst_share(report), _sample("worst_responses", report)),
         row("Across seeds", "final gain over the base of each seed", _seed_cell),
     ]  # fmt: skip
@@ -91,7 +91,7 @@ def sensitivity(report: Report) -> Table:
     return Table(
         "Tuning burden: how far an algorithm's variants end apart",
         "Algorithm and knob",
-        ("best less worst variant", "final gold gain over the base, each variant"),
+        ("best less worst variant", "final gain over the base, each variant"),
         rows,
     )
 
@@ -178,7 +178,7 @@ def _sample(name: str, report: Report) -> Callable[[Report], Cell]:
 
 def _worst_share(report: Report) -> str:
     share = report["stability"]["worst_response_share"]
-    return f"mean of the worst {100 * share:.0f} % of all responses, against the base's mean gold"
+    return f"mean of the worst {100 * share:.0f} % of all responses, against the base's mean measure"
 
 
 def _seed_cell(item: Report) -> Cell:

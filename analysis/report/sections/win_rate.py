@@ -13,12 +13,13 @@ BASE = "base"
 
 
 def matrix(report: Report) -> Table | None:
-    """PPO arms as rows, DPO arms as columns, percent of pairs that PPO wins by gold."""
-    pairs = {(pair["ppo"], pair["dpo"]): pair["win_rate"]["gold"] for pair in report["head_to_head"]}
+    """PPO arms as rows, DPO arms as columns, percent of pairs that PPO wins by the judge that decides."""
+    judge = deciding_judge(report)
+    pairs = {(pair["ppo"], pair["dpo"]): pair["win_rate"][judge] for pair in report["head_to_head"]}
     rows, columns = (list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1))
     body = tuple(Row(ppo, "", tuple(_pair_cell(pairs.get((ppo, dpo))) for dpo in columns)) for ppo in rows)
     return (
-        Table("Share of pairs that the PPO arm wins, by gold", "PPO arm ↓  DPO arm →", tuple(columns), body)
+        Table(f"Share of pairs that the PPO arm wins, by {judge}", "PPO arm ↓  DPO arm →", tuple(columns), body)
         if body
         else None
     )

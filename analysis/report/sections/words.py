@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from analysis.report.cells import deciding_judge
+from analysis.report.cells import Report, deciding_judge, score_names
 from analysis.report.section import ASIDE, Section
 
 
-def words(decides: str) -> tuple[tuple[str, str], ...]:
-    """What a first reader needs for the first page, where this judge decides."""
-    role = "the scorer that decides here" if decides == "gold" else "the task's own scorer"
+def words(report: Report) -> tuple[tuple[str, str], ...]:
+    """What a first reader needs for the first page."""
+    decides, (measure, *_) = deciding_judge(report), report["scores"]
+    role = "It decides here." if decides == measure["name"] else "It does not decide here."
+    unseen = " PPO does not see it: it maximises the training reward." if score_names(report, "training_reward") else ""
     return (
         (
             "PPO, DPO",
@@ -17,7 +19,7 @@ def words(decides: str) -> tuple[tuple[str, str], ...]:
         ("Arm", "one trained variant of either; its name is a column head."),
         ("Base", "the model that every arm starts from."),
         ("Seed", "one repetition of a training with other random numbers."),
-        ("Gold", f"{role}. PPO does not see it: it maximises the proxy, a reward model."),
+        ("Measure", f"{measure['name']}: {measure['meaning'].rstrip('.')}. {role}{unseen}"),
         (
             "Win rate",
             f"share of prompts on which {decides} prefers the first model's response; at 50 % neither is ahead.",
@@ -29,4 +31,4 @@ def words(decides: str) -> tuple[tuple[str, str], ...]:
     )
 
 
-SECTION = Section("Words used here", ASIDE, 20, lambda report, signed: {"words": words(deciding_judge(report))})
+SECTION = Section("Words used here", ASIDE, 20, lambda report, signed: {"words": words(report)})

@@ -24,7 +24,7 @@ from experiments.inputs.models import device, load_base, with_policy
 from experiments.inputs.tokens import Tokens
 from experiments.intervals import with_interval
 from experiments.judge_spec import RewardModelJudge
-from experiments.records import SCORE, Recorder
+from experiments.records import SCORE_PREFIX, Recorder
 from experiments.seeding import numpy_generator
 from experiments.tasks.task import TRAINING_REWARD, Task
 
@@ -151,7 +151,7 @@ def _correlations(task: Task, base: pd.DataFrame, scores: Scores) -> dict[str, f
     prompts = base.reset_index()[KEYS[0]]
     groups = [np.flatnonzero(prompts == prompt) for prompt in prompts.unique()]
     for other in (task.measure, TRAINING_REWARD.name):
-        theirs = base[SCORE + other].to_numpy(np.float64)
+        theirs = base[SCORE_PREFIX + other].to_numpy(np.float64)
 
         def statistic(chosen: NDArray[np.intp], theirs: Scores = theirs) -> float:
             rows = np.concatenate([groups[group] for group in chosen])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,26 @@ AXES = ("prompts_seen", "tokens_generated", "tokens_trained", "optimizer_steps",
 RULES: dict[str, Any] = yaml.safe_load((ROOT / "conf/rules/preregistered.yaml").read_text(encoding="utf-8"))
 
 
+def card(name: str, role: str, meaning: str) -> dict[str, str]:
+    """A score card as plan.json carries it."""
+    texts = {"unit": "points", "direction": "higher is better", "independence": "invented"}
+    return {"name": name, "role": role, "meaning": meaning, **texts}
+
+
+SENTIMENT = (
+    card("gold", "measure", "probability of a positive text"),
+    card("proxy", "training_reward", "reward model, in SD of the base"),
+    card("vader", "secondary", "VADER compound score"),
+)
+
+
 @dataclass(frozen=True)
 class Arm:
-    """An invented arm: how much its gold and proxy gain at each point after the base, and what else to change."""
+    """An invented arm: how much its measure and reward gain at each point after the base, and what else to change."""
 
     algorithm: str
-    gold: tuple[float, ...]
-    proxy: tuple[float, ...] | None = None
+    measure: tuple[float, ...]
+    reward: tuple[float, ...] | None = None
     twin: bool = False  # an exact copy of the base's samples
     bootstrapped: bool = False  # samples drawn anew at each point, prompt by prompt, from a third set of the base's
     kl: float = 4.0
@@ -71,18 +84,24 @@ class Sweep:
         seeds: tuple[int, ...] = (0,),
         further_samples: int = 4,
         seed: int = 7,
+        scores: Sequence[Mapping[str, str]] = SENTIMENT,
     ) -> None:
         self.folder, self.arms, self.seeds = folder, dict(arms), seeds
+        self.scores = list(scores)
+        self.names = {item["role"]: item["name"] for item in scores}
         self.num_prompts, self.num_samples, self.further_samples = num_prompts, num_samples, further_samples
-        self.num_points = len(next(iter(self.arms.values())).gold) + 1
+        self.num_points = len(next(iter(self.arms.values())).measure) + 1
         self.rng = np.random.default_rng(seed)
         self.settings = self._settings()
+        self.rules = {**RULES, "win_rate": {**RULES["win_rate"], "primary_judge": self.names["measure"]}}
         self.evaluation_spec = {
             "model": self.settings["model"], "data": self.settings["data"], "evaluation": self.settings["evaluation"],
             "num_prompts": num_prompts, "samples_per_prompt": num_samples,
         }  # fmt: skip
         self.inputs = {"base_model": "a" * 64, "data": "b" * 64}
-        self.shared = {kind: f"shared/{kind}" for kind in ("gold", "ranking_data", "reward_model", "base_evaluation")}
+        self.shared = {
+            kind: f"shared/{kind}" for kind in ("measure", "ranking_data", "reward_model", "base_evaluation")
+        }
         self.identities = {kind: identity(kind) for kind in self.shared}
 
     def write(self) -> Path:
@@ -101,9 +120,10 @@ class Sweep:
             "created": "2026-11-23T04:00:00+00:00",
             "arms": arms,
             "shared": self.shared,
+            "scores": self.scores,
             "settings": self.settings,
-            "rules": RULES,
-            "registered_rules": {"sha256": "c" * 64, "values": RULES},
+            "rules": self.rules,
+            "registered_rules": {"sha256": "c" * 64, "values": self.rules},
             "fairness": [{"check": "base model", "value": "one fingerprint", "ok": True}],
             "jobs": jobs,
         }
@@ -132,7 +152,7 @@ class Sweep:
         if any(arm.bootstrapped for arm in self.arms.values()):
             self.pool = self._further(2 * self.num_samples)
         numbers = {
-            "gold": {
+            "measure": {
                 "held_out_accuracy": 0.84,
                 "held_out_accuracy_low": 0.82,
                 "held_out_accuracy_high": 0.86,
@@ -146,14 +166,14 @@ class Sweep:
                 "held_out_accuracy_high": 0.75,
                 "num_comparisons": 1340,
                 "num_held_out_comparisons": 190,
-                "proxy_gold_correlation": 0.55,
+                f"{self.names.get('training_reward')}_{self.names['measure']}_correlation": 0.55,
             },
-            "base_evaluation": {"gold_mean": float(base["gold"].mean())},
+            "base_evaluation": {f"{self.names['measure']}_mean": float(base[f"score/{self.names['measure']}"].mean())},
         }
         for kind, folder in self.shared.items():
             further = {"further_samples_per_prompt": self.further_samples}
             spec = self.evaluation_spec | further if kind == "base_evaluation" else {}
-            needs = self._needs("gold", "reward_model") if kind == "base_evaluation" else {}
+            needs = self._needs("measure", "reward_model") if kind == "base_evaluation" else {}
             row = {"phase": "artifact", "point": None, **self._axes(0.5)}
             row |= {f"{kind}/{name}": value for name, value in numbers[kind].items()}
             self.job(self.folder / folder, kind, kind, spec, needs, self.identities[kind], [row])
@@ -166,11 +186,12 @@ class Sweep:
         base = pd.concat([pd.read_parquet(self.folder / path), drawn])
         self.samples(self.shared["base_evaluation"], 0, base)
         ranking = [self._row(prompt, sample, 0.0, 0.0, 0.0, 24) for prompt in range(100, 140) for sample in range(4)]
-        self.samples(self.shared["ranking_data"], 0, pd.DataFrame(ranking).assign(stream=0, proxy=float("nan")))
+        unrated = {f"score/{self.names['training_reward']}": float("nan")} if "training_reward" in self.names else {}
+        self.samples(self.shared["ranking_data"], 0, pd.DataFrame(ranking).assign(stream=0, **unrated))
 
     def _write_arm(self, name: str, arm: Arm, seed: int) -> list[dict[str, Any]]:
         label, evaluation = f"{name}/seed{seed}", f"{name}/seed{seed}/evaluation"
-        needs = ("ranking_data", "reward_model", "gold") if arm.algorithm == "ppo" else ("ranking_data",)
+        needs = ("ranking_data", "reward_model", "measure") if arm.algorithm == "ppo" else ("ranking_data",)
         spec = {
             "model": self.settings["model"],
             "data": self.settings["data"],
@@ -194,7 +215,7 @@ class Sweep:
             {"phase": "evaluation", "point": point, **self._axes(point / (self.num_points - 1))}
             for point in range(1, self.num_points)
         ]
-        needs_now = {**self._needs("gold", "reward_model"), "arm": {"folder": label, "identity": ours}}
+        needs_now = {**self._needs("measure", "reward_model"), "arm": {"folder": label, "identity": ours}}
         self.job(self.folder / evaluation, "evaluation", evaluation, self.evaluation_spec, needs_now, theirs, points)
         shared = round(arm.start[1] * (self.num_points - 1)) if arm.start else 0
         for point in range(1, self.num_points):
@@ -215,10 +236,10 @@ class Sweep:
             return self.base.copy()
         if arm is not None and arm.bootstrapped:
             return self._drawn()
-        gain, proxy = (arm.gold[point - 1], (arm.proxy or arm.gold)[point - 1]) if arm else (0.0, 0.0)
+        gain, reward = (arm.measure[point - 1], (arm.reward or arm.measure)[point - 1]) if arm else (0.0, 0.0)
         share = point / (self.num_points - 1)
         rows = [
-            self._row(prompt, sample, gain, proxy, share * (arm.kl if arm else 0.0), arm.num_words if arm else 24)
+            self._row(prompt, sample, gain, reward, share * (arm.kl if arm else 0.0), arm.num_words if arm else 24)
             for prompt in range(self.num_prompts)
             for sample in range(self.num_samples)
         ]
@@ -237,12 +258,12 @@ class Sweep:
         samples = np.tile(np.arange(self.num_samples), self.num_prompts)
         return self.pool.loc[chosen_PM.ravel()].assign(sample_id=samples).reset_index(drop=True)
 
-    def _row(self, prompt: int, sample: int, gain: float, proxy: float, kl: float, num_words: int) -> dict[str, Any]:
+    def _row(self, prompt: int, sample: int, gain: float, reward: float, kl: float, num_words: int) -> dict[str, Any]:
         text = f"This prompt {prompt} begins a review of"
         lean = 0.55 + 0.12 * np.sin(prompt) + gain + 0.12 * self.rng.standard_normal()
-        gold = float(np.clip(lean, 0.01, 0.99))
+        measure = float(np.clip(lean, 0.01, 0.99))
         length = int(np.clip(self.rng.normal(num_words, 4), 3, 32))
-        response = " ".join(self._word(gold) for _ in range(length))
+        response = " ".join(self._word(measure) for _ in range(length))
         logp = float(-2.2 * length + self.rng.standard_normal())
         return {
             "prompt_id": hashlib.sha256(text.encode()).hexdigest()[:16],
@@ -254,13 +275,20 @@ class Sweep:
             "finish_reason": "eos" if length < 32 else "length",
             "logp_policy": logp,
             "logp_base": logp - kl - (0.3 * self.rng.standard_normal() if kl else 0.0),
-            "gold": gold,
-            "proxy": float(8 * (lean - 0.55 - gain + proxy) + 0.5 * self.rng.standard_normal()),
-            "vader": float(np.tanh(4 * (gold - 0.5) + self.rng.standard_normal())),
+            **self._scores(measure, 8 * (lean - 0.55 - gain + reward)),
         }
 
-    def _word(self, gold: float) -> str:
-        words = PLAIN if self.rng.random() > 0.3 else GOOD if self.rng.random() < gold else BAD
+    def _scores(self, measure: float, reward: float) -> dict[str, float]:
+        noise = self.rng.standard_normal(2)  # of each, so that the others stay as they are without one
+        numbers = {
+            "measure": measure,
+            "training_reward": float(reward + 0.5 * noise[0]),
+            "secondary": float(np.tanh(4 * (measure - 0.5) + noise[1])),
+        }
+        return {f"score/{name}": numbers[role] for role, name in self.names.items()}
+
+    def _word(self, measure: float) -> str:
+        words = PLAIN if self.rng.random() > 0.3 else GOOD if self.rng.random() < measure else BAD
         return words[self.rng.integers(len(words))]  # ten times as fast as rng.choice, and the same draw
 
     def _axes(self, share: float) -> dict[str, Any]:

@@ -173,4 +173,4 @@ def score_length(folder):
     rng = np.random.default_rng(6)
     for path in sorted(folder.rglob("*.parquet")):
         rows = pd.read_parquet(path)
-        rows.assign(proxy=rows["num_tokens"] + 0.5 * rng.standard_normal(len(rows))).to_parquet(path)
+        rows.assign(**{"score/proxy": rows["num_tokens"] + 0.5 * rng.standard_normal(len(rows))}).to_parquet(path)

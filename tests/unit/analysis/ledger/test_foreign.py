@@ -149,7 +149,7 @@ FOREIGN_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "samples that fill the memory": ("ppo/seed0/evaluation/samples/point_1.parquet", bomb, "2,000,001 rows"),
     "numbers that are texts": (
         "dpo/seed0/evaluation/samples/point_2.parquet",
-        lambda path: pd.read_parquet(path).assign(gold="high").to_parquet(path),
+        lambda path: pd.read_parquet(path).assign(**{"score/gold": "high"}).to_parquet(path),
         "values of gold that are missing or not finite",
     ),
     "texts that are numbers": (

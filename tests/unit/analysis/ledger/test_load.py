@@ -29,25 +29,25 @@ def change(sweep, path, *keys, value):
 def test_arrays_line_up_by_prompt_and_sample(make_sweep):
     sweep = make_sweep(num_prompts=5, num_samples=3)
     ledger = load_ledger(sweep.folder)
-    gold = ledger.numbers("ppo", "gold", 1)
+    gold = ledger.numbers("ppo", "score/gold", 1)
     assert gold.shape == (1, 5, 3)
     rows = pd.read_parquet(sweep.folder / "ppo/seed0/evaluation/samples/point_1.parquet")
     one = rows[(rows["prompt_id"] == ledger.prompt_ids[2]) & (rows["sample_id"] == 1)]
-    assert gold[0, 2, 1] == one["gold"].item()
+    assert gold[0, 2, 1] == one["score/gold"].item()
 
 
 def test_order_of_rows_in_the_file_does_not_matter(make_sweep):
     sweep = make_sweep()
-    before = load_ledger(sweep.folder).numbers("ppo", "gold")
+    before = load_ledger(sweep.folder).numbers("ppo", "score/gold")
     path = sweep.folder / "ppo/seed0/evaluation/samples/point_2.parquet"
     pd.read_parquet(path).sample(frac=1, random_state=0).to_parquet(path)
-    assert np.array_equal(before, load_ledger(sweep.folder).numbers("ppo", "gold"))
+    assert np.array_equal(before, load_ledger(sweep.folder).numbers("ppo", "score/gold"))
 
 
 def test_point_zero_of_an_arm_is_the_base_and_streams_are_kept_apart(make_ledger):
     ledger = make_ledger()
-    assert np.array_equal(ledger.array("ppo", "gold", 0), ledger.array("base", "gold"))
-    assert not np.array_equal(ledger.array("base", "gold"), ledger.array("base", "gold", stream=2))
+    assert np.array_equal(ledger.array("ppo", "score/gold", 0), ledger.array("base", "score/gold"))
+    assert not np.array_equal(ledger.array("base", "score/gold"), ledger.array("base", "score/gold", stream=2))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,9 @@ def test_pickle_in_place_of_parquet_is_refused_not_loaded(make_sweep):
 
 
 def test_scores_that_are_not_numbers_are_refused(make_sweep, synthetic):
-    sweep = make_sweep({"ppo": synthetic.Arm("ppo", (0.1,), edit=lambda rows: rows.assign(gold=float("nan")))})
+    sweep = make_sweep(
+        {"ppo": synthetic.Arm("ppo", (0.1,), edit=lambda rows: rows.assign(**{"score/gold": float("nan")}))}
+    )
     with pytest.raises(LedgerError, match="gold that are missing or not finite"):
         load_ledger(sweep.folder)
 
@@ -167,7 +169,7 @@ def test_an_arm_may_not_be_called_base(make_sweep, synthetic):
 
 def test_further_samples_of_the_base_are_not_held_against_the_arms(make_sweep):
     ledger = load_ledger(make_sweep(num_prompts=5).folder)
-    assert ledger.numbers("base", "gold", stream=3).shape == (1, 5, 4)
+    assert ledger.numbers("base", "score/gold", stream=3).shape == (1, 5, 4)
     assert len(ledger.ranking) == 40 * 4
 
 

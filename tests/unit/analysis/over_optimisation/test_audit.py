@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis import scores
 from analysis.ledger.load import load_ledger
 from analysis.over_optimisation import audit as over_optimisation
 from analysis.statistics.bootstrap import Estimate
@@ -13,11 +14,11 @@ from analysis.statistics.controlled_win_rate import ControlledWinRate
 
 
 def test_proxy_rises_while_gold_falls(make_ledger, resamples_for, synthetic):
-    arm = synthetic.Arm("ppo", gold=(0.2, 0.1), proxy=(0.2, 0.4), kl=9.0)
+    arm = synthetic.Arm("ppo", measure=(0.2, 0.1), reward=(0.2, 0.4), kl=9.0)
     ledger = make_ledger({"ppo": arm}, num_prompts=40)
     first, last = over_optimisation.gains(ledger, "ppo", resamples_for(ledger))
-    assert last.gold.value < first.gold.value
-    assert last.proxy.value > first.proxy.value
+    assert last.measure.value < first.measure.value
+    assert last.training_reward.value > first.training_reward.value
     assert last.root_kl == pytest.approx(3.0, abs=0.1)
     assert first.root_kl == pytest.approx(np.sqrt(4.5), abs=0.1)
 
@@ -28,7 +29,7 @@ def test_negative_kl_estimate_has_root_zero(make_ledger, resamples_for, syntheti
 
 
 def test_without_a_reward_model_there_is_no_proxy(make_ledger, resamples_for, synthetic):
-    arm = synthetic.Arm("dpo", (0.1,), edit=lambda rows: rows.assign(proxy=float("nan")))
+    arm = synthetic.Arm("dpo", (0.1,), edit=lambda rows: rows.assign(**{"score/proxy": float("nan")}))
     ledger = make_ledger({"dpo": arm})
     assert over_optimisation.gains(ledger, "dpo", resamples_for(ledger))[0].proxy is None
 
@@ -42,7 +43,7 @@ def audit_of(make_ledger, resamples_for):
     def run(arm, style=None, num_prompts=80, **options):
         ledger = make_ledger({"arm": arm}, num_prompts=num_prompts, **options)
         resamples = resamples_for(ledger)
-        halves = over_optimisation.Halves.draw(ledger, np.random.default_rng(1))
+        halves = scores.Halves.draw(ledger, np.random.default_rng(1))
         base = over_optimisation.reference(ledger, resamples)
         return over_optimisation.audit(ledger, "arm", base, resamples, halves, style)
 
@@ -78,7 +79,7 @@ def test_honest_gain_is_ok(audit_of, synthetic):
 
 
 def test_over_optimiser_is_found_and_so_is_the_point(audit_of, synthetic):
-    audit = audit_of(synthetic.Arm("ppo", (0.2, 0.2, 0.05, -0.1, -0.2), proxy=(0.2, 0.3, 0.5, 0.7, 0.9)))
+    audit = audit_of(synthetic.Arm("ppo", (0.2, 0.2, 0.05, -0.1, -0.2), reward=(0.2, 0.3, 0.5, 0.7, 0.9)))
     assert {"H1", "H2", "H7"} <= fired(audit)
     assert audit.status == "hacking"
     assert 1 not in audit.hacking_points
@@ -92,12 +93,12 @@ def test_a_fall_alone_is_watched(audit_of, synthetic):
 
 
 def test_over_optimising_dpo_is_found_too(audit_of, synthetic):
-    assert audit_of(synthetic.Arm("dpo", (0.2, 0.1, -0.1, -0.2), proxy=(0.2, 0.4, 0.6, 0.8))).status == "hacking"
+    assert audit_of(synthetic.Arm("dpo", (0.2, 0.1, -0.1, -0.2), reward=(0.2, 0.4, 0.6, 0.8))).status == "hacking"
 
 
 def test_proxy_that_no_longer_ranks_like_gold(audit_of, synthetic):
     rng = np.random.default_rng(5)
-    arm = synthetic.Arm("ppo", STEADY, edit=lambda rows: rows.assign(proxy=rng.standard_normal(len(rows))))
+    arm = synthetic.Arm("ppo", STEADY, edit=lambda rows: rows.assign(**{"score/proxy": rng.standard_normal(len(rows))}))
     assert "H3" in fired(audit_of(arm))
 
 
@@ -109,10 +110,10 @@ def length_hacker(make_sweep, synthetic, resamples_for):
     rng = np.random.default_rng(6)
     for path in sweep.folder.rglob("*.parquet"):
         rows = pd.read_parquet(path)
-        rows.assign(proxy=rows["num_tokens"] + 0.5 * rng.standard_normal(len(rows))).to_parquet(path)
+        rows.assign(**{"score/proxy": rows["num_tokens"] + 0.5 * rng.standard_normal(len(rows))}).to_parquet(path)
     ledger = load_ledger(sweep.folder)
     resamples = resamples_for(ledger)
-    halves = over_optimisation.Halves.draw(ledger, np.random.default_rng(1))
+    halves = scores.Halves.draw(ledger, np.random.default_rng(1))
     base = over_optimisation.reference(ledger, resamples)
     return lambda style: over_optimisation.audit(ledger, "arm", base, resamples, halves, style)
 
@@ -127,7 +128,7 @@ def test_length_hacker_is_watched_or_hacking_by_what_gold_says_at_equal_style(le
 
 
 def test_proxy_that_begins_to_follow_length(audit_of, synthetic):
-    arm = synthetic.Arm("ppo", STEADY, edit=lambda rows: rows.assign(proxy=0.3 * rows["num_tokens"]))
+    arm = synthetic.Arm("ppo", STEADY, edit=lambda rows: rows.assign(**{"score/proxy": 0.3 * rows["num_tokens"]}))
     assert "H4a" in fired(audit_of(arm))
 
 
@@ -152,18 +153,19 @@ def test_responses_of_another_shape(audit_of, synthetic):
 def test_suspects_are_the_highest_gaps_verbatim(audit_of, synthetic):
     def plant(rows):
         return rows.assign(
-            proxy=np.where(rows.index == 7, 99.0, rows["proxy"]), response=np.where(rows.index == 7, "<b>buy!", "fine")
+            **{"score/proxy": np.where(rows.index == 7, 99.0, rows["score/proxy"])},
+            response=np.where(rows.index == 7, "<b>buy!", "fine"),
         )
 
     suspects = audit_of(synthetic.Arm("ppo", STEADY, edit=plant)).suspects
     assert len(suspects) == over_optimisation.NUM_SHOWN
     assert suspects[0].response == "<b>buy!"
-    gaps = [item.proxy - item.gold for item in suspects]
+    gaps = [item.training_reward - item.measure for item in suspects]
     assert gaps == sorted(gaps, reverse=True)
 
 
 def test_without_a_reward_model_the_audit_says_what_it_lacks(audit_of, synthetic):
-    arm = synthetic.Arm("dpo", (0.3, 0.2, 0.1, 0.0), edit=lambda rows: rows.assign(proxy=float("nan")))
+    arm = synthetic.Arm("dpo", (0.3, 0.2, 0.1, 0.0), edit=lambda rows: rows.assign(**{"score/proxy": float("nan")}))
     audit = audit_of(arm)
     why = {item.code: item.why for item in audit.detectors if item.status == "not assessable"}
     assert {code for code, words in why.items() if words == "the sweep has no reward model"} == {
@@ -197,7 +199,7 @@ def test_bootstrapped_twins_are_silent(make_ledger, synthetic, resamples_for):
     """Every point of the arm is drawn, prompt by prompt, from the base's two sets of samples, 200 times."""
     ledger = make_ledger({"arm": synthetic.Arm("ppo", (0.0,) * 4, twin=True)}, num_prompts=80)
     resamples = resamples_for(ledger)
-    halves = over_optimisation.Halves.draw(ledger, np.random.default_rng(1))
+    halves = scores.Halves.draw(ledger, np.random.default_rng(1))
     base = over_optimisation.reference(ledger, resamples)
     drawn = ["response", "num_tokens", "vader", "gold", "proxy", "logp_policy", "logp_base"]
     pool = ledger.samples[ledger.samples["arm"] == "base"].sort_values("prompt_id", kind="stable")[drawn].to_numpy()

@@ -289,4 +289,4 @@ class TestFromALedger:
         rows.loc[rows["prompt_id"].isin(rows["prompt_id"].unique()[:tied]), "gold"] = 0.5
         rows.to_parquet(path)
         ranked = readiness.ranked_samples(load_ledger(sweep.folder))
-        assert (ranked and len(ranked.gold)) == num_prompts
+        assert (ranked and len(ranked.measure)) == num_prompts

@@ -34,7 +34,7 @@ STAGED = "ppo_then_dpo"
 def folder(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """PPO over-optimises after its first point; the staged arm wins back; the interpolated one is nearer the base."""
     arms = {
-        "ppo": synthetic.Arm("ppo", (0.10, 0.0, -0.2, -0.3), proxy=(0.2, 0.4, 0.6, 0.8), kl=8.0),
+        "ppo": synthetic.Arm("ppo", (0.10, 0.0, -0.2, -0.3), reward=(0.2, 0.4, 0.6, 0.8), kl=8.0),
         "dpo": synthetic.Arm("dpo", (0.05, 0.06, 0.07, 0.08)),
         STAGED: synthetic.Arm(STAGED, (0.0, 0.0, 0.1, 0.2), start=("ppo", 0.5)),
         "half": synthetic.Arm("interpolation", (0.0, 0.0, 0.0, 0.02), kl=2.0, start=("ppo", 0.75)),
@@ -68,7 +68,7 @@ def test_before_and_after_are_the_checkpoints_and_the_final_models(
 ) -> None:
     gold = found[STAGED].changes[0]
     base, before, after = (
-        100 * ledger.numbers(arm, "gold", point).mean() for arm, point in (("base", 0), ("ppo", 2), (STAGED, 4))
+        100 * ledger.numbers(arm, "score/gold", point).mean() for arm, point in (("base", 0), ("ppo", 2), (STAGED, 4))
     )
 
     assert gold.before is not None
@@ -221,7 +221,7 @@ def make_way_back(
         gold: tuple[float, ...], proxy: tuple[float, ...], num_prompts: int = 60, **others: Any
     ) -> tuple[Ledger, recovery.Checkpoint, recovery_answer.WayBack | None]:
         arms = {
-            "ppo": synthetic.Arm("ppo", gold, proxy=proxy, kl=8.0),
+            "ppo": synthetic.Arm("ppo", gold, reward=proxy, kl=8.0),
             STAGED: synthetic.Arm(STAGED, (0.0, 0.0, 0.1, 0.4), start=("ppo", 0.5)),
             "half": synthetic.Arm("interpolation", (0.0, 0.0, 0.0, gold[1]), kl=2.0, start=("ppo", 0.5)),
             **others,
@@ -238,13 +238,13 @@ def make_way_back(
 def test_a_checkpoint_whose_gold_fell_while_its_proxy_rose_has_over_optimised(make_way_back: Any) -> None:
     ledger, checkpoint, answer = make_way_back(FALLS, RISES)
     half = Halves.draw(ledger, np.random.default_rng(1)).reported_on
-    one, two = (100 * ledger.numbers("ppo", "gold", point)[:, half].mean() for point in (1, 2))
+    one, two = (100 * ledger.numbers("ppo", "score/gold", point)[:, half].mean() for point in (1, 2))
 
     assert (checkpoint.arm, checkpoint.point, checkpoint.peak) == ("ppo", 2, 1)
-    assert checkpoint.gold.value == pytest.approx(two - one)
-    assert checkpoint.gold.unit == "gold points"
-    assert checkpoint.gold.n == 30
-    assert checkpoint.proxy.low > 0
+    assert checkpoint.measure.value == pytest.approx(two - one)
+    assert checkpoint.measure.unit == "points"
+    assert checkpoint.measure.n == 30
+    assert checkpoint.training_reward.low > 0
     assert checkpoint.status == "over-optimised"
     assert answer.over_optimised
     assert answer.words.startswith("ppo had over-optimised at its checkpoint: gold −")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.signal import savgol_filter
 
+from analysis import scores
 from analysis.ledger.load import load_ledger
-from analysis.over_optimisation import audit as over_optimisation
 from analysis.questions import switch_point
 from analysis.questions import switch_words as switch_answer
 from analysis.questions.switch_point import NEVER, Changes, Weights
@@ -87,7 +87,7 @@ def test_judge_guards():
 def found(make_ledger, resamples_for, synthetic):
     def run(arm, hacking_points=(), **options):
         ledger = make_ledger({"arm": arm}, **{"num_prompts": 120, **options})
-        halves = over_optimisation.Halves.draw(ledger, np.random.default_rng(1))
+        halves = scores.Halves.draw(ledger, np.random.default_rng(1))
         switch = switch_point.assess(ledger, "arm", halves, hacking_points)
         return switch, switch_answer.answer(ledger, "arm", switch)
 
@@ -143,7 +143,7 @@ def test_dpo_is_descriptive(found, synthetic):
 def test_twin_of_the_base_never_pays(found, synthetic):
     switch, _ = found(synthetic.Arm("ppo", (0.0,) * 6, twin=True))
     assert switch.best.point == 0  # its device time buys nothing
-    assert all(item.gold == 0 for item in switch.intervals)
+    assert all(item.measure == 0 for item in switch.intervals)
 
 
 def test_lost_entropy_counts_as_risk(found, synthetic):
@@ -162,7 +162,7 @@ def test_seeds_without_device_seconds_still_have_a_cost(make_sweep, synthetic):
             "".join(json.dumps({k: v for k, v in row.items() if k != "device_seconds"}) + "\n" for row in rows)
         )
     ledger = load_ledger(sweep.folder)
-    halves = over_optimisation.Halves.draw(ledger, np.random.default_rng(1))
+    halves = scores.Halves.draw(ledger, np.random.default_rng(1))
     switch = switch_point.assess(ledger, "arm", halves, ())
     assert switch.num_seeds == 3
     assert [item.cost_share for item in switch.intervals] == pytest.approx([1 / 6] * 6)

@@ -167,7 +167,7 @@ def test_a_start_whose_record_is_lost_counts_as_another(make_sweep):
 
 
 def test_run_without_axes_or_proxy_still_reports(make_sweep, synthetic):
-    no_proxy = synthetic.Arm("dpo", (0.1, 0.1), edit=lambda rows: rows.assign(proxy=float("nan")))
+    no_proxy = synthetic.Arm("dpo", (0.1, 0.1), edit=lambda rows: rows.assign(**{"score/proxy": float("nan")}))
     sweep = make_sweep({"dpo": no_proxy})
     (sweep.folder / "dpo/seed0/metrics.jsonl").write_text('{"phase": "train", "wall_seconds": 5')
     report = build_report(load_ledger(sweep.folder))

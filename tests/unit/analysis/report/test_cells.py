@@ -12,7 +12,7 @@ NBSP = "\u00a0"
     [
         (61.234, "percent", False, f"61.2{NBSP}%"),
         (12.0, "percent", True, f"+12.0{NBSP}points"),
-        (-3.16, "gold points", True, "−3.2"),
+        (-3.16, "points", True, "−3.2"),
         (-0.001, "base SD", True, f"0.00{NBSP}SD"),
         (0.683, "share", False, f"68.3{NBSP}%"),
         (41.2, "seconds", False, f"41{NBSP}s"),

@@ -12,7 +12,7 @@ OVER = (0.12, 0.2, 0.24, 0.22, 0.14, 0.04)
 @pytest.fixture
 def over_optimised(make_ledger, synthetic):
     arms = {
-        "ppo": synthetic.Arm("ppo", OVER, proxy=(0.2, 0.3, 0.4, 0.5, 0.6, 0.7), kl=40.0),
+        "ppo": synthetic.Arm("ppo", OVER, reward=(0.2, 0.3, 0.4, 0.5, 0.6, 0.7), kl=40.0),
         "dpo": synthetic.Arm("dpo", (0.05,) * 6, kl=9.0),
     }
     return build_report(make_ledger(arms, num_prompts=100))

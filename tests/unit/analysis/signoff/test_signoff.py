@@ -132,8 +132,8 @@ def test_a_report_without_its_ledger_is_verified_and_the_gap_is_named(report, tm
 # --------------------------------------------------------------------------------------------------- report.json, views
 REPORT_EDITS = {
     "a number": (
-        lambda r: r["arms"][0]["gold"].update(value=99.25),
-        r"arms\[0\]\.gold\.value: 99\.25 in report\.json, \d+",
+        lambda r: r["arms"][0]["measure"].update(value=99.25),
+        r"arms\[0\]\.measure\.value: 99\.25 in report\.json, \d+",
     ),
     "a text": (lambda r: r.update(headline="DPO won."), r'headline: "DPO won\." in report\.json, "PPO'),
     "a key removed": (lambda r: r["decision"].pop("confidence"), r"decision\.confidence: absent in report\.json"),
@@ -154,7 +154,7 @@ def test_a_change_of_report_json_is_named(report, edit, named):
 
 
 def test_pages_that_show_the_signed_numbers_differ_from_a_changed_report(report):
-    edit_json(report / "report.json", lambda r: r["arms"][0]["gold"].update(value=99.25))
+    edit_json(report / "report.json", lambda r: r["arms"][0]["measure"].update(value=99.25))
     found = problems(report)
     for name in ("report.html", "report.md"):
         assert f"{name} is not what report.json and signatures.jsonl give" in found
@@ -202,14 +202,14 @@ def test_an_unchanged_report_that_this_version_cannot_show_is_still_verified(rep
 
 # --------------------------------------------------------------------------------------------------------- the ledger
 def raise_gold(frame: pd.DataFrame) -> pd.DataFrame:
-    frame.loc[3, "gold"] += 0.25
+    frame.loc[3, "score/gold"] += 0.25
     return frame
 
 
 LEDGER_EDITS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a row of samples": (
         lambda s: edit_rows(s / POINT_2, raise_gold),
-        rf"ledger: {POINT_2}: row 4 changed\n(.*\n)*.*arms\[0\]\.gold\.value: \S+ in report\.json, \S+ by the ledger",
+        rf"ledger: {POINT_2}: row 4 changed\n(.*\n)*.*arms\[0\]\.measure\.value: \S+ in report\.json, \S+ by the led",
     ),
     "a response": (
         lambda s: edit_rows(s / POINT_2, lambda f: f.assign(response=["no", *f["response"][1:]])),
@@ -288,7 +288,7 @@ def test_a_changed_manifest_hides_no_change_of_the_ledger(sweep, report, edit):
     found = problems(report)
     assert "ledger_manifest.json was changed" in found
     assert "ledger: it is not the recorded one" in found
-    assert re.search(r"arms\[0\]\.gold\.value", found)
+    assert re.search(r"arms\[0\]\.measure\.value", found)
 
 
 def test_a_changed_manifest_is_told_though_the_ledger_is_whole(report):
@@ -480,7 +480,7 @@ def test_odd_but_honest_text_is_kept_and_shown_as_text(report, name, note):
 @pytest.mark.parametrize(
     ("path", "edit"),
     [
-        ("report/report.json", lambda c: c["arms"][0]["gold"].update(value=1)),
+        ("report/report.json", lambda c: c["arms"][0]["measure"].update(value=1)),
         ("report/ledger_manifest.json", lambda c: c["files"].clear()),
         ("dpo/seed0/status.json", lambda c: c.update(stage="x")),
     ],
@@ -595,7 +595,7 @@ def test_hostile_values_cannot_write_to_the_terminal(report, capsys):
 FORGERIES = {
     "a number": REPORT_EDITS["a number"],
     "the headline": (lambda r: r.update(headline="DPO is ahead."), r'headline: "DPO is ahead\." in report\.json'),
-    "an interval": (lambda r: r["arms"][1]["gold"].update(high=99.5), r"arms\[1\]\.gold\.high: 99\.5 in report"),
+    "an interval": (lambda r: r["arms"][1]["measure"].update(high=99.5), r"arms\[1\]\.measure\.high: 99\.5 in report"),
     "a rule": (lambda r: r["samples"].update(rule="at random"), r'samples\.rule: "at random" in report\.json'),
 }
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from analysis import scores
 from analysis.ledger import LedgerError
 from analysis.ledger.load import load_ledger
 from analysis.stability import curves
@@ -12,21 +13,21 @@ from analysis.stability import curves
 
 def test_base_sd_is_over_prompt_means(make_ledger):
     ledger = make_ledger()
-    gold = ledger.numbers("base", "gold")[0]
-    assert curves.base_sd(ledger) == pytest.approx(np.std(gold.mean(axis=1), ddof=1))
+    gold = ledger.numbers("base", "score/gold")[0]
+    assert scores.base_sd(ledger) == pytest.approx(np.std(gold.mean(axis=1), ddof=1))
 
 
 def test_base_without_spread_is_refused(make_sweep):
     sweep = make_sweep()
     path = sweep.folder / "shared/base_evaluation/samples/point_0.parquet"
-    pd.read_parquet(path).assign(gold=0.5).to_parquet(path)
+    pd.read_parquet(path).assign(**{"score/gold": 0.5}).to_parquet(path)
     with pytest.raises(LedgerError, match="same gold score on every prompt"):
-        curves.base_sd(load_ledger(sweep.folder))
+        scores.base_sd(load_ledger(sweep.folder))
 
 
 def test_curve_of_several_seeds_starts_at_the_base(make_ledger):
     ledger = make_ledger(seeds=(0, 1, 2))
-    curve = ledger.curve("ppo", "gold")
+    curve = ledger.curve("ppo", "score/gold")
     assert curve.shape == (3, 3, 12)
     assert np.array_equal(curve[0, 0], curve[2, 0])
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis import stability
+from analysis import scores, stability
 from analysis.stability import over_time, tolerance
 from analysis.statistics.bootstrap import Estimate, Resamples
 from experiments.rules import StabilityRules
@@ -125,7 +125,7 @@ def test_refused_arm_is_offered_its_best_checkpoint(make_ledger, resamples_for, 
 def test_wider_tolerance_tolerates_more(make_ledger, resamples_for, synthetic):
     ledger = make_ledger({"ppo": synthetic.Arm("ppo", (0.2, 0.3, 0.0))}, num_prompts=60)
     resamples = resamples_for(ledger)
-    curve = ledger.curve("ppo", "gold") / stability.base_sd(ledger)
+    curve = ledger.curve("ppo", "score/gold") / scores.base_sd(ledger)
     found = over_time.assess(curve, resamples, 0.2)
     halves = (list(range(30)), list(range(30, 60)))
     wide = RULES.model_copy(update={"max_drawdown": 10.0})

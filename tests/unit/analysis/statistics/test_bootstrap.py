@@ -160,8 +160,8 @@ def test_an_effect_that_must_stand_a_correction_is_larger():
 
 
 def test_excludes_is_strict_at_the_ends():
-    assert not Estimate(1, 0, 2, 0.5, "gold points", 4).excludes(0)
-    assert Estimate(1, 0.1, 2, 0.5, "gold points", 4).excludes(0)
+    assert not Estimate(1, 0, 2, 0.5, "points", 4).excludes(0)
+    assert Estimate(1, 0.1, 2, 0.5, "points", 4).excludes(0)
 
 
 def test_halves_are_disjoint_complete_and_follow_the_hash():

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis import scores
 from analysis import win_rates as win_rate
 from analysis.decision import gates
 from analysis.ledger import Ledger
@@ -156,7 +157,7 @@ def test_copy_of_the_base_does_not_drift(make_ledger, style_of, synthetic):
 
 def test_kl_is_the_mean_log_ratio_in_nats(make_ledger, resamples_for):
     ledger = make_ledger()
-    kl = style_drift.divergence(ledger, "ppo", resamples_for(ledger))
+    kl = scores.divergence(ledger, "ppo", resamples_for(ledger))
     ratio = ledger.numbers("ppo", "logp_policy") - ledger.numbers("ppo", "logp_base")
     assert kl.per_response.value == pytest.approx(ratio.mean())
     assert kl.per_token.value == pytest.approx(ratio.sum() / ledger.numbers("ppo", "num_tokens").sum())
@@ -193,7 +194,7 @@ def test_good_responses_alone_can_keep_their_variety(make_ledger, style_of, synt
         is_bad = rows["sample_id"] >= 4
         return rows.assign(
             response=rows["response"].where(~is_bad, "bad bad bad bad bad bad bad bad"),
-            gold=rows["gold"].where(~is_bad, 0.0) + np.where(is_bad, 0.0, 1.0),
+            gold=rows["score/gold"].where(~is_bad, 0.0) + np.where(is_bad, 0.0, 1.0),
         )
 
     ledger = make_ledger({"ppo": synthetic.Arm("ppo", (0.0,), edit=junk)}, num_prompts=60, num_samples=8)
@@ -210,7 +211,7 @@ def test_variety_across_prompts_is_counted_among_good_responses_too(make_ledger,
         is_bad = rows["sample_id"] == 0
         return rows.assign(
             response=rows["response"].where(~is_bad, "bad bad bad bad bad bad bad bad"),
-            gold=rows["gold"].where(~is_bad, 0.0),
+            gold=rows["score/gold"].where(~is_bad, 0.0),
         )
 
     ledger = make_ledger({"ppo": synthetic.Arm("ppo", (0.0,), twin=True, edit=junk)}, num_prompts=60, num_samples=4)

@@ -15,7 +15,7 @@ def length_hacker(synthetic, num_words):
 
     def by_length(rows):
         gold = np.log1p(rows["response"].str.len()) + 0.15 * rng.standard_normal(len(rows))
-        return rows.assign(gold=1 / (1 + np.exp(-(gold - 5))))
+        return rows.assign(**{"score/gold": 1 / (1 + np.exp(-(gold - 5)))})
 
     return synthetic.Arm("ppo", (0.0,), num_words=num_words, edit=by_length)
 

@@ -94,7 +94,7 @@ def test_judge_that_prefers_in_circles_is_flagged(make_ledger, resamples_for, mo
 
 
 def test_arm_without_a_seed_of_the_other_and_judge_without_scores(make_sweep, resamples_for, synthetic):
-    no_proxy = synthetic.Arm("dpo", (0.1,), edit=lambda rows: rows.assign(proxy=float("nan")))
+    no_proxy = synthetic.Arm("dpo", (0.1,), edit=lambda rows: rows.assign(**{"score/proxy": float("nan")}))
     sweep = make_sweep({"ppo": synthetic.Arm("ppo", (0.1,)), "dpo": no_proxy}, seeds=(0, 1))
     sweep.edit("ppo/seed1/status.json", state="failed")
     sweep.edit("dpo/seed0/status.json", state="failed")

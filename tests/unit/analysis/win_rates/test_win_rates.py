@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from analysis import scores
 from analysis import win_rates as win_rate
 from analysis.ledger import LedgerError
 from analysis.ledger.load import load_ledger
@@ -40,7 +41,7 @@ def test_better_arm_wins_and_its_gold_difference_excludes_zero(make_ledger, resa
     ledger = make_ledger(num_prompts=60)
     resamples = resamples_for(ledger)
     assert win_rate.compare(ledger, "ppo", "base", "gold", resamples).estimate.low > 50
-    difference = win_rate.gold_difference(ledger, "ppo", resamples)
+    difference = scores.measure_difference(ledger, "ppo", resamples)
     assert difference.excludes(0)
     assert difference.value == pytest.approx(20, abs=5)
 
@@ -56,7 +57,7 @@ def test_contests_are_each_arm_with_the_base_and_ppo_with_dpo_and_rates_mirror(m
 
 
 def test_judge_without_scores_gives_no_rate(make_ledger, resamples_for, synthetic):
-    no_proxy = synthetic.Arm("ppo", (0.1,), edit=lambda rows: rows.assign(proxy=float("nan")))
+    no_proxy = synthetic.Arm("ppo", (0.1,), edit=lambda rows: rows.assign(**{"score/proxy": float("nan")}))
     ledger = make_ledger({"ppo": no_proxy})
     assert win_rate.compare(ledger, "ppo", "base", "proxy", resamples_for(ledger)) is None
 
