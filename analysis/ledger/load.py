@@ -39,9 +39,9 @@ from analysis.ledger.parquet import (
 from experiments.foreign import ForeignFileError, read_object
 from experiments.records import SAMPLE_COLUMNS, SCORE_PREFIX, Role, ScoreCard
 from experiments.rules import Rules
+from runner.ledger.plan_file import PLAN_SCHEMA
 from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status, sample_files
 
-PLAN_SCHEMA = 2
 METRICS = "metrics.jsonl"
 MAX_RULE = 100_000  # a rule's number may be a count of what is drawn or listed; a level may decide such a count
 MAX_MEMORY_SHARE = 0.5  # of this machine's, for the samples of all evaluations together

@@ -10,11 +10,12 @@ from typing import Any
 from experiments.spec import Engine, RunSpec
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.jobfile import digest
+from runner.ledger.plan_file import PLAN_SCHEMA
 from runner.ledger.reader import read_json
 from runner.planning.fairness import Check, fairness_checks
 from runner.planning.graph import ORDER, SHARED, Job, jobs_of_all, judge_jobs, report_job, run_folder
 from runner.planning.problems import Problem
-from runner.planning.refusals import SCHEMA, disagreements, listed_twice, refuse, reserved_names
+from runner.planning.refusals import disagreements, listed_twice, refuse, reserved_names
 from runner.planning.specifications import pinned_with_inputs
 from runner.planning.starts import label_of, start_problems
 
@@ -66,7 +67,7 @@ class Plan:
         there = read_json(path) if path.exists() else {}
         if there:
             first = {key: there[key] for key in first}
-        plan = {"schema": SCHEMA, "sweep": self.name} | first | {"rules": rules} | self.content()
+        plan = {"schema": PLAN_SCHEMA, "sweep": self.name} | first | {"rules": rules} | self.content()
         if "command" not in there or there != plan | {"command": there["command"]}:
             write_json(path, plan | command)
 

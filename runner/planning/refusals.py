@@ -11,6 +11,7 @@ from experiments.evaluation.judging.key import api_key
 from experiments.inputs.fingerprint import is_our_reward_model, weights_sha256
 from experiments.judge_spec import EndpointJudge
 from experiments.spec import JudgementJobSpec, RunSpec
+from runner.ledger.plan_file import PLAN_SCHEMA
 from runner.ledger.reader import NUMBERED_REPORT, is_finished, read_json
 from runner.planning.check_models import check_models as check_models_apart
 from runner.planning.check_texts import Question
@@ -22,7 +23,6 @@ from runner.planning.starts import label_of
 if TYPE_CHECKING:
     from runner.planning.plan import Plan
 
-SCHEMA = 3  # of plan.json
 COMPARING = {"judgement", "report"}  # take those arms that there are, and are made again when others join
 RESERVED = {"base", "shared", "report", "judges"}
 ONE_PER_SWEEP = ("name", "runs_dir", "cache_dir", "keep_adapters", "engine", "tracker", "judge", "rules")
@@ -130,8 +130,8 @@ def check_folder(plan: Plan) -> None:
         return
     try:
         there = read_json(path)
-        if there["schema"] != SCHEMA:
-            raise ValueError(f"its schema is {there['schema']}, not {SCHEMA}")
+        if there["schema"] != PLAN_SCHEMA:
+            raise ValueError(f"its schema is {there['schema']}, not {PLAN_SCHEMA}")
         changes = _changes(there, plan.content())
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(

@@ -114,7 +114,7 @@ class Sweep:
         if self.further_samples:
             self._write_readiness()
         plan = {
-            "schema": 2,
+            "schema": 3,
             "sweep": "synthetic",
             "command": ["+sweep=synthetic"],
             "created": "2026-11-23T04:00:00+00:00",
