@@ -428,7 +428,7 @@ class RunSpec(Strict):
     @model_validator(mode="after")
     def _budget_fits_arm(self) -> RunSpec:
         if not isinstance(self.arm, PPO | DPO):
-            return self  # what is left for it depends on the arm that it starts from: runner/planning/plan.py
+            return self  # what is left for it depends on the arm that it starts from: runner/planning/starts.py
         if self.budget.num_prompts % self.arm.prompts_per_step:
             raise ValueError(
                 f"budget.num_prompts={self.budget.num_prompts} is not a multiple of the "

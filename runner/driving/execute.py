@@ -36,7 +36,9 @@ from runner.ledger.requests import (
     is_asked_to_end,
 )
 from runner.ledger.writer import record_end
-from runner.planning.plan import COMPARING, SHARED, Job, Plan, with_needs
+from runner.planning.graph import Job, with_needs
+from runner.planning.plan import Plan
+from runner.planning.specifications import COMPARING, SHARED
 from runner.watching.display import Display, Result
 from runner.watching.watch import Watch, records
 

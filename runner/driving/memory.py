@@ -15,7 +15,7 @@ from runner.ledger.files import write_json
 from runner.ledger.jobfile import digest
 from runner.ledger.reader import read_small_json, read_status
 from runner.planning.fairness import flatten
-from runner.planning.plan import Job
+from runner.planning.graph import Job
 
 DECIDING = {
     "arm.algorithm",

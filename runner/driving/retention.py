@@ -17,7 +17,8 @@ from experiments.records import ADAPTER_FOLDER
 from experiments.spec import ArmJobSpec, start_of, start_point
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.reader import REMOVED_ADAPTERS, is_finished, removed_points
-from runner.planning.plan import Job, Plan
+from runner.planning.graph import Job
+from runner.planning.plan import Plan
 from runner.planning.problems import Problem, listing
 
 

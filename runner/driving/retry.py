@@ -12,7 +12,7 @@ from typing import Any
 from runner.engines import Outcome
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.reader import read_small_json, read_status
-from runner.planning.plan import Job
+from runner.planning.graph import Job
 
 DIVISOR = 4  # there is one retry, so it must help
 # Kinds with passes to make smaller.

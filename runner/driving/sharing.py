@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from runner.ledger.reader import read_small_json
-from runner.planning.plan import Job
+from runner.planning.graph import Job
 
 
 def mend_specification(job: Job) -> None:

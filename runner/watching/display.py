@@ -21,7 +21,8 @@ from rich.text import Text
 from experiments.foreign import clean, clean_lines, open_plain
 from runner.ledger.command import as_typed
 from runner.ledger.reader import is_finished, newest_report, read_json
-from runner.planning.plan import Job, Plan
+from runner.planning.graph import Job
+from runner.planning.plan import Plan
 from runner.watching.estimate import Left, own_time_left
 
 PROGRESS_SECONDS = 10.0  # between two lines of one stage

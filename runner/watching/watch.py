@@ -8,7 +8,7 @@ from typing import Any
 
 from runner.ledger.driver import DriverFile
 from runner.ledger.reader import read_status
-from runner.planning.plan import Job
+from runner.planning.graph import Job
 from runner.watching.display import Display, Result, Row, summary_line
 from runner.watching.estimate import Left, Load, sweep_time_left, units_of
 

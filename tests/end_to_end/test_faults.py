@@ -23,7 +23,8 @@ import pytest
 from runner.__main__ import compose
 from runner.ledger.reader import read_status
 from runner.ledger.signs import Process, signs_of_life
-from runner.planning.plan import Job, make_plan
+from runner.planning.graph import Job
+from runner.planning.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
 # `runner.job`, with a stage of the test: Python code in the variable STAGE.

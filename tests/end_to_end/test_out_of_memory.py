@@ -20,7 +20,8 @@ from runner.engines.slots import Slot
 from runner.ledger.driver import DriverFile
 from runner.ledger.files import write_json
 from runner.ledger.reader import read_json, read_metrics
-from runner.planning.plan import Job, Plan, make_plan
+from runner.planning.graph import Job
+from runner.planning.plan import Plan, make_plan
 from runner.watching.display import Display
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,8 @@ from runner.ledger.files import write_json
 from runner.ledger.manifest import MANIFEST, Manifest, sha256
 from runner.ledger.reader import is_finished, read_json, read_metrics, read_status
 from runner.ledger.reports import sealed
-from runner.planning.plan import Job, Plan
+from runner.planning.graph import Job
+from runner.planning.plan import Plan
 from runner.trackers import Tracker
 
 # The stage is the only thing that is replaced: what it does is in the environment variable STAGE, as Python code.

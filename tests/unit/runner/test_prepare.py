@@ -10,7 +10,8 @@ import pytest
 from runner import job as job_module
 from runner import prepare
 from runner.job import _model_prepared_beside
-from runner.planning.plan import Job, Plan
+from runner.planning.graph import Job
+from runner.planning.plan import Plan
 
 
 def written(plan: Plan, *kinds: str) -> list[Path]:

@@ -2,7 +2,8 @@ from collections.abc import Callable
 
 from runner.driving.memory import CUDA_BYTES, learn, needed_bytes
 from runner.ledger.files import write_json
-from runner.planning.plan import Job, Plan
+from runner.planning.graph import Job
+from runner.planning.plan import Plan
 
 Planned = Callable[..., Plan]
 

@@ -12,7 +12,8 @@ from experiments.errors import InputError
 from runner.driving.retention import check_starts
 from runner.ledger.integrity import fingerprints
 from runner.ledger.reader import is_finished, read_json
-from runner.planning.plan import Job, Plan
+from runner.planning.graph import Job
+from runner.planning.plan import Plan
 
 Planned = Callable[..., Plan]
 SweepOf = Callable[..., Any]

@@ -10,7 +10,8 @@ from safetensors.numpy import save_file
 from experiments.errors import InputError
 from experiments.spec import ArmJobSpec, EvaluationJobSpec, JudgementJobSpec, RewardModelJobSpec, RunSpec
 from runner.ledger.reader import read_json
-from runner.planning.plan import Job, Plan, check_folder, check_keys, make_plan, with_needs
+from runner.planning.graph import Job, with_needs
+from runner.planning.plan import Plan, check_folder, check_keys, make_plan
 
 Composed = Callable[..., list[RunSpec]]
 Planned = Callable[..., Plan]

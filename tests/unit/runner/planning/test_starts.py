@@ -10,7 +10,8 @@ import pytest
 from experiments.errors import InputError
 from experiments.spec import ArmJobSpec, FreshPairsJobSpec, Interpolation, RunSpec, Start
 from runner.__main__ import compose
-from runner.planning.plan import Job, Plan, make_plan
+from runner.planning.graph import Job
+from runner.planning.plan import Plan, make_plan
 
 Composed = Callable[..., list[RunSpec]]
 Planned = Callable[..., Plan]
@@ -190,8 +191,8 @@ def test_a_weight_outside_0_to_1_is_refused() -> None:
 
 
 def test_recovery_is_a_plan_without_problems(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.planning.plan.model_fingerprint", lambda _: "a" * 64)
-    monkeypatch.setattr("runner.planning.plan.data_fingerprint", lambda _: "b" * 64)
+    monkeypatch.setattr("runner.planning.specifications.model_fingerprint", lambda _: "a" * 64)
+    monkeypatch.setattr("runner.planning.specifications.data_fingerprint", lambda _: "b" * 64)
     plan = make_plan(compose(["+sweep=recovery"]))
 
     assert {run.arm.algorithm for run in plan.runs} == {"ppo", "ppo_then_dpo", "interpolation"}

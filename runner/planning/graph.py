@@ -1,0 +1,269 @@
+"""Which jobs there are, and what each needs.
+
+    gold ──► ranking data ──► reward model ──► ppo arms ──┐
+                   │               └──► base evaluation   ├──► evaluation of each arm ──► (judges) ──► report
+                   └──► dpo arms ─────────────────────────┘
+
+    An arm may start from another's checkpoint. It then waits for that arm to finish, and its evaluation for that of the
+    other, whose points up to the checkpoint it shares:
+
+    ppo arm ──► fresh pairs, sampled from the checkpoint ──► dpo stage ──┬──► its evaluation
+       └──► evaluation of the ppo arm ───────────────────────────────────┘
+
+A job's identity is the hash of what its result depends on. Equal identities are one job, so shared artifacts are
+built once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from experiments.errors import InputError
+from experiments.evaluation.judging.template import TEMPLATE_SHA256
+from experiments.inputs.fingerprint import reward_model_fingerprint
+from experiments.judge_spec import EndpointJudge
+from experiments.spec import (
+    GoldJobSpec,
+    JobSpec,
+    JudgedRun,
+    JudgementJobSpec,
+    PPOThenDPO,
+    RankingJobSpec,
+    RewardModelJobSpec,
+    RunSpec,
+    start_of,
+    start_point,
+)
+from runner.ledger.jobfile import JobFile, Need, digest, identity_of
+from runner.planning.fairness import num_fresh_labels
+from runner.planning.problems import Problem, listing
+from runner.planning.refusals import refuse_training_reward
+from runner.planning.specifications import (
+    Work,
+    arm_spec,
+    arm_work,
+    base_evaluation_spec,
+    base_evaluation_work,
+    comparisons,
+    evaluated_tokens,
+    evaluation_spec,
+    fresh_pairs_spec,
+    reward_tokens,
+    without_embedder,
+)
+from runner.planning.starts import label_of, label_of_start
+
+# What holds others up comes first (first_stage: an arm that others start from), and the shortest last, so that no long
+# job is left to run alone. DPO arms need no reward model, so they can start beside it.
+ORDER = (
+    "gold", "ranking_data", "reward_model", "first_stage", "dpo", "ppo", "fresh_pairs", "ppo_then_dpo", "interpolation",
+    "evaluation", "base_evaluation", "judgement", "report",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process's worth of work, in one folder."""
+
+    folder: Path  # where it works; shared artifacts lie in the cache
+    ledger: Path  # where RUNS_DIR keeps its record: the folder itself, or a copy without weights
+    file: JobFile
+    needs: Mapping[str, str]  # role → label
+    rank: str  # its place in ORDER
+    work: Work
+
+    @property
+    def label(self) -> str:
+        """Its name within the sweep."""
+        return self.file.label
+
+    @property
+    def kind(self) -> str:
+        """Which stage it is."""
+        return self.file.kind
+
+    @property
+    def identity(self) -> str:
+        """Hash of what its result depends on."""
+        return self.file.identity
+
+    @property
+    def wide(self) -> bool:
+        """Whether it gets the whole machine where there is no GPU: everything else waits for it."""
+        return self.kind in {"gold", "ranking_data"}
+
+
+def run_folder(run: RunSpec) -> Path:
+    """The sweep's folder, RUNS_DIR."""
+    return Path(run.runs_dir).expanduser().absolute() / run.name
+
+
+def with_needs(job: Job, there: Mapping[str, Job]) -> Job:
+    """A comparison of what there is, by label: arms that failed are left out, and its identity says so."""
+    needs = {role: label for role, label in job.needs.items() if label in there}
+    files = {
+        role: Need(folder=str(there[label].folder), identity=there[label].identity) for role, label in needs.items()
+    }
+    identity = identity_of(
+        job.kind, job.file.spec, job.file.inputs, {role: need.identity for role, need in files.items()}
+    )
+    return replace(job, needs=needs, file=job.file.model_copy(update={"needs": files, "identity": identity}))
+
+
+def jobs_of_all(runs: Sequence[RunSpec], inputs: Sequence[Mapping[str, str]]) -> list[dict[str, Job]]:
+    """The jobs of each arm, by kind. Those that start from another arm need that arm's."""
+    started_from = set(filter(None, map(label_of_start, runs)))
+    found: dict[str, dict[str, Job]] = {}
+    for run, fingerprints in zip(runs, inputs, strict=True):
+        if start_of(run.arm) is None:
+            jobs = _jobs_of(run, fingerprints)
+            if label_of(run) in started_from:
+                jobs["arm"] = replace(jobs["arm"], rank="first_stage")
+            found[label_of(run)] = jobs
+    for run, fingerprints in zip(runs, inputs, strict=True):
+        if label := label_of_start(run):
+            found[label_of(run)] = _jobs_after(run, fingerprints, found[label])
+    return [found[label_of(run)] for run in runs]
+
+
+def _jobs_of(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
+    """The jobs that one arm depends on and consists of, by kind.
+
+    ``inputs``: fingerprints of base model and data and, for the evaluations alone, of the embedder if there is one.
+    """
+    shared = _shared_jobs(run, inputs)
+    trained_on = without_embedder(inputs)
+    ranking = {"ranking_data": shared["ranking_data"]}
+    to_evaluate = ranking | {kind: shared[kind] for kind in ("gold", "reward_model")}
+    needs = to_evaluate if run.arm.algorithm == "ppo" else ranking
+    arm = _own_job(run, "arm", arm_spec(run), trained_on, needs, arm_work(run))
+    return shared | {"arm": arm, "evaluation": _evaluation_job(run, inputs, {"arm": arm} | to_evaluate)}
+
+
+def _jobs_after(run: RunSpec, inputs: Mapping[str, str], first: Mapping[str, Job]) -> dict[str, Job]:
+    """The same of an arm that starts from a checkpoint of the arm with the jobs ``first``."""
+    shared, trained_on = _shared_jobs(run, inputs), without_embedder(inputs)
+    needs, pairs = {"start": first["arm"]}, {}
+    to_evaluate = {kind: shared[kind] for kind in ("gold", "ranking_data", "reward_model")}
+    if isinstance(run.arm, PPOThenDPO):
+        spec, work = (
+            fresh_pairs_spec(run, run.arm.start),
+            Work(sampled=num_fresh_labels(run) * run.data.max_new_tokens),
+        )
+        needs |= {"ranking_data": shared["ranking_data"]}  # of the base, which must be the one that was sampled
+        gold = {"gold": shared["gold"]}
+        pairs = {"fresh_pairs": _own_job(run, "fresh_pairs", spec, trained_on, needs | gold, work)}
+    arm = _own_job(run, "arm", arm_spec(run), trained_on, needs | pairs, arm_work(run))
+    evaluation = _evaluation_job(run, inputs, {"arm": arm, "start_evaluation": first["evaluation"]} | to_evaluate)
+    return shared | pairs | {"arm": arm, "evaluation": evaluation}
+
+
+def _evaluation_job(run: RunSpec, inputs: Mapping[str, str], needs: Mapping[str, Job]) -> Job:
+    """Of one arm; points that another arm's evaluation has are no work."""
+    start, num_points = start_of(run.arm), run.budget.num_evaluation_points
+    own_points = num_points - 1 - (start_point(start, num_points) if start else 0)
+    work = Work(sampled=evaluated_tokens(run) * own_points)
+    return _own_job(run, "evaluation", evaluation_spec(run), inputs, needs, work)
+
+
+def _shared_jobs(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
+    """The artifacts that every arm of the sweep uses."""
+    data, budget = run.data, run.budget
+    only_data, only_model = ({key: inputs[key]} for key in ("data", "base_model"))
+    gold_spec = GoldJobSpec(data_path=data.path, data_seed=data.seed, split_words=data.min_prompt_words, gold=data.gold)
+    gold = _shared_job(run, "gold", gold_spec, only_data, {}, Work())
+    ranking_spec = RankingJobSpec(model=run.model, data=data, num_ranking_prompts=budget.num_ranking_prompts)
+    sampled = Work(sampled=budget.num_ranking_prompts * data.samples_per_prompt * data.max_new_tokens)
+    ranking = _shared_job(run, "ranking_data", ranking_spec, without_embedder(inputs), {"gold": gold}, sampled)
+    reward_spec = RewardModelJobSpec(
+        model=run.model, reward_model=run.reward_model, comparisons=comparisons(run)[0], seed=data.seed
+    )
+    trained = Work(trained=reward_tokens(run))
+    reward = _shared_job(run, "reward_model", reward_spec, only_model, {"ranking_data": ranking}, trained)
+    needs = {"gold": gold, "ranking_data": ranking, "reward_model": reward}
+    base = _shared_job(run, "base_evaluation", base_evaluation_spec(run), inputs, needs, base_evaluation_work(run))
+    return {job.kind: job for job in (gold, ranking, reward, base)}
+
+
+def _shared_job(
+    run: RunSpec, kind: str, spec: JobSpec, inputs: Mapping[str, str], needs: Mapping[str, Job], work: Work
+) -> Job:
+    """An artifact: it lies in the cache under its identity, for this sweep and later ones."""
+    file = _job_file(run, kind, kind, spec, inputs, needs)
+    folder = Path(file.cache_dir) / "artifacts" / kind / file.identity[:16]
+    return Job(folder, run_folder(run) / "shared" / kind, file, _labels(needs), kind, work)
+
+
+def _own_job(
+    run: RunSpec, kind: str, spec: JobSpec, inputs: Mapping[str, str], needs: Mapping[str, Job], work: Work
+) -> Job:
+    """An arm's training, its evaluation, or the pairs that it learns from alone."""
+    label = label_of(run) if kind == "arm" else f"{label_of(run)}/{kind}"
+    file = _job_file(run, kind, label, spec, inputs, needs)
+    folder = run_folder(run) / label
+    return Job(folder, folder, file, _labels(needs), run.arm.algorithm if kind == "arm" else kind, work)
+
+
+def judge_jobs(runs: Sequence[RunSpec], jobs: Sequence[Job]) -> list[Job]:
+    """One job for each judge that is configured; none by default."""
+    run = runs[0]
+    evaluations = {job.label: job for job in jobs if job.kind == "evaluation"}
+    shared = {job.kind: job for job in jobs if job.kind in {"base_evaluation", "reward_model"}}
+    base = {"base_model": shared["base_evaluation"].file.inputs["base_model"]}
+    judged = tuple(JudgedRun(arm=one.arm.name, algorithm=one.arm.algorithm, seed=one.seed) for one in runs)
+    found = []
+    for name, judge in (("endpoint", run.judge.endpoint), ("reward_model", run.judge.reward_model)):
+        if judge is None:
+            continue
+        its = TEMPLATE_SHA256 if isinstance(judge, EndpointJudge) else _fingerprint_of_judge(judge.path)
+        if run.rules.win_rate.primary_judge == name and not isinstance(judge, EndpointJudge):
+            refuse_training_reward(Path(judge.path).expanduser(), shared["reward_model"].folder)
+        spec = JudgementJobSpec(model=run.model, judge=judge, runs=judged)
+        needs = shared | evaluations
+        file = _job_file(run, "judgement", f"judges/{name}", spec, base | {"judge": its}, needs)
+        folder = run_folder(run) / "judges" / name
+        found.append(Job(folder, folder, file, _labels(needs), "judgement", Work()))
+    return found
+
+
+def _fingerprint_of_judge(path: str) -> str:
+    try:
+        return reward_model_fingerprint(path)
+    except InputError as error:
+        raise InputError(listing([Problem("", str(error))])) from None
+
+
+def report_job(run: RunSpec, jobs: Sequence[Job], judges: Sequence[Job]) -> Job:
+    """It reads plan.json, so its inputs are the rules there; an arm that is trained again must end before it."""
+    read = {"arm", "base_evaluation", "evaluation", "judgement"}
+    needs = {job.label: job for job in (*jobs, *judges) if job.kind in read}
+    folder = run_folder(run) / "report"
+    inputs = {"rules": digest(run.rules.model_dump(mode="json"))}
+    return Job(
+        folder, folder, _job_file(run, "report", "report", None, inputs, needs), _labels(needs), "report", Work()
+    )
+
+
+def _job_file(
+    run: RunSpec, kind: str, label: str, spec: JobSpec | None, inputs: Mapping[str, str], needs: Mapping[str, Job]
+) -> JobFile:
+    own = kind in {"arm", "evaluation", "fresh_pairs"}
+    return JobFile(
+        kind=kind,
+        label=label,
+        sweep=run.name,
+        arm=run.arm.name if own else None,
+        seed=run.seed if own else None,
+        spec=spec,
+        inputs=dict(inputs),
+        needs={role: Need(folder=str(job.folder), identity=job.identity) for role, job in needs.items()},
+        identity=identity_of(kind, spec, inputs, {role: job.identity for role, job in needs.items()}),
+        cache_dir=str(Path(run.cache_dir).expanduser().absolute()),
+        tracker=run.tracker,
+    )
+
+
+def _labels(needs: Mapping[str, Job]) -> dict[str, str]:
+    return {role: job.label for role, job in needs.items()}
