@@ -10,35 +10,33 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from filelock import FileLock
-
 from experiments import passes
 from experiments.errors import InputError, is_out_of_memory
 from experiments.foreign import append_plain
-from experiments.records import RESUME_FOLDER
 from runner.driving.retry import read_retry
-from runner.engines import PARENT_VARIABLE, PATIENCE_VARIABLE
+from runner.engines import PATIENCE_VARIABLE
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.integrity import fingerprints
 from runner.ledger.jobfile import JobFile, read_job_file
 from runner.ledger.provenance import PROVENANCE, earlier_starts, provenance
-from runner.ledger.reader import PREFERENCES, is_finished, newest_report, read_json, read_metrics
-from runner.ledger.reports import JSON, torn_files
+from runner.ledger.reader import is_finished
 from runner.ledger.requests import is_asked_to_end
+from runner.ledger.tracker import Tracker
 from runner.ledger.writer import LedgerRecorder, StatusFile, TornLedgerError
 from runner.terminal import complain, run_command
-from runner.trackers import Tracker, make_tracker
+from runner.trackers import make_tracker
+from runner.working.folder import alone, clear, is_readable, logged
+from runner.working.life import CHECK_SECONDS, STOPPED, alive, watch_parent
+from runner.working.report import make_report
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 QUIET = {  # no library sends usage data, draws progress bars into a log, or warns about its own threads
@@ -50,16 +48,7 @@ QUIET = {  # no library sends usage data, draws progress bars into a log, or war
     "TRACKIO_DISABLE_TELEMETRY": "1",
     "WANDB_ERROR_REPORTING": "false",
 }
-LEFTOVERS = (  # what an attempt appends to or adds to; the log is kept
-    "metrics.jsonl",
-    "samples",
-    "adapters",
-    PREFERENCES,
-)
 PREPARE = (sys.executable, "-m", "runner.prepare")
-CHECK_SECONDS = 1.0
-GRACE_SECONDS = 30.0
-STOPPED = ("stopped", "on request")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -77,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     os.environ.update(QUIET)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    _watch_parent()
+    watch_parent()
     folders = [Path(argument) for argument in arguments]
     with _model_prepared_beside(folders):
         for folder in folders:
@@ -117,7 +106,7 @@ def run_job(folder: Path) -> int:
     """
     try:
         job = _read_job(folder)
-        with _log(folder), _alone(folder):
+        with logged(folder), alone(folder):
             if is_finished(folder, job.identity):
                 return OK
             return _attempt(job, folder)
@@ -164,7 +153,7 @@ def check_needs(job: JobFile) -> None:
 def _attempt(job: JobFile, folder: Path, can_go_on: bool = True) -> int:
     """One attempt: its beginning, its work and its end are all in the ledger. ``can_go_on``: from a checkpoint."""
     print(f"--- {timestamp()} {job.label} starts, process {os.getpid()}", flush=True)
-    goes_on = not _clear(folder, can_go_on=can_go_on and _is_readable(folder))
+    goes_on = not clear(folder, can_go_on=can_go_on and is_readable(folder))
     earlier = earlier_starts(folder) if goes_on else []
     retry = read_retry(folder, job.identity) or {}
     status = StatusFile(folder, job.identity, retry.get("pass_divisor", 1))
@@ -180,7 +169,7 @@ def _attempt(job: JobFile, folder: Path, can_go_on: bool = True) -> int:
         }
         write_json(folder / PROVENANCE, {"time": timestamp()} | origin | hashes | {"earlier_starts": earlier})
         tracker = make_tracker(job, folder, (origin["git"] or {}).get("commit"))
-        with _alive(folder, status), passes.divided(retry.get("pass_divisor", 1)):
+        with alive(folder, status), passes.divided(retry.get("pass_divisor", 1)):
             _work(job, folder, LedgerRecorder(folder, status, tracker), tracker)
         files = {} if job.kind == "report" else fingerprints(folder)  # a report is signed and written again
         status.finish(files, _peak_memory())
@@ -202,7 +191,7 @@ def _attempt(job: JobFile, folder: Path, can_go_on: bool = True) -> int:
 
 def _work(job: JobFile, folder: Path, recorder: LedgerRecorder, tracker: Tracker) -> None:
     if job.spec is None:
-        _make_report(folder, tracker)
+        make_report(folder, tracker)
         return
     from experiments.inputs import planned
     from experiments.stages import run_stage
@@ -210,18 +199,6 @@ def _work(job: JobFile, folder: Path, recorder: LedgerRecorder, tracker: Tracker
     needs = {role: Path(need.folder) for role, need in job.needs.items()}
     with planned.inputs(job.inputs, job.spec):
         run_stage(job.kind, job.spec, needs, folder, Path(job.cache_dir), recorder)
-
-
-def _make_report(folder: Path, tracker: Tracker) -> None:
-    """The analysis is a process of its own; its result goes to the tracker as one more run."""
-    done = subprocess.run([sys.executable, "-m", "analysis", "report", str(folder.parent)], check=False)
-    if done.returncode:
-        raise RuntimeError(f"python -m analysis report {folder.parent} ended with exit code {done.returncode}")
-    newest = newest_report(folder.parent)
-    if torn := torn_files(newest):
-        raise RuntimeError("; ".join(torn))
-    report = read_json(newest / JSON)
-    tracker.summary({"headline": report["headline"], **report["summary"]})
 
 
 def _report_failure(folder: Path, error: Exception, status: StatusFile) -> None:
@@ -248,102 +225,8 @@ def _peak_memory() -> dict[str, int] | None:
     return peak_memory()
 
 
-def _is_readable(folder: Path) -> bool:
-    """Whether the rows of an earlier attempt are whole, but for the last, which a killed job may have torn."""
-    try:
-        read_metrics(folder)
-    except (OSError, ValueError) as error:
-        print(f"{error}; it starts over", flush=True)
-        return False
-    return True
-
-
-def _clear(folder: Path, can_go_on: bool) -> bool:
-    """Remove what a half-finished attempt left, unless there is a checkpoint to go on from. Whether it was removed."""
-    checkpoints = list(folder.glob(f"*{RESUME_FOLDER}*"))
-    if checkpoints and can_go_on:
-        return False
-    for path in [*checkpoints, *(folder / name for name in LEFTOVERS)]:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    return True
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: two sweeps may ask for one artifact; the second waits, and then finds it finished."""
-    lock = FileLock(folder / "job.lock")
-    try:
-        lock.acquire(blocking=False)
-    except TimeoutError:
-        print(f"--- {timestamp()} another process works in {folder}; waiting for it", flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def _log(folder: Path) -> Iterator[None]:
-    """Send the output of this process and its children to the folder's log, unless a person watches on a terminal."""
-    if sys.stdout.isatty():
-        yield
-        return
-    with append_plain(folder / "log.txt") as log:
-        before = [os.dup(1), os.dup(2)]
-        for number in (1, 2):
-            os.dup2(log.fileno(), number)
-    try:
-        yield
-    finally:
-        for number, old in enumerate(before, start=1):
-            (sys.stdout, sys.stderr)[number - 1].flush()
-            os.dup2(old, number)
-            os.close(old)
-
-
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _alive(folder: Path, status: StatusFile) -> Iterator[None]:
-    """While it works, a second thread writes heartbeats and listens for a request to end."""
-    ended = threading.Event()
-    threading.Thread(target=_live, args=(folder, status, ended), daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
-
-
-def _live(folder: Path, status: StatusFile, ended: threading.Event) -> None:
-    while not ended.wait(CHECK_SECONDS):
-        if is_asked_to_end(folder, status.attempt):
-            os.kill(os.getpid(), signal.SIGTERM)
-            if not ended.wait(GRACE_SECONDS):  # the main thread is stuck and does not listen
-                status.end(*STOPPED)
-                os.killpg(os.getpgid(0), signal.SIGKILL)
-        with contextlib.suppress(OSError):  # the disk is full: the next heartbeat tries again
-            status.heartbeat()
-
-
-def _watch_parent() -> None:
-    """End when the engine's process is gone: a killed driver must not leave training behind."""
-    parent = os.environ.get(PARENT_VARIABLE)
-    if parent:
-        threading.Thread(target=_end_with_parent, args=(int(parent),), daemon=True).start()
-
-
-def _end_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(CHECK_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE_SECONDS)
-    os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
 if __name__ == "__main__":

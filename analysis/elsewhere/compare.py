@@ -13,7 +13,7 @@ import yaml
 from analysis.elsewhere.outputs import Outputs, OutputsError, align, halves, read_outputs
 from analysis.report.build import plain
 from analysis.report.cells import Cell, Table
-from analysis.report.tables import style_drift
+from analysis.report.sections import style_drift
 from analysis.statistics.bootstrap import CONFIDENCE_LEVEL, NUM_RESAMPLES, Resamples
 from analysis.style import drift, scripts
 from analysis.style.corpus import Corpus, IntArray, Vocabulary, read_corpus

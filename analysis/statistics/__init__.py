@@ -1,1 +1,1 @@
-"""Estimates with their intervals: the bootstrap, the models fitted to votes and curves, and how many units are needed."""
+"""Estimates with their intervals: the bootstrap, the models fitted to votes and curves, and how many units suffice."""

@@ -27,7 +27,7 @@ from runner.ledger.files import replacing, timestamp, write_json
 from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status
 from runner.ledger.requests import new_attempt
 from runner.ledger.signs import HEARTBEAT_SECONDS
-from runner.trackers import Tracker
+from runner.ledger.tracker import Tracker
 
 STATUS_SECONDS = 1.0  # between two writings of a status that says nothing notable
 LATEST = (

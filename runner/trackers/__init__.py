@@ -13,25 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.records import Axes, SampleRow
 from experiments.spec import WandbTracker
+from runner.ledger.tracker import Tracker
 
 if TYPE_CHECKING:
     from runner.ledger.jobfile import JobFile
-
-
-class Tracker:
-    """What the ledger tells a tracker. Does nothing."""
-
-    def metrics(self, values: Mapping[str, float], axes: Axes, point: int | None) -> None:
-        """One metrics row with its axes."""
-
-    def samples(self, point: int, rows: Sequence[SampleRow]) -> None:
-        """The samples of one evaluation point."""
-
-    def summary(self, values: Mapping[str, Any]) -> None:
-        """Numbers and texts that stand for the whole run."""
-
-    def close(self, exit_code: int) -> None:
-        """The job has ended."""
 
 
 class Guarded(Tracker):

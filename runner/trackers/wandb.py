@@ -22,7 +22,7 @@ import wandb
 from experiments.records import Axes, SampleRow
 from experiments.spec import WandbTracker
 from runner.ledger.jobfile import JobFile
-from runner.trackers import Tracker
+from runner.ledger.tracker import Tracker
 
 STEP_METRIC = "budget/prompts_seen"
 PREFIXES = (

@@ -20,6 +20,7 @@ from runner import job
 from runner.__main__ import main as run_driver
 from runner.engines import process
 from runner.planning import check_texts
+from runner.working import report
 from tests.chaos.strikes import Orders
 
 HEAVY = (  # what the stages import
@@ -49,7 +50,7 @@ def load() -> None:
     for name in HEAVY:
         importlib.import_module(name)
     process.subprocess = SimpleNamespace(Popen=Job, DEVNULL=None, STDOUT=None)  # type: ignore[assignment]
-    job.subprocess = SimpleNamespace(run=_analysis)  # type: ignore[assignment]
+    report.subprocess = SimpleNamespace(run=_analysis)  # type: ignore[assignment]
     # The same answer every time; a process of its own for it would take most of a driver's start.
     check_texts.subprocess = SimpleNamespace(run=lambda *_, **__: SimpleNamespace(returncode=0, stdout=""))  # type: ignore[assignment]
 

@@ -12,6 +12,41 @@ FILES = sorted(path.relative_to(ROOT) for package in OURS for path in (ROOT / pa
 
 # Package of ours -> what of ours it may import beside itself.
 ARROWS = {"experiments": (), "runner": ("experiments",), "analysis": ("runner.ledger", "experiments.foreign")}
+# Inside a package, a room (a folder, or a file at the top) imports only from rooms on the lines above its own.
+ORDER = {
+    "experiments": (
+        "errors strict foreign collector passes seeding records algorithms",
+        "rules judge_spec meter",
+        "spec",
+        "inputs",
+        "sampling",
+        "artifacts",
+        "arms",
+        "evaluation",
+        "model_check stages",
+    ),
+    "runner": (
+        "ledger",
+        "terminal trackers planning engines prepare",
+        "watching working",
+        "driving",
+        "status job",
+        "stop __main__",
+    ),
+    "analysis": (
+        "text statistics",
+        "answers",
+        "ledger",
+        "style",
+        "win_rates stability",
+        "over_optimisation collapse",
+        "questions",
+        "decision",
+        "report",
+        "signoff elsewhere",
+        "__main__",
+    ),
+}
 # Heavy or foreign package -> where it may be imported.
 PLACES = {
     "hydra": ("runner/__main__.py",),
@@ -49,6 +84,34 @@ def test_arrows_between_our_packages(path: Path) -> None:
     ours = [module for module in imported(path) if module.partition(".")[0] in OURS]
 
     assert [module for module in ours if not any(is_below(module, package) for package in allowed)] == []
+
+
+def room(module: str) -> str:
+    """The second part of a module's name: the folder or file at the top of its package."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def tier(package: str, name: str) -> int:
+    """The line that a room stands on."""
+    return next(number for number, names in enumerate(ORDER[package]) if name in names.split())
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if len(path.parts) > 2 or path.stem != "__init__"], ids=str)
+def test_arrows_between_rooms(path: Path) -> None:
+    package, own = path.parts[0], room(".".join(path.with_suffix("").parts))
+    others = {room(module) for module in imported(path) if module.partition(".")[0] == package} - {own}
+    inside = {name for name in others if (ROOT / package / name).is_dir() or (ROOT / package / f"{name}.py").exists()}
+
+    assert [name for name in sorted(inside) if tier(package, name) >= tier(package, own)] == []
+
+
+def test_every_room_has_a_place() -> None:
+    """And every place a room."""
+    for package, tiers in ORDER.items():
+        rooms = {room(".".join(path.with_suffix("").parts)) for path in FILES if path.parts[0] == package} - {
+            "__init__"
+        }
+        assert sorted(rooms) == sorted(name for names in tiers for name in names.split())
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

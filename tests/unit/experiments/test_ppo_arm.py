@@ -501,11 +501,22 @@ class TestTrain:
                 assert not torch.equal(tuned, model(input_ids=torch.tensor([[1, 2, 3]])).logits)
 
     def test_ppo_raises_the_reward_it_is_given(
-        self, ppo_arm: PPO, arm_job: Any, artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path, recorder: Any
+        self,
+        ppo_arm: PPO,
+        arm_job: Any,
+        artifacts: dict[str, Path],
+        cache_dir: Path,
+        tmp_path: Path,
+        make_recorder: Any,
     ) -> None:
-        eager = {"learning_rate": 1e-2, "kl_coefficient": 0.0, "num_epochs": 4, "prompts_per_update": 32}
-        eager |= {"tokens_per_microbatch": 4096, "gae_lambda": 1.0, "value_learning_rate": 1e-2}
-        self.run(changed(ppo_arm, **eager), arm_job, artifacts, cache_dir, tmp_path, recorder, num_prompts=1920)
-        scores = recorder.values("ppo/score_mean")  # each a mean of 32, standard error about 0.3
-        assert np.mean(scores[20:]) > np.mean(scores[:10]) + 0.15  # standard error of the difference about 0.1
-        assert sum(recorder.values("ppo/kl")[-5:]) > 0
+        """Against an arm that draws the same prompts with the same random numbers, and does not move."""
+        eager = {"kl_coefficient": 0.0, "prompts_per_update": 32, "tokens_per_microbatch": 4096}
+        moves, stays = {"learning_rate": 1e-2, "num_epochs": 4}, {"learning_rate": 1e-12, "num_epochs": 1}
+        recorders = [make_recorder(), make_recorder()]
+        for name, recorder, more in zip(("moves", "stays"), recorders, (moves, stays), strict=True):
+            arm = changed(ppo_arm, **eager, **more)
+            self.run(arm, arm_job, artifacts, cache_dir, tmp_path / name, recorder, num_prompts=960)
+        scores = [np.array(recorder.values("ppo/score_mean")[10:]) for recorder in recorders]
+        gains = scores[0] - scores[1]  # of 20 updates, each a mean over the same 32 prompts
+        assert gains.mean() > 3 * gains.std(ddof=1) / len(gains) ** 0.5
+        assert sum(recorders[0].values("ppo/kl")[-5:]) > 0

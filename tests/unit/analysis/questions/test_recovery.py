@@ -22,7 +22,7 @@ from analysis.questions import recovery_words as recovery_answer
 from analysis.report.build import build_report
 from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html, view
-from analysis.report.tables import recovery as tables
+from analysis.report.sections import recovery as tables
 from analysis.statistics.bootstrap import Estimate, Resamples
 from analysis.style.sweep import SweepStyle
 from analysis.text import markdown_inline

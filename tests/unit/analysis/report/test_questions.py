@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 
 from analysis.ledger.load import load_ledger
-from analysis.report import wording
 from analysis.report.build import build_report
 from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html
-from analysis.report.tables import gates, questions
+from analysis.report.sections import gates, questions
+from analysis.report.sections.words import words as words_of
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_answers_are_seen_and_their_evidence_is_folded(report):
 def test_words_of_the_first_page_are_explained_on_it(report):
     for text in (render_html(report), render_markdown(report)):
         before_the_gates = text.partition("Gates of the final models")[0]
-        for word, _ in wording.words("gold"):
+        for word, _ in words_of("gold"):
             assert word in before_the_gates
 
 

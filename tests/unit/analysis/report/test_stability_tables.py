@@ -6,7 +6,7 @@ from analysis.ledger.load import load_ledger
 from analysis.report.build import build_report
 from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html
-from analysis.report.tables import collapse, stability
+from analysis.report.sections import collapse, stability
 
 
 @pytest.fixture

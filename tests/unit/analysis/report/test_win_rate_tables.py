@@ -8,8 +8,8 @@ from analysis.ledger.load import load_ledger
 from analysis.report.build import build_report
 from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html, view
-from analysis.report.tables import win_rate
-from analysis.report.wording import words
+from analysis.report.sections import win_rate
+from analysis.report.sections.words import words
 
 
 @pytest.fixture

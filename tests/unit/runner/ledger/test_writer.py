@@ -10,8 +10,9 @@ import pytest
 
 from experiments.records import Axes, PreferenceRow, SampleRow
 from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status, sample_files
+from runner.ledger.tracker import Tracker
 from runner.ledger.writer import LedgerRecorder, StatusFile, TornLedgerError, record_end
-from runner.trackers import Guarded, Tracker
+from runner.trackers import Guarded
 
 
 def sample(**changes: object) -> SampleRow:

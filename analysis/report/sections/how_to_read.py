@@ -1,28 +1,8 @@
-"""The standing text of a report: how to read it and what it does not prove."""
+"""How the numbers are made, for whoever asks."""
 
+from __future__ import annotations
 
-def words(decides: str) -> tuple[tuple[str, str], ...]:
-    """What a first reader needs for the first page, where this judge decides."""
-    role = "the scorer that decides here" if decides == "gold" else "the task's own scorer"
-    return (
-        (
-            "PPO, DPO",
-            "two ways to train on people's preferences: by trial against a reward model, or from ranked pairs.",
-        ),
-        ("Arm", "one trained variant of either; its name is a column head."),
-        ("Base", "the model that every arm starts from."),
-        ("Seed", "one repetition of a training with other random numbers."),
-        ("Gold", f"{role}. PPO does not see it: it maximises the proxy, a reward model."),
-        (
-            "Win rate",
-            f"share of prompts on which {decides} prefers the first model's response; at 50 % neither is ahead.",
-        ),
-        ("Gate", "a threshold that an arm must pass: ✓ passes, ✗ fails, ● too uncertain to tell, ○ not assessable."),
-        ("Interval", "the “81 to 93” under a number, at 95 %: no value inside it is ruled out."),
-        ("SD", "how much prompts differ under the base (standard deviation): the unit of gains and drops."),
-        ("AUC", "how well a classifier tells an arm's texts from the base's: 0.5 not at all, 1 always."),
-    )
-
+from analysis.report.section import Section
 
 HOW_TO_READ = (
     (
@@ -95,13 +75,4 @@ HOW_TO_READ = (
     ),
 )
 
-LIMITS = (
-    "One base model, one data set, one length of response: another task may order the methods the other way.",
-    "Few seeds speak of these checkpoints. A method's own spread shows from about five seeds on.",
-    "Settings were not tuned to each method's best; the arms had equal prompt presentations, not equal cost.",
-    "Gold is a classifier, not a reader: what it rewards is what it was fitted on, and its own accuracy is printed "
-    "above.",
-    "Words that say who is ahead are corrected for the number of primary comparisons. Other intervals are not: read a "
-    "lone narrow win among many with care.",
-    "The report does not test safety, abilities outside the task, or texts longer than the limit.",
-)
+SECTION = Section("How to read this", "Methods and limits", 10, lambda report, signed: {"how_to_read": HOW_TO_READ})

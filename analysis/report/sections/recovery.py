@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis.report.cells import Cell, Report, Row, Table, cell
+from analysis.report.section import MAIN, Section
 
 
 def recovery(report: Report) -> Table | None:
@@ -70,3 +71,11 @@ def _change(number: Report | None) -> Cell:
         return _cell(None)
     unseen = number["low"] <= 0 <= number["high"]
     return cell(number, signed=True, remark="● no change shown" if unseen else "")
+
+
+SECTION = Section(
+    "What was won back from a checkpoint",
+    MAIN,
+    60,
+    lambda report, signed: {"recovery": recovery(report), "starts": starts(report)},
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from analysis.report.cells import NBSP, Cell, Number, Report, Row, Table, cell, deciding_judge
+from analysis.report.section import Section
 from analysis.statistics.bootstrap import minimum_detectable_effect
 
 EVEN = 50.0
@@ -187,3 +188,18 @@ def _unseen(effect: float) -> str:
 
 def _unseen_unless_shown(number: Report, reference: float) -> str:
     return _unseen(_effect(number)) if number["low"] <= reference <= number["high"] else ""
+
+
+SECTION = Section(
+    "PPO against DPO",
+    "Scores, win rates and costs",
+    20,
+    lambda report, signed: {
+        "matrix": matrix(report),
+        "comparisons": comparisons(report),
+        "by_judge": by_judge(report),
+        "strengths": strengths(report),
+        "direct_checks": direct_checks(report),
+        "outcomes": outcomes(report),
+    },
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis.report.cells import Cell, Report, Row, Table, cell, figure, heads
+from analysis.report.section import Section
 
 MARKS = {"ok": "ok", "watch": "▲ watch", "fired": "■ fired", "not assessable": "–"}
 TONES = {"ok": "", "watch": "even", "fired": "bad", "not assessable": "even"}
@@ -74,3 +75,11 @@ def _flags(arm: Report) -> Cell:
         return Cell("none")
     words = " · ".join(f"{name.replace('_', ' ')} {up} of {rows}" for name, (up, rows) in raised.items())
     return Cell("", remark=words)
+
+
+SECTION = Section(
+    "Collapse",
+    "Stability",
+    20,
+    lambda report, signed: {"collapse": overview(report), "collapse_points": details(report)},
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from analysis.report.cells import Cell, Report, Row, Table, cell
+from analysis.report.section import Section
 
 COSTS = {  # metric -> what it is
     "judge/num_requests": "requests sent",
@@ -50,3 +51,6 @@ def _cells(contest: Report, judge: Report) -> tuple[Cell, ...]:
         Cell(f"{contest['num_missing']} of {contest['num_pairs']}", remark=reasons),
         Cell("yes") if contest["counts"] else Cell("no", remark=contest["why_not"], tone="bad"),
     )
+
+
+SECTION = Section("Further judges", "Scores, win rates and costs", 30, lambda report, signed: {"asked": asked(report)})

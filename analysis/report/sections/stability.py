@@ -7,6 +7,7 @@ from typing import Any
 
 from analysis.ledger import ALGORITHMS
 from analysis.report.cells import Cell, Report, Row, Table, bare, cell, figure, heads
+from analysis.report.section import Section
 
 TONES = {"yes": "good", "no": "bad", "inconclusive": "even"}
 
@@ -200,3 +201,15 @@ def _seed_cell(item: Report) -> Cell:
     spread, worst = seeds["standard_deviation"], bare(seeds["worst"]["exact"], 2, signed=True)
     sd = f"SD {spread['value']:.2f} [{spread['low']:.2f} to {spread['high']:.2f}]"
     return Cell(values, remark=f"IQR {seeds['interquartile_range']['exact']:.2f}, worst {worst}, {sd}")
+
+
+SECTION = Section(
+    "Stability",
+    "Stability",
+    10,
+    lambda report, signed: {
+        "stability": stability(report),
+        "tolerances": tolerances(report),
+        "sensitivity": sensitivity(report),
+    },
+)

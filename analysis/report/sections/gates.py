@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.report.cells import Cell, Report, Row, Table, cell, heads
+from analysis.report.section import MAIN, Section
 
 OUTCOMES = {  # outcome -> (mark, tone)
     "pass": ("✓", "good"),
@@ -68,3 +69,8 @@ def _cell(gate: Report) -> Cell:
     if gate["number"] is None and gate["times"] is None:
         return Cell(said, remark=gate["note"], tone=tone)
     return cell(gate["number"] or {"exact": gate["times"], "unit": "times"}, remark=remark, tone=tone)
+
+
+SECTION = Section(
+    "What each arm passes", MAIN, 10, lambda report, signed: {"gates": gates(report), "decision_rules": rules(report)}
+)

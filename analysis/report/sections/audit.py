@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis.report.cells import NBSP, Cell, Report, Row, Table, cell, figure, heads
+from analysis.report.section import Section
 
 
 def gains(report: Report) -> Table:
@@ -140,3 +141,17 @@ def _device_time(place: Report) -> str:
         if place["device_seconds"] is None
         else f", {figure(place['device_seconds'], 'device-seconds')} of device time"
     )
+
+
+SECTION = Section(
+    "Audit of over-optimisation, and the switch point",
+    "Over-optimisation",
+    10,
+    lambda report, signed: {
+        "gains": gains(report),
+        "audit": audit(report),
+        "laws": laws(report),
+        "intervals": intervals(report),
+        "kl": divergence(report),
+    },
+)

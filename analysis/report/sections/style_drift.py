@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from analysis.report.cells import NBSP, UNITS, Cell, Report, Row, Table, bare, cell, figure, heads, interval
+from analysis.report.section import Section
 
 DRIFTED = "drifted"
 MARKS = {DRIFTED: "▲", "within the floor": "○"}
@@ -131,3 +132,17 @@ def _unseen(report: Report) -> set[str]:
     seen = [item for arm in report["arms"] for item in arm["style_drift"] if item["group"] == SURFACE]
     present = {item["measure"] for item in seen if item["effect"] or item["change"] is None}
     return {item["measure"] for item in seen} - present
+
+
+SECTION = Section(
+    "Style drift",
+    "Style drift",
+    10,
+    lambda report, signed: {
+        "drift": distributions(report),
+        "drift_surface": surface(report),
+        "drift_unseen": unseen(report),
+        "drift_words": in_words(report),
+        "drift_rule": rule(report),
+    },
+)

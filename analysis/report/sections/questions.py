@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from analysis.report.cells import Cell, Report, Row, Table, cell
+from analysis.report.section import MAIN, Section
 
 REPLIES = {"yes": "Yes", "no": "No", "inconclusive": "Inconclusive"}
 
@@ -42,3 +43,6 @@ def _evidence(item: Report) -> Table | None:
         if rows
         else None
     )
+
+
+SECTION = Section("The three questions", MAIN, 20, lambda report, signed: {"questions": questions(report)})

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from analysis.report.cells import Cell, Row, Table
+from analysis.report.section import MAIN, Section
 from analysis.report.signatures import DECISIONS, Signature
 
 TONES = {"approve": "good", "reject": "bad", "conditional": "even"}
@@ -29,3 +30,6 @@ def _cells(entry: Signature) -> tuple[Cell, ...]:
         # verify looks for these words in a page, to name an entry that the record has lost
         Cell(f"entry {entry.number}, SHA-256 {entry.sha256}", remark=f"signs {cited}"),
     )
+
+
+SECTION = Section("Signatures", MAIN, 80, lambda report, signed: {"signatures": signatures(signed), "signed": signed})

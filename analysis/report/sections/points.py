@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from analysis.report.cells import Cell, Report, Row, Table, bare, cell
+from analysis.report.figures import recorded_axes
+from analysis.report.section import Section
 
 
 def points(report: Report, axes: Mapping[str, str]) -> Table:
@@ -25,3 +27,11 @@ def points(report: Report, axes: Mapping[str, str]) -> Table:
     )
     columns = (*axes.values(), "KL to the base", "mean gold, 0 to 100")
     return Table("What the curves and the frontier show; point 0 is the base", "Arm", columns, rows)
+
+
+SECTION = Section(
+    "Every evaluation point",
+    "Every evaluation point",
+    10,
+    lambda report, signed: {"points": points(report, recorded_axes(report))},
+)
