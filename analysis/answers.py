@@ -1,4 +1,4 @@
-"""The form in which every question of the report is answered: yes, no or inconclusive, with what it rests on."""
+"""The form in which every question about evidence is answered, in one of four words, with what it rests on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Literal
 
 from analysis.statistics.bootstrap import Estimate
 
-Reply = Literal["yes", "no", "inconclusive"]
+# Inconclusive: measured, but the evidence reaches no threshold. Not assessable: it could not be measured.
+Reply = Literal["yes", "no", "inconclusive", "not assessable"]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def smaller(size: int) -> int:
     return -(-size // _divisor.get())
 
 
-def forgetful(forward: Callable[..., Any]) -> Callable[..., Any]:
+def recompute_in_backward(forward: Callable[..., Any]) -> Callable[..., Any]:
     """`forward` as it is or, where passes are smaller, in a form that keeps its inputs only and runs again later."""
     if _divisor.get() == 1:
         return forward

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from experiments.collector import no_garbage
+from experiments.collector import gc_disabled
 from experiments.records import Recorder
 from experiments.spec import (
     ArmJobSpec,
@@ -40,7 +40,7 @@ def run_stage(
     Raises:
         InputError: an input turned out to be unusable.
     """
-    with no_garbage():
+    with gc_disabled():
         work = _import_work(kind, spec, needs, folder, cache_dir, recorder)
         guard = _import_guard(needs)
     with guard:

@@ -14,11 +14,11 @@ from runner.ledger.jobfile import read_job_file
 
 def main(folder: Path) -> None:
     """Prepare the model that the job in ``folder`` names, if it names one."""
-    from experiments.collector import no_garbage
+    from experiments.collector import gc_disabled
 
     job = read_job_file(folder)
     if model := getattr(job.spec, "model", None):
-        with no_garbage():
+        with gc_disabled():
             from experiments.inputs.models import prepare_model
         prepare_model(model, Path(job.cache_dir))
 

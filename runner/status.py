@@ -98,7 +98,7 @@ def driver_sign(runs_dir: Path, driver: Mapping[str, Any] | None) -> Sign | None
 def describe_driver(runs_dir: Path, driver: Mapping[str, Any] | None, sign: Sign | None) -> list[str]:
     """Who runs the sweep, or how its last run ended."""
     if driver is None:
-        return [f"{runs_dir}: no driver.json that can be read, so nobody runs it, or an older version does"]
+        return [f"{runs_dir}: no driver.json that can be read, so nobody runs it"]
     command = driver.get("command")
     if sign is None:
         code, when = driver.get("exit_code"), driver.get("updated")

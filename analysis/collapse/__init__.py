@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from analysis.collapse.from_samples import SampleDetectors
 from analysis.collapse.from_training import TrainingDetectors, flags
-from analysis.collapse.readings import CollapseRules, Detection
+from analysis.collapse.readings import Detection
 from analysis.ledger import Ledger
 from analysis.statistics.bootstrap import Resamples
 
@@ -25,21 +25,17 @@ class Collapse:
     """One arm.
 
     Attributes:
-        reason: why there are no detections, or None.
+        detections: of every detector.
         flags: what training itself flagged: rows with the flag up, and rows in all.
     """
 
-    reason: str | None
     detections: tuple[Detection, ...]
     flags: dict[str, tuple[int, int]]
 
 
 def assess(ledger: Ledger, arm: str, resamples: Resamples) -> Collapse:
     """All detectors of one arm."""
-    raised = flags(ledger, arm)
-    if "collapse" not in ledger.plan["rules"]:
-        return Collapse("not assessable: the plan registered no thresholds before training", (), raised)
-    rules = ledger.rules("collapse", CollapseRules)
+    rules = ledger.rules.collapse
     seen = SampleDetectors(ledger, arm, resamples, rules).all()
     recorded = TrainingDetectors(ledger, arm, resamples, rules).all()
-    return Collapse(None, (*seen, *recorded), raised)
+    return Collapse((*seen, *recorded), flags(ledger, arm))

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.collapse.readings import (
-    CollapseRules,
     Detection,
     Detector,
     Reading,
@@ -33,6 +32,7 @@ from analysis.stability.over_time import Measured
 from analysis.statistics.bootstrap import Estimate, FloatArray, Resamples
 from analysis.style.scripts import split_words
 from analysis.style.surface import repeats
+from experiments.rules import CollapseRules
 
 ENTROPY = Detector("entropy", "Entropy per token", "−log π of its own samples, percent of the base's")
 DISTINCT = Detector(

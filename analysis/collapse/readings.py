@@ -16,28 +16,6 @@ SEVERITY: dict[Status, int] = {"not assessable": 0, "ok": 1, "watch": 2, "fired"
 
 
 @dataclass(frozen=True)
-class CollapseRules:
-    """Registered before training, see experiments/rules.py."""
-
-    min_entropy_ratio: float
-    min_distinct_2_ratio: float
-    max_extra_loops: float
-    max_extra_truncated: float
-    max_extra_empty: float
-    max_extra_identical: float
-    max_kl_per_token: float
-    min_kl_jump: float
-    max_clip_fraction: float
-    max_spike: float
-    min_update_kl_spike: float
-    min_explained_variance: float
-    min_reward_std_ratio: float
-    max_chosen_drop: float
-    max_points_below_reference: int
-    max_accuracy: float
-
-
-@dataclass(frozen=True)
 class Detector:
     """What is looked at. `signed`: the number is a difference from the base."""
 
@@ -90,14 +68,6 @@ def judge_interval(estimate: Estimate, threshold: float, above: bool) -> Status:
     value, near = (estimate.value, estimate.low) if above else (-estimate.value, -estimate.high)
     limit = threshold if above else -threshold
     return "fired" if near > limit else "watch" if value > limit else "ok"
-
-
-def judge_rows(mean: float, extreme: float, threshold: float, above: bool) -> Status:
-    """Fired where the mean over the rows since the last point is beyond the threshold, watch where a single row is."""
-    sign = 1 if above else -1
-    if sign * mean > sign * threshold:
-        return "fired"
-    return "watch" if sign * extreme > sign * threshold else "ok"
 
 
 def worst_seed(readings: Sequence[Reading], above: bool) -> Reading:

@@ -1,35 +1,21 @@
-"""Gates: what an arm must have before anyone should use it. Each passes, fails, or is inconclusive, by its interval.
+"""Gates: what an arm must have before anyone should use it. Each is passed or not, or is inconclusive, by its interval.
 
 The thresholds are registered before training (rules.decision). What another module measures comes in as a plain
-argument; what is missing reads "not assessable" and never "pass".
+argument; what is missing reads "not assessable" and never "yes".
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from analysis.answers import Answer
+from analysis.answers import Answer, Reply
 from analysis.statistics.bootstrap import Estimate
 from analysis.statistics.sample_size import units_needed
 from analysis.win_rates import EVEN, WinRate, ahead, why_not_ahead
-
-Outcome = Literal["pass", "fail", "inconclusive", "not assessable"]
-Standing = Literal["clears", "fails", "open"]
+from experiments.rules import DecisionRules
 
 NOT_MEASURED = "not measured in this sweep"
-
-
-@dataclass(frozen=True)
-class DecisionRules:
-    """Registered before training, see experiments/rules.py."""
-
-    min_win_rate_percent: float
-    min_gold_gain_base_sd: float
-    max_style_auc: float
-    max_cost_ratio: float
-    max_num_evaluation_prompts: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +57,7 @@ class Gate:
     name: str
     meaning: str
     rule: str
-    outcome: Outcome
+    outcome: Reply
     number: Estimate | None = None
     times: float | None = None
     note: str = ""
@@ -104,12 +90,12 @@ def assess(measured: Measurements, rules: DecisionRules) -> tuple[Gate, ...]:
     )
 
 
-def standing(gates: Sequence[Gate]) -> Standing:
-    """Fails if one gate fails, clears if all pass, otherwise open."""
+def standing(gates: Sequence[Gate]) -> Reply:
+    """Whether the arm passes them all: no if one says no, inconclusive if one is open."""
     outcomes = {gate.outcome for gate in gates}
-    if "fail" in outcomes:
-        return "fails"
-    return "clears" if outcomes == {"pass"} else "open"
+    if "no" in outcomes:
+        return "no"
+    return "yes" if outcomes == {"yes"} else "inconclusive"
 
 
 def _win_rate(rule: str, rate: WinRate | None, bound: float) -> Gate:
@@ -121,8 +107,8 @@ def _win_rate(rule: str, rate: WinRate | None, bound: float) -> Gate:
     if rate.blocked:
         return Gate(name, meaning, rule, "not assessable", rate.estimate, note=rate.blocked)
     gate = _above(name, meaning, rule, rate.estimate, bound)
-    unproven = (gate.outcome == "pass" and bound >= EVEN and ahead(rate) != rate.arm) or (
-        gate.outcome == "fail" and bound <= EVEN and ahead(rate) != rate.opponent
+    unproven = (gate.outcome == "yes" and bound >= EVEN and ahead(rate) != rate.arm) or (
+        gate.outcome == "no" and bound <= EVEN and ahead(rate) != rate.opponent
     )
     return replace(gate, outcome="inconclusive", note=why_not_ahead(rate)) if unproven else gate
 
@@ -132,18 +118,18 @@ def _above(
 ) -> Gate:
     if number is None:
         return Gate(name, meaning, rule, "not assessable", note=why_not)
-    outcome: Outcome = "pass" if number.low > bound else "fail" if number.high < bound else "inconclusive"
+    outcome: Reply = "yes" if number.low > bound else "no" if number.high < bound else "inconclusive"
     return Gate(name, meaning, rule, outcome, number, note=_settled_by(number, bound, outcome))
 
 
 def _below(name: str, meaning: str, rule: str, number: Estimate | None, bound: float) -> Gate:
     if number is None:
         return Gate(name, meaning, rule, "not assessable", note=NOT_MEASURED)
-    outcome: Outcome = "pass" if number.high < bound else "fail" if number.low > bound else "inconclusive"
+    outcome: Reply = "yes" if number.high < bound else "no" if number.low > bound else "inconclusive"
     return Gate(name, meaning, rule, outcome, number, note=_settled_by(number, bound, outcome))
 
 
-def _settled_by(number: Estimate, bound: float, outcome: Outcome) -> str:
+def _settled_by(number: Estimate, bound: float, outcome: Reply) -> str:
     if outcome != "inconclusive":
         return ""
     needed = units_needed(number, bound)
@@ -161,15 +147,14 @@ def _stability(answer: Answer | None) -> Gate:
     )
     if answer is None:
         return Gate(name, meaning, rule, "not assessable", note=NOT_MEASURED)
-    outcomes: dict[str, Outcome] = {"yes": "pass", "no": "fail", "inconclusive": "inconclusive"}
     number = next((item.number for item in answer.evidence if item.number is not None), None)
-    return Gate(name, meaning, rule, outcomes[answer.reply], number)
+    return Gate(name, meaning, rule, answer.reply, number)
 
 
 def _over_optimisation(audit: tuple[str, str] | None) -> Gate:
     name, meaning, rule = "Over-optimisation", "whether gold still follows the reward", "the audit finds nothing"
     status, why = audit or ("not assessable", NOT_MEASURED)
-    outcomes: dict[str, Outcome] = {"ok": "pass", "watch": "inconclusive", "hacking": "fail"}
+    outcomes: dict[str, Reply] = {"ok": "yes", "watch": "inconclusive", "hacking": "no"}
     return Gate(name, meaning, rule, outcomes.get(status, "not assessable"), note=why)
 
 
@@ -178,4 +163,4 @@ def _cost(ratio: float | None, bound: float) -> Gate:
     rule = f"at most {bound:g} times"
     if ratio is None:
         return Gate(name, meaning, rule, "not assessable", note="the device time was not recorded")
-    return Gate(name, meaning, rule, "pass" if ratio <= bound else "fail", times=ratio)
+    return Gate(name, meaning, rule, "yes" if ratio <= bound else "no", times=ratio)

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from analysis.ledger import BASE, Ledger
-from analysis.questions.recovery_words import Answer
+from analysis.questions.recovery_words import WayBack
 from analysis.statistics.bootstrap import (
     MIN_SEEDS_FOR_METHOD,
     Estimate,
@@ -24,7 +24,7 @@ from analysis.win_rates import (
     EVEN,
     SCORERS,
     Comparisons,
-    Judge,
+    JudgeName,
     WinRate,
     ahead,
     preferences,
@@ -32,6 +32,7 @@ from analysis.win_rates import (
     why_not_ahead,
 )
 from analysis.win_rates.judges import TRAINING_REWARD
+from experiments.rules import ConfidenceRules
 
 Confidence = Literal["inconclusive", "low", "moderate", "high"]
 Verdict = Literal["beats the base", "is not shown to differ from the base", "is worse than the base"]
@@ -56,13 +57,6 @@ CONFIDENCE_RULE = (
 
 
 @dataclass(frozen=True)
-class ConfidenceRules:
-    """Registered before training, see experiments/rules.py."""
-
-    min_seeds_for_high: int
-
-
-@dataclass(frozen=True)
 class Final:
     """The best PPO arm against the best DPO arm, on prompts that had no part in choosing them.
 
@@ -79,11 +73,11 @@ class Final:
 
     ppo: str
     dpo: str
-    judge: Judge
+    judge: JudgeName
     rate: Estimate
     ahead: str | None
     why_not: str
-    second_judge: Judge
+    second_judge: JudgeName
     second: Estimate | None
     selected: bool
     seeds: tuple[int, ...]
@@ -137,7 +131,7 @@ def final_comparison(
         resamples = Resamples.draw(rng, len(reported_on), max(resamples.seeds))
     ppo, dpo = (choose(ledger, side, chosen_on) for side in sides)
 
-    def scores(judge: Judge) -> FloatArray | None:
+    def scores(judge: JudgeName) -> FloatArray | None:
         score_SPM = preferences(ledger, ppo, dpo, judge)
         return None if score_SPM is None else score_SPM[:, reported_on]
 
@@ -180,7 +174,7 @@ def leads(ppo: str, dpo: str, rate: Estimate, on_all_prompts: WinRate | None) ->
     return None, why_not_ahead(on_all_prompts) or "not shown on all prompts together"
 
 
-def second_judge(primary: Judge) -> Judge:
+def second_judge(primary: JudgeName) -> JudgeName:
     """The first scorer that is neither the primary judge nor the training reward."""
     return next(name for name, card in SCORERS.items() if name != primary and card.independence != TRAINING_REWARD)
 
@@ -220,7 +214,7 @@ def decide(
     compared: Comparisons,
     resamples: Resamples,
     rng: np.random.Generator,
-    way_back: Answer | None = None,
+    way_back: WayBack | None = None,
 ) -> Decision:
     """The headline and its confidence.
 
@@ -235,7 +229,7 @@ def decide(
     verdicts = {arm: verdict(compared.get((arm, BASE, judge))) for arm in ledger.arms}
     final = final_comparison(ledger, compared, resamples, rng)
     num_seeds = len(final.seeds) if final else min(len(ledger.seeds(arm)) for arm in ledger.arms)
-    rules = ledger.rules("confidence", ConfidenceRules)
+    rules = ledger.rules.confidence
     sure: Confidence = confidence(final, rules) if final else "inconclusive"
     staged, leads_both = best_staged(ledger), False
     parts = [_final_words(final) if final else _no_final_words(ledger, judge)]
@@ -283,7 +277,7 @@ def _staged_words(staged: str, final: Final, compared: Comparisons) -> str:
     return f"PPO then DPO ({staged}) {words}" + (f": {why_not}" if why_not else "")
 
 
-def _no_final_words(ledger: Ledger, judge: Judge) -> str:
+def _no_final_words(ledger: Ledger, judge: JudgeName) -> str:
     absent = [name for name in ("ppo", "dpo") if not any(ledger.algorithm(arm) == name for arm in ledger.arms)]
     if absent:
         planned = {arm["algorithm"] for arm in ledger.plan["arms"]}

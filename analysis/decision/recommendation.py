@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from analysis.answers import Answer, Reply
-from analysis.decision.gates import DecisionRules, Gate, Standing, standing
-from analysis.decision.headline import Confidence, ConfidenceRules, Final, confidence_by_seeds
+from analysis.decision.gates import Gate, standing
+from analysis.decision.headline import Confidence, Final, confidence_by_seeds
 from analysis.questions import readiness
 from analysis.statistics.bootstrap import MIN_SEEDS_FOR_METHOD
 from analysis.statistics.sample_size import NextRun, free_name, next_seed_count, runner_command, units_needed
 from analysis.win_rates import EVEN
+from experiments.rules import ConfidenceRules, DecisionRules
 from runner.ledger.command import hydra_text
 
 Choice = Literal["PPO", "DPO", "PPO then DPO", "base", "inconclusive"]
@@ -98,13 +99,13 @@ class Situation:
         staged: how the arm of PPO then DPO that leads both of these arms stands; None where none does.
     """
 
-    ppo: Standing | None
-    dpo: Standing | None
+    ppo: Reply | None
+    dpo: Reply | None
     all_fail: bool
     lead: Lead
     nearly_right: Reply | None
     stops_paying: Reply | None
-    staged: Standing | None = None
+    staged: Reply | None = None
 
 
 @dataclass(frozen=True)
@@ -123,49 +124,49 @@ RULES = (
         "PPO then DPO clears its gates and leads PPO's arm and DPO's",
         "PPO then DPO",
         "the staged arm",
-        lambda now: now.staged == "clears",
+        lambda now: now.staged == "yes",
     ),
     Rule(
         "PPO clears its gates and leads, but its marginal gain falls under its risk and cost within the run",
         "PPO then DPO",
         "a hint",  # it is PPO's own curve that speaks here, not a staged arm's
-        lambda now: now.ppo == "clears" and now.lead == "PPO" and now.stops_paying == "yes",
+        lambda now: now.ppo == "yes" and now.lead == "PPO" and now.stops_paying == "yes",
     ),
     Rule(
         "PPO clears its gates and leads",
         "PPO",
         "the head-to-head",
-        lambda now: now.ppo == "clears" and now.lead == "PPO",
+        lambda now: now.ppo == "yes" and now.lead == "PPO",
     ),
     Rule(
         "DPO clears its gates and leads",
         "DPO",
         "the head-to-head",
-        lambda now: now.dpo == "clears" and now.lead == "DPO",
+        lambda now: now.dpo == "yes" and now.lead == "DPO",
     ),
     Rule(
         "PPO clears its gates and DPO fails one",
         "PPO",
         "the gates",
-        lambda now: now.ppo == "clears" and now.dpo == "fails",
+        lambda now: now.ppo == "yes" and now.dpo == "no",
     ),
     Rule(
         "DPO clears its gates and PPO fails one",
         "DPO",
         "the gates",
-        lambda now: now.dpo == "clears" and now.ppo == "fails",
+        lambda now: now.dpo == "yes" and now.ppo == "no",
     ),
     Rule(
         "Both clear their gates, neither is shown to lead, and the base was nearly right",
         "DPO",
         "a hint",
-        lambda now: now.ppo == now.dpo == "clears" and now.nearly_right == "yes",
+        lambda now: now.ppo == now.dpo == "yes" and now.nearly_right == "yes",
     ),
     Rule(
         "Both clear their gates, neither is shown to lead, and the base was unruly",
         "PPO",
         "a hint",
-        lambda now: now.ppo == now.dpo == "clears" and now.nearly_right == "no",
+        lambda now: now.ppo == now.dpo == "yes" and now.nearly_right == "no",
     ),
     Rule("None of these", "inconclusive", "nothing", lambda _: True),
 )
@@ -250,7 +251,7 @@ def situation(
     return Situation(
         ppo=stands[final.ppo] if final else None,
         dpo=stands[final.dpo] if final else None,
-        all_fail={"ppo", "dpo"} <= set(sweep.algorithms.values()) and set(stands.values()) == {"fails"},
+        all_fail={"ppo", "dpo"} <= set(sweep.algorithms.values()) and set(stands.values()) == {"no"},
         lead=lead,
         nearly_right=_reply(questions.nearly_right),
         stops_paying=_reply(questions.stops_paying),
@@ -313,12 +314,12 @@ def _worth_naming(final: Final | None, gates: Mapping[str, Sequence[Gate]], stag
     if final is None:
         return list(gates)
     compared = (final.ppo, final.dpo, staged)
-    return [arm for arm in gates if arm in compared or standing(gates[arm]) == "clears"]
+    return [arm for arm in gates if arm in compared or standing(gates[arm]) == "yes"]
 
 
 def _stand(gates: Sequence[Gate]) -> str:
     """Which gates it fails, which are open."""
-    words = {"fail": "fails", "inconclusive": "is inconclusive in", "not assessable": "was not assessed for"}
+    words = {"no": "fails", "inconclusive": "is inconclusive in", "not assessable": "was not assessed for"}
     parts = [
         f"{said} {', '.join(names)}"
         for outcome, said in words.items()

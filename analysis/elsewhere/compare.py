@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from analysis.report.sections import style_drift
 from analysis.statistics.bootstrap import CONFIDENCE_LEVEL, NUM_RESAMPLES, Resamples
 from analysis.style import drift, scripts
 from analysis.style.corpus import Corpus, IntArray, Vocabulary, read_corpus
-from analysis.style.drift import Reference, StyleRules
+from analysis.style.drift import Reference
 from analysis.text import all_visible, visible
+from experiments.rules import StyleRules
 
 SEED = 0  # of the bootstrap; the same files give the same numbers
 FLOORS = {
@@ -61,7 +61,7 @@ def compare(one: Path, two: Path, base: Path, base_again: Path | None, rules: Pa
         "arms": [_arm(name, corpus, reference) for name, corpus in zip(names, corpora[:2], strict=True)],
         "style": {
             "embedder": reference.embedder.name if reference.embedder else None,
-            "rules": asdict(limits),
+            "rules": limits.model_dump(),
             "floor": FLOORS[floor],
             "script": scripts.note(*(corpus.scripts for corpus in corpora)),
             "pairs": plain(drift.tell_apart([pair], reference.resamples, limits)),
@@ -78,7 +78,7 @@ def read_rules(path: Path) -> StyleRules:
         OutputsError: it has none, or other keys.
     """
     try:
-        return StyleRules(**yaml.safe_load(path.read_text(encoding="utf-8"))["style"])
+        return StyleRules.from_json(yaml.safe_load(path.read_text(encoding="utf-8"))["style"], "style")
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise OutputsError(f"{visible(str(path))}: no usable rules for style ({visible(str(error))})") from None
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,7 @@ import pandas as pd
 from analysis.ledger.conditions import differences
 from analysis.ledger.manifest import Manifest, manifest_of
 from analysis.statistics.bootstrap import FloatArray
-
-T = TypeVar("T")
+from experiments.rules import Rules
 
 BASE = "base"
 ALGORITHMS = {"ppo": "PPO", "dpo": "DPO", "ppo_then_dpo": "PPO then DPO", "interpolation": "interpolation"}  # in words
@@ -72,7 +71,7 @@ class RuleChange:
 
 
 @dataclass(frozen=True)
-class Judge:
+class AskedJudge:
     """A judge that was asked about the final models, beyond the scores that every sample has.
 
     Attributes:
@@ -98,6 +97,7 @@ class Ledger:
 
     Attributes:
         plan: plan.json.
+        rules: those in use.
         runs: the finished arms x seeds, in the plan's order.
         missing: the others.
         samples: one row per response: arm, algorithm, seed, point and the columns of `SAMPLE_COLUMNS`; the base is arm
@@ -115,6 +115,7 @@ class Ledger:
     """
 
     plan: dict[str, Any]
+    rules: Rules
     runs: tuple[Run, ...]
     missing: tuple[Missing, ...]
     samples: pd.DataFrame
@@ -123,7 +124,7 @@ class Ledger:
     provenance: Mapping[str, dict[str, Any]]
     folder: Path
     ranking: pd.DataFrame | None = None
-    judges: Mapping[str, Judge] = field(default_factory=dict)
+    judges: Mapping[str, AskedJudge] = field(default_factory=dict)
     missing_judges: tuple[Missing, ...] = ()
     embeddings: pd.DataFrame | None = field(default=None, repr=False)
     _arrays: dict[tuple[Any, ...], npt.NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
@@ -159,17 +160,6 @@ class Ledger:
     def final_point(self) -> int:
         """The evaluation point of the final models."""
         return int(self.samples["point"].max())
-
-    def rules(self, section: str, kind: type[T]) -> T:
-        """A section of the rules in use, as the dataclass of the module that reads it.
-
-        Raises:
-            LedgerError: plan.json has other keys.
-        """
-        try:
-            return kind(**self.plan["rules"][section])
-        except (KeyError, TypeError) as error:
-            raise LedgerError(f"plan.json: the rules of {section!r} are not those of this version ({error})") from None
 
     @property
     def changed_rules(self) -> list[RuleChange]:

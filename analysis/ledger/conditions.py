@@ -65,7 +65,7 @@ def condition_problems(plan: dict[str, Any], specs: Mapping[str, dict[str, Any]]
 
 def start_of(plan: Mapping[str, Any], arm: str) -> dict[str, Any] | None:
     """`arm` and `share` of the checkpoint that an arm starts from; None for the base."""
-    knobs = next(item.get("knobs", {}) for item in plan["arms"] if item["arm"] == arm)
+    knobs = next(item["knobs"] for item in plan["arms"] if item["arm"] == arm)
     found: dict[str, Any] | None = knobs.get("start")
     return found
 

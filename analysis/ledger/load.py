@@ -22,7 +22,7 @@ from analysis.ledger import (
     PREFERENCE_COLUMNS,
     SAMPLE_COLUMNS,
     STREAM,
-    Judge,
+    AskedJudge,
     Ledger,
     LedgerError,
     Missing,
@@ -36,6 +36,7 @@ from analysis.ledger.parquet import (
     require_plain_rows,
 )
 from experiments.foreign import ForeignFileError, read_object
+from experiments.rules import Rules
 from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status, sample_files
 
 PLAN_SCHEMA = 2
@@ -70,7 +71,8 @@ def load_ledger(runs_dir: Path) -> Ledger:
 
 def _load(runs_dir: Path) -> Ledger:
     plan = _read_plan(runs_dir)
-    base_folder = runs_dir / relative(plan["shared"].get("base_evaluation", "shared/base_evaluation"))
+    rules = _read_rules(runs_dir, plan)
+    base_folder = runs_dir / relative(plan["shared"]["base_evaluation"])
     runs, missing = _finished_runs(runs_dir, plan)
     reason = _unfinished(base_folder)
     if reason:
@@ -89,6 +91,7 @@ def _load(runs_dir: Path) -> Ledger:
     judges, missing_judges = _read_judges(runs_dir, plan, specs, samples[samples["stream"] == STREAM])
     return Ledger(
         plan=plan,
+        rules=rules,
         runs=tuple(runs),
         missing=tuple(missing),
         samples=samples,
@@ -123,13 +126,22 @@ def _read_plan(runs_dir: Path) -> dict[str, Any]:
     ]
     if lacking:
         raise LedgerError(f"{path} lacks {', '.join(lacking)}")
-    absurd = [str(number)[:20] for number in _numbers(plan["rules"]) if not -MAX_RULE <= number <= MAX_RULE]
-    absurd += [str(number) for number in _numbers(plan["rules"]) if 0 < number < 1 / MAX_RULE]
-    if absurd:
-        raise LedgerError(f"{path} has rules with absurd numbers: {', '.join(absurd[:3])}")
     if any(arm["arm"] == BASE for arm in plan["arms"]):
         raise LedgerError(f"an arm is called {BASE!r}, which is the name of the model that all arms start from")
     return plan
+
+
+def _read_rules(runs_dir: Path, plan: dict[str, Any]) -> Rules:
+    """The rules in use; their sizes are bounded, because some of them say how much is drawn or listed."""
+    path, values = runs_dir / "plan.json", plan["rules"]
+    numbers = list(_numbers(values))
+    absurd = [str(number)[:20] for number in numbers if abs(number) > MAX_RULE or 0 < number < 1 / MAX_RULE]
+    if absurd:
+        raise LedgerError(f"{path} has rules with absurd numbers: {', '.join(absurd[:3])}")
+    try:
+        return Rules.from_json(values, "rules")
+    except ValueError as error:
+        raise LedgerError(f"{path} does not have the rules of this version: {error}") from None
 
 
 def _numbers(value: Any) -> Iterator[float]:
@@ -305,7 +317,7 @@ def _keys(frame: pd.DataFrame) -> list[tuple[str, int, int]]:
 # --------------------------------------------------------------------------------------------------------------- judges
 def _read_judges(
     runs_dir: Path, plan: dict[str, Any], specs: Mapping[str, dict[str, Any]], compared: pd.DataFrame
-) -> tuple[dict[str, Judge], tuple[Missing, ...]]:
+) -> tuple[dict[str, AskedJudge], tuple[Missing, ...]]:
     """The judges of the plan. One that has not finished is listed, and the report does without it."""
     judges, missing = {}, []
     for job in (job for job in plan["jobs"] if job["kind"] == "judgement"):
@@ -327,7 +339,7 @@ def _judged_others(judge: dict[str, Any], specs: Mapping[str, dict[str, Any]]) -
     return f"has not judged the results of {', '.join(sorted(other))}; the sweep's command asks it" if other else None
 
 
-def _read_judge(name: str, folder: Path, compared: pd.DataFrame) -> Judge:
+def _read_judge(name: str, folder: Path, compared: pd.DataFrame) -> AskedJudge:
     facts, path = _json(folder / "judge.json"), folder / PREFERENCES
     rows = _table(path)
     if list(rows.columns) != list(PREFERENCE_COLUMNS):
@@ -337,7 +349,7 @@ def _read_judge(name: str, folder: Path, compared: pd.DataFrame) -> Judge:
     if any(not set(rows[key]) <= set(compared[key]) for key in ("prompt_id", "sample_id")):
         raise LedgerError(f"{path} has samples or prompts that were not evaluated")
     numbers = {key: value for row in _metrics(folder) for key, value in row.items() if key.startswith("judge/")}
-    return Judge(
+    return AskedJudge(
         name=name,
         settings=_json(folder / "spec.json")["spec"]["judge"],
         relation=str(facts.get("relation")),

@@ -20,8 +20,9 @@ from analysis.over_optimisation import detectors as signs
 from analysis.stability import base_sd
 from analysis.statistics.bootstrap import Estimate, FloatArray, Resamples, mean_estimate, split_halves
 from analysis.statistics.controlled_win_rate import ControlledWinRate
-from analysis.statistics.scaling_law import Law, ScalingLawRules, scaling_law
+from analysis.statistics.scaling_law import Law, scaling_law
 from analysis.style.sweep import divergence
+from experiments.rules import OverOptimisationRules
 
 Status = Literal["ok", "watch", "hacking", "not assessable"]
 
@@ -40,23 +41,6 @@ MEASURED_COVERAGE = (  # analysis/coverage.md
     "where it bends slowly, in 70 % where nothing changes (under 90 %: read it as a rough place), and hardly ever "
     "where gold stops rising without a fall: there the rule waits for proof and mostly says that nothing is shown.",
 )
-
-
-@dataclass(frozen=True)
-class OverOptimisationRules:
-    """Registered before training, see experiments/rules.py."""
-
-    min_num_prompts: int
-    window_points: int
-    drop: float
-    correlation_fall: float
-    length_correlation_rise: float
-    num_length_bins: int
-    non_length_share: float
-    severe_non_length_share: float
-    style_premium: float
-    outlier_percentile: float
-    outlier_share: float
 
 
 @dataclass(frozen=True)
@@ -206,13 +190,13 @@ def _gain_SCP(ledger: Ledger, arm: str, column: str) -> FloatArray:  # noqa: N80
 def law(ledger: Ledger, arm: str, resamples: Resamples) -> Law:
     """The fitted curve of one arm over its distance from the base."""
     seen = curves(ledger, arm)
-    return scaling_law(seen.gold_SCP, seen.nats_SCP, resamples, ledger.rules("scaling_law", ScalingLawRules))
+    return scaling_law(seen.gold_SCP, seen.nats_SCP, resamples, ledger.rules.scaling_law)
 
 
 # ---------------------------------------------------------------------------------------------------------------- audit
 def reference(ledger: Ledger, resamples: Resamples) -> Reference:
     """The base's own correlations and cloud."""
-    rules = ledger.rules("over_optimisation", OverOptimisationRules)
+    rules = ledger.rules.over_optimisation
     shape, limit = (_features(ledger, BASE, 0, stream) for stream in (FLOOR_STREAM, STREAM))
     cloud = signs.cloud(_flat(shape), _flat(limit), rules.outlier_percentile / 100)
     if not ledger.has("proxy"):
@@ -246,7 +230,7 @@ def audit(
     """
     bench = _Bench(
         ledger, arm, curves(ledger, arm), base, resamples, halves,
-        ledger.rules("over_optimisation", OverOptimisationRules),
+        ledger.rules.over_optimisation,
     )  # fmt: skip
     final = ledger.final_point
     found = (*bench.primary(final), *bench.supporting(final, style))

@@ -33,6 +33,7 @@ from analysis.statistics.bootstrap import (
 )
 from analysis.statistics.sample_size import units_needed
 from analysis.style.surface import Text, repeats
+from experiments.rules import ReadinessRules
 
 Vote = Literal["PPO", "DPO", "neither", "neutral"]  # "neither" stands against both
 
@@ -44,30 +45,6 @@ NO_RANKING = (
     "not assessable: the ledger holds no ranking data with a better and a worse response (an earlier version did not "
     "record it)"
 )
-
-
-@dataclass(frozen=True)
-class ReadinessRules:
-    """Registered before training, see experiments/rules.py."""
-
-    best_of: int
-    target_gold_points: float
-    high_reach: float
-    low_reach: float
-    large_headroom_base_sd: float
-    small_coverage_gap_nats: float
-    large_coverage_gap_nats: float
-    small_off_support_share: float
-    large_off_support_share: float
-    nearly_right_ranking_accuracy: float
-    unknown_ranking_accuracy: float
-    nearly_right_misbehaviour: float
-    unruly_misbehaviour: float
-    cut_is_misbehaviour: bool
-    min_reward_accuracy: float
-    min_proxy_gold_correlation: float
-    max_length_correlation: float
-    min_votes: int
 
 
 @dataclass(frozen=True)
@@ -437,10 +414,7 @@ def _more(hinge: Measured) -> str:
 # ------------------------------------------------------------------------------------------------------ from the ledger
 def assess(ledger: Ledger, resamples: Resamples, rng: np.random.Generator) -> Answer:
     """Measure the base of a sweep."""
-    if "readiness" not in ledger.plan["rules"]:
-        why = "Not assessable: the plan of this sweep registered no rules for it."
-        return Answer(QUESTION, "inconclusive", why, (), "A new sweep registers them before it trains.")
-    rules = ledger.rules("readiness", ReadinessRules)
+    rules = ledger.rules.readiness
     weights_BP = resamples.prompts
     gold, proxy, length = (
         base_samples(ledger, column).astype(np.float64) for column in ("gold", "proxy", "num_tokens")

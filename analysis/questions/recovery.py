@@ -16,7 +16,7 @@ import numpy as np
 from analysis.ledger import BASE, Ledger
 from analysis.ledger.conditions import start_of
 from analysis.over_optimisation import detectors as signs
-from analysis.over_optimisation.audit import NO_PROXY, Halves, OverOptimisationRules, curves
+from analysis.over_optimisation.audit import NO_PROXY, Halves, curves
 from analysis.stability import base_sd
 from analysis.statistics.bootstrap import MIN_PROMPTS, Estimate, FloatArray, Resamples, mean_estimate
 from analysis.style import separability
@@ -114,9 +114,7 @@ def _checkpoint(ledger: Ledger, arm: str, point: int, halves: Halves) -> Checkpo
 
 def _status(ledger: Ledger, gold: Estimate, proxy: Estimate | None, base_sd_points: float) -> tuple[Status, str]:
     """By the registered rules of the audit; "" where there is nothing to explain."""
-    if "over_optimisation" not in ledger.plan["rules"]:
-        return "not assessable", "no rules of over_optimisation were registered for this sweep"
-    rules = ledger.rules("over_optimisation", OverOptimisationRules)
+    rules = ledger.rules.over_optimisation
     if gold.n < rules.min_num_prompts:
         return "not assessable", f"on half of the prompts there are {gold.n}; the rule asks for {rules.min_num_prompts}"
     if gold.high >= -rules.drop * base_sd_points:

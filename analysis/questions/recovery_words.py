@@ -14,7 +14,7 @@ NOT_ASSESSED = "is not assessable in"
 
 
 @dataclass(frozen=True)
-class Answer:
+class WayBack:
     """In words.
 
     Attributes:
@@ -28,7 +28,7 @@ class Answer:
     over_optimised: bool
 
 
-def answer(ledger: Ledger, found: Sequence[Recovery], checkpoints: Sequence[Checkpoint]) -> Answer | None:
+def answer(ledger: Ledger, found: Sequence[Recovery], checkpoints: Sequence[Checkpoint]) -> WayBack | None:
     """None where the plan has another arm than one and those that start from one checkpoint of it.
 
     Args:
@@ -46,7 +46,7 @@ def answer(ledger: Ledger, found: Sequence[Recovery], checkpoints: Sequence[Chec
     words = f"{_checkpoint_words(checkpoint)}; {_gold_words(found)}"
     variety = _directions("variety within a prompt", found, WITHIN_PROMPT, "rises in", "falls in")
     style = _directions("style", found, STYLE, "moves away from the base's in", "comes nearer the base's in")
-    return Answer(words, f"From the checkpoint on, {variety}; {style}.", checkpoint.status == "over-optimised")
+    return WayBack(words, f"From the checkpoint on, {variety}; {style}.", checkpoint.status == "over-optimised")
 
 
 def _checkpoint_words(checkpoint: Checkpoint) -> str:

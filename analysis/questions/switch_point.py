@@ -34,32 +34,14 @@ from analysis.statistics.bootstrap import (
     mean_estimate,
     recentred_estimate,
 )
-from analysis.statistics.scaling_law import Fit, ScalingLawRules, curve, fit_curve, root_kl, weighted_means
+from analysis.statistics.scaling_law import Fit, curve, fit_curve, root_kl, weighted_means
+from experiments.rules import ScalingLawRules, SwitchRules
 
 Outcome = Literal["switch", "still paying", "not shown", "inconclusive", "not assessable"]
 
 LEVEL = 0.8  # of the interval of the switch point
 SMOOTHED_POINTS = 3
 NEVER = np.inf  # no switch within the run
-
-
-@dataclass(frozen=True)
-class SwitchRules:
-    """Registered before training, see experiments/rules.py."""
-
-    min_num_intervals: int
-    min_num_prompts: int
-    drawdown_weight: float
-    diversity_weight: float
-    min_gain_per_tenth: float
-    min_probability: float
-    max_interval_share: float
-    tolerated_shift: int
-
-    @property
-    def cost_weight(self) -> float:
-        """Base SD that the whole run's device time is worth."""
-        return 10 * self.min_gain_per_tenth
 
 
 @dataclass(frozen=True)
@@ -140,7 +122,12 @@ class Weights:
 
     drawdown: float
     diversity: float
-    cost: float
+    cost: float  # of the whole run's device time
+
+    @classmethod
+    def of(cls, rules: SwitchRules) -> Weights:
+        """The registered ones."""
+        return cls(rules.drawdown_weight, rules.diversity_weight, 10 * rules.min_gain_per_tenth)
 
 
 # ------------------------------------------------------------------------------------------------------ pure statistics
@@ -247,7 +234,7 @@ def assess(ledger: Ledger, arm: str, halves: Halves, hacking_points: Sequence[in
         halves: to choose on and to report on.
         hacking_points: evaluation points at which over-optimisation was found.
     """
-    rules = ledger.rules("switch", SwitchRules)
+    rules = ledger.rules.switch
     num_intervals, fewest = ledger.final_point, min(len(halves.chosen_on), len(halves.reported_on))
     if num_intervals < rules.min_num_intervals:
         return Switch(
@@ -263,7 +250,7 @@ def assess(ledger: Ledger, arm: str, halves: Halves, hacking_points: Sequence[in
         _entropy_lost(ledger, arm)[:, :, halves.chosen_on],
         _cost_share(ledger, arm),
         halves.choosing,
-        ledger.rules("scaling_law", ScalingLawRules),
+        ledger.rules.scaling_law,
     )
     found = decide(observed, draws, NEVER if gate is None else gate, rules)
     places = _places(ledger, arm)
@@ -347,7 +334,7 @@ def decide(observed: Changes, draws: Changes, gate: float, rules: SwitchRules) -
         gate: point that may not be passed, `NEVER` where there is none.
         rules: in use.
     """
-    weights = Weights(rules.drawdown_weight, rules.diversity_weight, rules.cost_weight)
+    weights = Weights.of(rules)
     utility_I, utility_BI = _centred(observed, draws, weights)
     margin_I = margins(utility_I, utility_BI, rules.min_probability)
     best = float(switch_points(utility_I[None], margin_I, gate)[0])

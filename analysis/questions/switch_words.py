@@ -6,9 +6,10 @@ from scipy.stats import norm
 
 from analysis.answers import Answer, Evidence, Reply
 from analysis.ledger import Ledger
-from analysis.questions.switch_point import Outcome, Place, Switch, SwitchRules
+from analysis.questions.switch_point import Outcome, Place, Switch
 from analysis.statistics.bootstrap import MIN_SEEDS_FOR_METHOD
 from analysis.statistics.sample_size import MANY_UNITS, scaled
+from experiments.rules import SwitchRules
 
 QUESTION = "Where does PPO's marginal gain fall under its risk and cost?"
 REPLIES: dict[Outcome, tuple[Reply, str]] = {
@@ -26,7 +27,7 @@ def answer(ledger: Ledger, arm: str, switch: Switch) -> Answer:
     if not switch.intervals:
         return Answer(question, "inconclusive", f"{arm}: not assessable, {switch.why}.", (), f"Runs with {SUGGESTION}.")
     reply, in_words = REPLIES[switch.outcome]
-    rules = ledger.rules("switch", SwitchRules)
+    rules = ledger.rules.switch
     return Answer(
         question,
         reply,

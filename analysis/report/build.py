@@ -89,7 +89,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     report = {
         "schema": REPORT_SCHEMA,
         "sweep": ledger.plan["sweep"],
-        "created": ledger.plan.get("created"),
+        "created": ledger.plan["created"],
         "headline": outcome.headline,
         "summary": _summary(arms, pairs),
         "decision": {
@@ -130,7 +130,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
             "in_use": ledger.plan["rules"],
             "changed": plain(ledger.changed_rules),
         },
-        "fairness": ledger.plan.get("fairness", []),
+        "fairness": ledger.plan["fairness"],
         "provenance": context.provenance(ledger),
         "ledger": {"sha256": ledger.manifest.sha256, "num_files": len(ledger.manifest.files)},
     }
@@ -160,10 +160,7 @@ def _gates(
     style: style_drift.SweepStyle,
     controls: style_control.Controls,
 ) -> dict[str, tuple[gates.Gate, ...]]:
-    """Of every finished arm; none where the plan registered no thresholds."""
-    if "decision" not in ledger.plan["rules"]:
-        return {}
-    rules = ledger.rules("decision", gates.DecisionRules)
+    """Of every finished arm."""
     costs = context.cost_ratios(ledger)
     return {
         arm: gates.assess(
@@ -171,13 +168,13 @@ def _gates(
                 win_rate=against_base[arm],
                 controlled_win_rate=style_control.identified_rate(controls.get((arm, BASE))),
                 gold_gain=over_optimisation.score_gain(ledger, arm, "gold", ledger.final_point, resamples),
-                stability=item.answer if (item := steadiness[arm].tolerance) else None,
+                stability=steadiness[arm].tolerance.answer,
                 style_auc=style.assess(arm).auc.change,
                 over_optimisation=(audits[arm].audit.status, audits[arm].audit.why),
                 cost_ratio=costs.get(arm),
                 why_not_controlled=style_control.NOT_IDENTIFIED if (arm, BASE) in controls else gates.NOT_MEASURED,
             ),
-            rules,
+            ledger.rules.decision,
         )
         for arm in ledger.arms
     }
@@ -188,10 +185,8 @@ def _recommendation(
     outcome: decision.Decision,
     gates_of: dict[str, tuple[gates.Gate, ...]],
     questions: recommendation.Questions,
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """With the whole table of rules, so that a reader sees which row applied."""
-    if not gates_of:
-        return None
     final = outcome.final
     sweep = recommendation.Sweep(
         name=ledger.plan["sweep"],
@@ -200,11 +195,11 @@ def _recommendation(
         num_seeds=len(final.seeds) if final else min(len(ledger.seeds(arm)) for arm in ledger.arms),
         num_prompts=len(ledger.prompt_ids),
         num_missing=len(ledger.missing),
-        seed_looks=steady.seed_looks if (steady := stability.rules_of(ledger)) else (),
+        seed_looks=ledger.rules.stability.seed_looks,
         arguments=next_runs.recorded_arguments(ledger.plan),
         identity=next((str(job["identity"]) for job in ledger.plan["jobs"] if job["kind"] == "report"), ""),
     )
-    sure_by = ledger.rules("confidence", decision.ConfidenceRules)
+    sure_by = ledger.rules.confidence
     found = recommendation.recommend(
         sweep,
         final,
@@ -212,7 +207,7 @@ def _recommendation(
         gates_of,
         questions,
         sure_by,
-        ledger.rules("decision", gates.DecisionRules),
+        ledger.rules.decision,
         outcome.staged,
     )
     table = [{"when": rule.when, "then": rule.then, "rests_on": rule.rests_on} for rule in recommendation.RULES]
@@ -254,7 +249,7 @@ def _arm(
 ) -> dict[str, Any]:
     difference = win_rate.gold_difference(ledger, arm, resamples)
     drift = style.assess(arm)
-    knobs = next(item.get("knobs", {}) for item in ledger.plan["arms"] if item["arm"] == arm)
+    knobs = next(item["knobs"] for item in ledger.plan["arms"] if item["arm"] == arm)
     return {
         "arm": arm,
         "algorithm": ledger.algorithm(arm),
@@ -291,10 +286,6 @@ def _audits(
     ledger: Ledger, resamples: Resamples, controls: style_control.Controls, halves: over_optimisation.Halves
 ) -> dict[str, Audited]:
     """Of every arm; `controls` are by gold, or empty."""
-    lacking = {"scaling_law", "over_optimisation", "switch"} - set(ledger.plan["rules"])
-    if lacking:
-        why = f"no rules of {', '.join(sorted(lacking))} were registered for this sweep"
-        return {arm: _unaudited(ledger, arm, why) for arm in ledger.arms}
     base = over_optimisation.reference(ledger, resamples)
     audits = {}
     for arm in ledger.arms:
@@ -305,16 +296,6 @@ def _audits(
         law = over_optimisation.law(ledger, arm, resamples)
         audits[arm] = Audited(law, audit, switch, switch_answer.answer(ledger, arm, switch))
     return audits
-
-
-def _unaudited(ledger: Ledger, arm: str, why: str) -> Audited:
-    switch = switch_point.Switch("not assessable", why)
-    return Audited(
-        Law("not assessable", why, 0),
-        over_optimisation.Audit("not assessable", why, (), (), ()),
-        switch,
-        switch_answer.answer(ledger, arm, switch),
-    )
 
 
 def _switched(ledger: Ledger, outcome: decision.Decision, audits: dict[str, Audited]) -> Audited | None:
@@ -330,7 +311,7 @@ def with_mde(estimate: Estimate) -> dict[str, Any]:
 
 
 def _win_rates(
-    ledger: Ledger, compared: win_rate.Comparisons, decides: win_rate.Judge, controls: style_control.Controls
+    ledger: Ledger, compared: win_rate.Comparisons, decides: win_rate.JudgeName, controls: style_control.Controls
 ) -> dict[tuple[str, str], dict[str, dict[str, Any] | None]]:
     """(arm, opponent) -> judge -> what the report says of their win rate; the deciding judge's also at equal style."""
     found: dict[tuple[str, str], dict[str, dict[str, Any] | None]] = {}

@@ -256,6 +256,6 @@ def _caveats(values: Mapping[str, Mapping[str, Any]], ledger: Ledger) -> Iterato
     )
     yield from (
         f"Fairness check failed in the plan: {check['check']} ({check['value']})."
-        for check in ledger.plan.get("fairness", [])
+        for check in ledger.plan["fairness"]
         if not check["ok"]
     )

@@ -19,7 +19,6 @@ from analysis.ledger import BASE, Ledger
 from analysis.stability import behaviour, over_samples, over_seeds, over_time, sensitivity, tolerance
 from analysis.stability.curves import base_sd
 from analysis.stability.over_time import Measured, StepSpread
-from analysis.stability.tolerance import StabilityRules
 from analysis.statistics.bootstrap import Estimate, Resamples, split_halves
 
 __all__ = ["ArmStability", "SweepStability", "assess", "base_sd", "together"]
@@ -27,7 +26,7 @@ __all__ = ["ArmStability", "SweepStability", "assess", "base_sd", "together"]
 
 @dataclass(frozen=True)
 class ArmStability:
-    """One arm; see the modules for the meaning of each number. `tolerance` is None where the plan has no rules."""
+    """One arm; see the modules for the meaning of each number."""
 
     drawdown: Estimate
     observed_drawdown: Measured
@@ -41,7 +40,7 @@ class ArmStability:
     samples: over_samples.OverSamples | None
     seeds: over_seeds.SeedSpread
     behaviour: behaviour.Behaviour
-    tolerance: tolerance.Tolerance | None
+    tolerance: tolerance.Tolerance
 
 
 @dataclass(frozen=True)
@@ -49,29 +48,24 @@ class SweepStability:
     """What is said of all arms together.
 
     Attributes:
-        algorithms: can we tolerate the oscillation of each algorithm? Empty where the plan has no rules.
-        reason: why it is empty.
+        algorithms: can we tolerate the oscillation of each algorithm?
         samples_of_base: dispersion and risk over samples of the base, beside the arms' own.
         sensitivity: of each algorithm to its knobs.
-        worst_response_share: of all responses that `worst_responses` are; None where the plan has no rules.
+        worst_response_share: of all responses that `worst_responses` are.
     """
 
     algorithms: dict[str, Answer]
-    reason: str | None
     samples_of_base: over_samples.OverSamples | None
     sensitivity: list[sensitivity.Sensitivity]
-    worst_response_share: float | None
+    worst_response_share: float
 
 
 def assess(ledger: Ledger, arm: str, resamples: Resamples) -> ArmStability:
     """Stability of one arm."""
-    rules = rules_of(ledger)
+    rules = ledger.rules.stability
     curve_SCP = ledger.curve(arm, "gold") / base_sd(ledger)
-    over = over_time.assess(curve_SCP, resamples, rules.tail_share if rules else 0.0)
-    judged = None
-    if rules:
-        halves = split_halves([hashlib.sha256(name.encode()).hexdigest() for name in ledger.prompt_ids])
-        judged = tolerance.judge(arm, curve_SCP, over, halves, resamples, rules)
+    over = over_time.assess(curve_SCP, resamples, rules.tail_share)
+    halves = split_halves([hashlib.sha256(name.encode()).hexdigest() for name in ledger.prompt_ids])
     return ArmStability(
         drawdown=over.drawdown,
         observed_drawdown=over.observed_drawdown,
@@ -82,37 +76,28 @@ def assess(ledger: Ledger, arm: str, resamples: Resamples) -> ArmStability:
         worst_step=over.worst_step,
         num_tail_steps=over.num_tail_steps,
         step_spread=over.step_spread,
-        samples=_over_samples(ledger, arm, resamples, rules),
+        samples=_over_samples(ledger, arm, resamples),
         seeds=over_seeds.assess(curve_SCP[:, -1] - curve_SCP[:, 0]),
         behaviour=behaviour.assess(behaviour.Responses(ledger), arm, resamples),
-        tolerance=judged,
+        tolerance=tolerance.judge(arm, curve_SCP, over, halves, resamples, rules),
     )
 
 
 def together(ledger: Ledger, arms: Mapping[str, ArmStability], resamples: Resamples) -> SweepStability:
     """What is said of all arms together."""
-    rules = rules_of(ledger)
-    judged = {arm: item.tolerance for arm, item in arms.items() if item.tolerance}
+    judged = {arm: item.tolerance for arm, item in arms.items()}
     algorithms = {
         name: tolerance.of_algorithm(name, {arm: item for arm, item in judged.items() if ledger.algorithm(arm) == name})
         for name in dict.fromkeys(ledger.algorithm(arm) for arm in judged)
     }
     return SweepStability(
         algorithms,
-        None if rules else "not assessable: the plan registered no tolerance before training",
-        _over_samples(ledger, BASE, resamples, rules),
+        _over_samples(ledger, BASE, resamples),
         sensitivity.assess(ledger, resamples),
-        rules.worst_response_share if rules else None,
+        ledger.rules.stability.worst_response_share,
     )
 
 
-def rules_of(ledger: Ledger) -> StabilityRules | None:
-    """None where the sweep was planned before there were such rules."""
-    return ledger.rules("stability", StabilityRules) if "stability" in ledger.plan["rules"] else None
-
-
-def _over_samples(
-    ledger: Ledger, arm: str, resamples: Resamples, rules: StabilityRules | None
-) -> over_samples.OverSamples | None:
+def _over_samples(ledger: Ledger, arm: str, resamples: Resamples) -> over_samples.OverSamples | None:
     gold = ledger.numbers(arm, "gold") - float(ledger.numbers(BASE, "gold").mean())
-    return over_samples.assess(gold / base_sd(ledger), resamples, rules.worst_response_share if rules else None)
+    return over_samples.assess(gold / base_sd(ledger), resamples, ledger.rules.stability.worst_response_share)

@@ -22,14 +22,14 @@ class OverSamples:
     Attributes:
         spread: SD over the samples of a prompt, mean over prompts (DF).
         worst_of_prompt: the worst of `num_samples` responses to a prompt, mean over prompts.
-        worst_responses: mean of the worst share of all responses (RF, lower CVaR); None where no share is given.
+        worst_responses: mean of the worst share of all responses (RF, lower CVaR).
         too_narrow: whether the interval of the worst responses was measured to cover 90 % or less of such cases.
     """
 
     num_samples: int
     spread: Estimate
     worst_of_prompt: Estimate
-    worst_responses: Estimate | None
+    worst_responses: Estimate
     too_narrow: bool
 
 
@@ -51,7 +51,7 @@ def lower_tail_mean(values_PM: FloatArray, weights_BP: FloatArray, share: float)
     return np.asarray(inside @ values_PM.ravel()[order] / inside.sum(axis=1))
 
 
-def assess(gold_SPM: FloatArray, resamples: Resamples, tail_share: float | None) -> OverSamples | None:
+def assess(gold_SPM: FloatArray, resamples: Resamples, tail_share: float) -> OverSamples | None:
     """Dispersion and risk over samples, or None where there is one sample a prompt.
 
     Args:
@@ -66,8 +66,8 @@ def assess(gold_SPM: FloatArray, resamples: Resamples, tail_share: float | None)
         num_samples,
         mean_estimate(within_prompt_sd(gold_SPM), resamples, "base SD"),
         mean_estimate(gold_SPM.min(axis=2), resamples, "base SD"),
-        worst_responses(gold_SPM, resamples, tail_share) if tail_share else None,
-        tail_share is not None and tail_share * n * num_samples < MIN_TAIL_RESPONSES,
+        worst_responses(gold_SPM, resamples, tail_share),
+        tail_share * n * num_samples < MIN_TAIL_RESPONSES,
     )
 
 

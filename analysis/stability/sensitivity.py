@@ -73,7 +73,7 @@ def assess(ledger: Ledger, resamples: Resamples) -> list[Sensitivity]:
 
 
 def _each(ledger: Ledger, resamples: Resamples) -> Iterator[Sensitivity]:
-    knobs_of = {item["arm"]: item.get("knobs", {}) for item in ledger.plan["arms"]}
+    knobs_of = {item["arm"]: item["knobs"] for item in ledger.plan["arms"]}
     for algorithm in dict.fromkeys(ledger.algorithm(arm) for arm in ledger.arms):
         arms = [arm for arm in ledger.arms if ledger.algorithm(arm) == algorithm]
         gains = {arm: _gain(ledger, arm) for arm in arms}

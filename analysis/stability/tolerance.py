@@ -10,7 +10,7 @@ of a small evaluation.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,22 +28,10 @@ from analysis.statistics.bootstrap import (
     percentile_interval,
 )
 from analysis.statistics.sample_size import scaled
+from experiments.rules import StabilityRules
 
 QUESTION = "Can we tolerate the oscillation of {}?"
 BEYOND_REACH = 20  # times as many prompts; more is said in words
-
-
-@dataclass(frozen=True)
-class StabilityRules:
-    """Registered before training, see experiments/rules.py."""
-
-    max_drawdown: float
-    yes_probability: float
-    no_probability: float
-    tail_share: float
-    worst_response_share: float
-    min_kept_by_selection: float
-    seed_looks: Sequence[int]
 
 
 @dataclass(frozen=True)

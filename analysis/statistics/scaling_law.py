@@ -31,6 +31,7 @@ from analysis.statistics.bootstrap import (
     Resamples,
     recentred_estimate,
 )
+from experiments.rules import ScalingLawRules
 
 Turnover = Literal["turnover", "no turnover shown", "not assessable"]
 
@@ -38,16 +39,6 @@ SINGULAR = 1e-12  # all points at one distance: a straight line is all that can 
 MIN_VARIANCE_SHARE = 1e-3  # of the mean variance; a point without any noise may not take all the weight
 SURE = 0.99  # one-sided; at 97.5 % a curve that levels off was called a turnover in 4 % of simulations
 SLOPE = "base SD per √nat"
-
-
-@dataclass(frozen=True)
-class ScalingLawRules:
-    """Registered before training, see experiments/rules.py."""
-
-    min_root_kl: float
-    min_num_points: int
-    min_num_prompts: int
-    max_misfit: float
 
 
 @dataclass(frozen=True)

@@ -48,20 +48,11 @@ from analysis.style.swaps import (
     swap_p,
     swapped_distances,
 )
+from experiments.rules import StyleRules
 
 DRIFTED, WITHIN = "drifted", "within the floor"
 NOT_ASSESSABLE = "not assessable"
 MIN_PROMPTS = 10  # with a value, below which a measure over part of the prompts is withheld
-
-
-@dataclass(frozen=True)
-class StyleRules:
-    """Registered before training, see experiments/rules.py."""
-
-    significance_level: float
-    min_effect_base_sd: float
-    min_distance_times_floor: float
-    min_auc: float
 
 
 @dataclass(frozen=True)
@@ -135,7 +126,7 @@ class Reference:
     base: Corpus
     again: Corpus | None
     resamples: Resamples
-    rules: StyleRules | None
+    rules: StyleRules
     rng: np.random.Generator
     given_embedder: semantic.Embedder | None = None
 
@@ -216,7 +207,7 @@ def assess(ours: Corpus, reference: Reference) -> StyleDrift:
     return StyleDrift(tuple(measures), moved)
 
 
-def judge(measures: Sequence[Drift], num_prompts: int, rules: StyleRules | None) -> list[Drift]:
+def judge(measures: Sequence[Drift], num_prompts: int, rules: StyleRules) -> list[Drift]:
     """Correct for the number of measures and say which drifted.
 
     DRIFTED: over the floor, significant after Holm's correction, its interval without zero, and large enough by rule.
@@ -232,9 +223,7 @@ def judge(measures: Sequence[Drift], num_prompts: int, rules: StyleRules | None)
     ]
 
 
-def _reading(item: Drift, p_holm: float, num_prompts: int, num_measures: int, rules: StyleRules | None) -> str:
-    if rules is None:
-        return f"{NOT_ASSESSABLE}: the plan registered no rules for style"
+def _reading(item: Drift, p_holm: float, num_prompts: int, num_measures: int, rules: StyleRules) -> str:
     needed = prompts_needed(num_measures, rules.significance_level)
     if num_prompts < needed:
         return f"{NOT_ASSESSABLE}: {num_prompts} prompts, no change could be significant with under {needed}"

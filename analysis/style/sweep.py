@@ -18,7 +18,7 @@ from analysis.ledger import BASE, FLOOR_STREAM, STREAM, Ledger
 from analysis.statistics.bootstrap import Estimate, Resamples, mean_estimate, ratio_estimate
 from analysis.style import drift, scripts
 from analysis.style.corpus import Corpus, Vocabulary, read_corpus
-from analysis.style.drift import Apart, Reference, StyleDrift, StyleRules
+from analysis.style.drift import Apart, Reference, StyleDrift
 from analysis.style.semantic import Embedder, recorded_embedder
 
 EMBEDDING_SEED = 0  # of the random features
@@ -45,16 +45,11 @@ class SweepStyle:
         return Vocabulary.empty()
 
     @cached_property
-    def rules(self) -> StyleRules | None:
-        """Registered before training; None in a sweep that was planned before there were any."""
-        return self.ledger.rules("style", StyleRules) if "style" in self.ledger.plan["rules"] else None
-
-    @cached_property
     def reference(self) -> Reference:
         """The base under both sets of random numbers."""
         base, again = (self._read(BASE, stream) for stream in (STREAM, FLOOR_STREAM))
         rng = np.random.default_rng(EMBEDDING_SEED)
-        return Reference(base, again, self.resamples, self.rules, rng, self._recorded_embedder())
+        return Reference(base, again, self.resamples, self.ledger.rules.style, rng, self._recorded_embedder())
 
     def _recorded_embedder(self) -> Embedder | None:
         """Of the vectors in the ledger, where the sweep chose a sentence encoder."""
@@ -83,9 +78,7 @@ class SweepStyle:
         return {arm: drift.assess(corpus, self.reference) for arm, corpus in self.arms.items()}
 
     def pairs(self) -> list[Apart]:
-        """Each PPO arm told apart from each DPO arm, over the seeds that both have; none without rules."""
-        if self.rules is None:
-            return []
+        """Each PPO arm told apart from each DPO arm, over the seeds that both have."""
         by_algorithm = {
             kind: [arm for arm in self.ledger.arms if self.ledger.algorithm(arm) == kind] for kind in ("ppo", "dpo")
         }
@@ -97,7 +90,7 @@ class SweepStyle:
                 if (seeds := self.ledger.common_seeds(ppo, dpo))
             ],
             self.resamples,
-            self.rules,
+            self.ledger.rules.style,
         )
 
     def context(self) -> dict[str, Any]:
@@ -105,7 +98,7 @@ class SweepStyle:
         embedder = self.reference.embedder
         return {
             "embedder": embedder.name if embedder else None,
-            "rules": asdict(self.rules) if self.rules else None,
+            "rules": self.ledger.rules.style.model_dump(),
             "floor": "the base under one set of random numbers against another",
             "script": scripts.note(*self.reference.scripts, *(corpus.scripts for corpus in self.arms.values())),
             "pairs": [

@@ -15,8 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from analysis.ledger import BASE, Ledger, LedgerError
-from analysis.ledger import Judge as AskedJudge
+from analysis.ledger import BASE, AskedJudge, Ledger, LedgerError
 from analysis.statistics.bootstrap import (
     CONFIDENCE_LEVEL,
     NUM_RESAMPLES,
@@ -34,9 +33,10 @@ from analysis.statistics.bootstrap import (
 from analysis.style.scripts import ENGLISH, find_words, scripts_of, unfit
 from analysis.win_rates import judges
 from analysis.win_rates.judges import INDEPENDENT, MAY_DECIDE, TRAINING_REWARD
+from experiments.rules import WinRateRules
 
 BoolArray = npt.NDArray[np.bool_]
-Judge = str  # its name
+JudgeName = str  # its name
 Contest = Literal["arm_against_base", "ppo_against_dpo", "staged_against_plain"]
 EVEN = 50.0  # percent: no preference
 OF_THE_INTERVAL = round(1 - CONFIDENCE_LEVEL, 9)  # significance level where none was registered
@@ -56,7 +56,7 @@ class JudgeCard:
 
 
 LEXICON = "vader"
-SCORERS: dict[Judge, JudgeCard] = {  # of every sample
+SCORERS: dict[JudgeName, JudgeCard] = {  # of every sample
     "gold": JudgeCard("the task's own measure; it also ranked the training pairs of every arm", INDEPENDENT),
     LEXICON: JudgeCard("second judge, a sentiment lexicon that no training saw", INDEPENDENT),
     "proxy": JudgeCard("the reward model that PPO trains on: shown, never drives a verdict", TRAINING_REWARD),
@@ -67,19 +67,6 @@ class VerdictError(ValueError):
     """A verdict was asked of a judge that must not give one."""
 
 
-@dataclass(frozen=True)
-class WinRateRules:
-    """Registered before training, see experiments/rules.py."""
-
-    primary_judge: Judge
-    primary_comparisons: tuple[Contest, ...]
-    max_missing_percent: float
-    max_intransitivity_points: float
-    significance_level: float = OF_THE_INTERVAL
-
-
-# For sweeps planned before there were such rules: nothing was declared, so nothing decides.
-UNREGISTERED = WinRateRules("gold", primary_comparisons=(), max_missing_percent=0, max_intransitivity_points=0)
 KNOWN, UNKNOWN = MAY_DECIDE | {TRAINING_REWARD}, "not recorded"
 
 
@@ -104,7 +91,7 @@ class WinRate:
 
     arm: str
     opponent: str
-    judge: Judge
+    judge: JudgeName
     independence: str
     estimate: Estimate
     ties: Estimate
@@ -124,7 +111,7 @@ class WinRate:
         return minimum_detectable_effect(self.estimate.standard_error, self.wider)
 
 
-Comparisons = dict[tuple[str, str, Judge], WinRate]
+Comparisons = dict[tuple[str, str, JudgeName], WinRate]
 
 
 @dataclass(frozen=True)
@@ -148,7 +135,7 @@ class OutcomeChange:
 
 
 # --------------------------------------------------------------------------------------------------------- preferences
-def preferences(ledger: Ledger, arm: str, opponent: str, judge: Judge) -> FloatArray | None:
+def preferences(ledger: Ledger, arm: str, opponent: str, judge: JudgeName) -> FloatArray | None:
     """What a judge makes of two final models: `[S, P, M]`, or None where it was not asked or they share no seed.
 
     1 where it prefers the arm, 0 where the opponent, 1/2 where neither, fractions between; NaN where it gave none.
@@ -183,7 +170,7 @@ def contests(ledger: Ledger) -> Iterator[tuple[str, str, Contest]]:
 
 
 # ------------------------------------------------------------------------------------------------------------ win rates
-def compare(ledger: Ledger, arm: str, opponent: str, judge: Judge, resamples: Resamples) -> WinRate | None:
+def compare(ledger: Ledger, arm: str, opponent: str, judge: JudgeName, resamples: Resamples) -> WinRate | None:
     """Win rate of the final models, or None where fewer than two prompts have a preference between them."""
     score_SPM = preferences(ledger, arm, opponent, judge)
     tie_SPM = None if score_SPM is None else np.where(np.isnan(score_SPM), np.nan, score_SPM == 0.5)
@@ -213,9 +200,7 @@ def rules_of(ledger: Ledger) -> WinRateRules:
     Raises:
         LedgerError: they would let a scorer decide that is the training reward, or a judge that was never planned.
     """
-    if "win_rate" not in ledger.plan["rules"]:
-        return UNREGISTERED
-    rules = ledger.rules("win_rate", WinRateRules)
+    rules = ledger.rules.win_rate
     names = [name for name, card in SCORERS.items() if card.independence != TRAINING_REWARD] + ledger.planned_judges
     if rules.primary_judge not in names:
         is_reward = ", which is the training reward and decides nothing" if rules.primary_judge in SCORERS else ""
@@ -225,7 +210,7 @@ def rules_of(ledger: Ledger) -> WinRateRules:
     return rules
 
 
-def judges_of(ledger: Ledger) -> dict[Judge, JudgeCard]:
+def judges_of(ledger: Ledger) -> dict[JudgeName, JudgeCard]:
     """The scorers, after the asked judge that decides where one does; others that were asked are reported apart."""
     primary = rules_of(ledger).primary_judge
     if primary in SCORERS:

@@ -23,7 +23,7 @@ from analysis.statistics.bootstrap import Estimate, FloatArray, Resamples, estim
 from analysis.statistics.controlled_win_rate import ControlledWinRate, Prior, is_identified, parity_overlap, refit
 from analysis.style.scripts import split_words
 from analysis.style.surface import BOLD, CODE_BLOCK, HEADER, LIST_ITEM
-from analysis.win_rates import Judge, contests, preferences
+from analysis.win_rates import JudgeName, contests, preferences
 
 NUM_REFITS = 400  # of the report's resamples
 # A prior SD of three logits: enough to keep a side that wins everything finite.
@@ -50,7 +50,7 @@ class StyleControl:
 Controls = dict[tuple[str, str], StyleControl]
 
 
-def control_all(ledger: Ledger, judge: Judge, resamples: Resamples, rng: np.random.Generator) -> Controls:
+def control_all(ledger: Ledger, judge: JudgeName, resamples: Resamples, rng: np.random.Generator) -> Controls:
     """(arm, opponent) -> the controlled win rate of every contest in which the judge has preferences."""
     features = style_features(ledger)
     found = {
@@ -69,7 +69,7 @@ def control(
     ledger: Ledger,
     arm: str,
     opponent: str,
-    judge: Judge,
+    judge: JudgeName,
     features: Mapping[str, FloatArray],
     resamples: Resamples,
     rng: np.random.Generator,

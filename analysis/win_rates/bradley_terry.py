@@ -24,7 +24,8 @@ from scipy.special import expit
 
 from analysis.ledger import BASE, Ledger
 from analysis.statistics.bootstrap import Estimate, FloatArray, Resamples, estimate_from_draws, simultaneous
-from analysis.win_rates import Judge, WinRateRules, preferences
+from analysis.win_rates import JudgeName, preferences
+from experiments.rules import WinRateRules
 
 NUM_REFITS = 200  # each costs about a millisecond
 HALF_A_WIN = 0.5  # given to both sides of every pair, so that one who wins everything has a finite strength
@@ -69,7 +70,7 @@ class DirectCheck:
 class Scale:
     """All strengths by one judge, and the checks."""
 
-    judge: Judge
+    judge: JudgeName
     num_refits: int
     strengths: tuple[Strength, ...]
     checks: tuple[DirectCheck, ...]
@@ -112,7 +113,7 @@ def assess(ledger: Ledger, rules: WinRateRules, resamples: Resamples) -> Scale |
     )
 
 
-def fit_seed(ledger: Ledger, judge: Judge, seed: int, resamples: Resamples) -> SeedFit | None:
+def fit_seed(ledger: Ledger, judge: JudgeName, seed: int, resamples: Resamples) -> SeedFit | None:
     """All fits of one seed, or None where no arm of it was compared with the base."""
     num_prompts = resamples.prompts.shape[1]
     once_then_BP = np.vstack([np.full(num_prompts, 1 / num_prompts), resamples.prompts[:NUM_REFITS]])
@@ -130,7 +131,7 @@ def fit_seed(ledger: Ledger, judge: Judge, seed: int, resamples: Resamples) -> S
     return SeedFit(names, strengths, indirect, shares)
 
 
-def _scores(ledger: Ledger, arm: str, opponent: str, judge: Judge, seed: int) -> FloatArray | None:
+def _scores(ledger: Ledger, arm: str, opponent: str, judge: JudgeName, seed: int) -> FloatArray | None:
     """Preferences within one seed, `[P, M]`, or None where there are none."""
     seeds = ledger.common_seeds(arm, opponent)
     score_SPM = preferences(ledger, arm, opponent, judge) if seed in seeds else None

@@ -9,20 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.ledger import Judge, Ledger
+from analysis.ledger import AskedJudge, Ledger
 from analysis.statistics.bootstrap import Estimate, Resamples, judged_mean
+from experiments.rules import JudgeRules
 
 INDEPENDENT, SAME_FAMILY, TRAINING_REWARD = "INDEPENDENT", "SAME FAMILY", "IS THE TRAINING REWARD"
 MAY_DECIDE = {INDEPENDENT, SAME_FAMILY}
 NOTES_THAT_ASK_NOBODY = {"identical responses"}
-
-
-@dataclass(frozen=True)
-class JudgeRules:
-    """The section "judges" of the rules."""
-
-    max_missing_share: float
-    min_swap_consistency: float
 
 
 @dataclass(frozen=True)
@@ -80,7 +73,7 @@ def assess(ledger: Ledger, resamples: Resamples) -> list[Assessment]:
     ]
 
 
-def describe(judge: Judge) -> str:
+def describe(judge: AskedJudge) -> str:
     """Who judged, in words."""
     settings = judge.settings
     if judge.name == "endpoint":
@@ -88,9 +81,9 @@ def describe(judge: Judge) -> str:
     return f"reward model {settings['path']}; scores closer than {settings['tie_band']:g} base SD are a tie"
 
 
-def contest(ledger: Ledger, judge: Judge, arm: str, opponent: str, resamples: Resamples) -> Contest:
+def contest(ledger: Ledger, judge: AskedJudge, arm: str, opponent: str, resamples: Resamples) -> Contest:
     """What the judge makes of two final models that it was asked about, in this order."""
-    rules, rows = ledger.rules("judges", JudgeRules), judge.contests[arm, opponent]
+    rules, rows = ledger.rules.judges, judge.contests[arm, opponent]
     missing = rows.loc[rows["score"].isna(), "note"].value_counts().to_dict()
     scores, agreement = (read(judge.name, arm, opponent) for read in (ledger.preferences, ledger.swap_agreement))
     preference, consistency = (
@@ -113,7 +106,9 @@ def contest(ledger: Ledger, judge: Judge, arm: str, opponent: str, resamples: Re
     )
 
 
-def _why_not(judge: Judge, rules: JudgeRules, missing: float, consistency: Estimate | None, was_asked: bool) -> str:
+def _why_not(
+    judge: AskedJudge, rules: JudgeRules, missing: float, consistency: Estimate | None, was_asked: bool
+) -> str:
     """Why a contest's result is no evidence, or nothing."""
     if judge.relation == TRAINING_REWARD:
         return "it is the reward that was trained on"

@@ -22,7 +22,7 @@ from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from experiments.algorithms.token_logprobs import token_logprobs
-from experiments.arms.pathologies import Watch, dpo_flags
+from experiments.arms.pathologies import TrainingFlags
 from experiments.arms.resume import Checkpoints, State, load_training_tensors, training_tensors
 from experiments.artifacts.ranking import DPO_TEMPERATURE, RankedPrompt, load_spent
 from experiments.artifacts.ranking import load as load_ranking
@@ -40,12 +40,13 @@ from experiments.inputs.models import (
 )
 from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
-from experiments.passes import forgetful
+from experiments.passes import recompute_in_backward
 from experiments.records import Axes, Recorder
 from experiments.sampling.batch import PAD_ID, make_batches, tokens_per_pass
 from experiments.sampling.logprobs import total_logprobs
 from experiments.seeding import presentation_order
 from experiments.spec import ArmJobSpec, DPOSettings, PPOThenDPO, evaluation_updates, start_point
+from experiments.training_signs import DPO_SIGNS
 
 # TRL's names of what it logs, and ours
 LOGGED = {
@@ -230,7 +231,7 @@ class _Forward:
         hidden, tokens = [], []
         for _, batch in batches:
             real_BT = batch.response_mask.bool()
-            hidden.append(forgetful(batch.hidden_states)(decoder)[batch.states[:, :-1][real_BT]])
+            hidden.append(recompute_in_backward(batch.hidden_states)(decoder)[batch.states[:, :-1][real_BT]])
             tokens.append(batch.response_ids[real_BT])
         logp_N, entropy_N = token_logprobs(torch.cat(hidden), torch.cat(tokens), language_head(self._model), 1.0)
         order = torch.tensor([row for rows, _ in batches for row in rows], device=device)
@@ -342,12 +343,12 @@ class _Ledger(TrainerCallback):
         self.stage, self.meter = stage, stage.meter
         self.num_steps = spec.num_prompts // spec.arm.pairs_per_step
         self.points = evaluation_updates(self.num_steps, spec.num_points)
-        self.watch, self.state = Watch(dpo_flags), state
+        self.flags, self.state = TrainingFlags(DPO_SIGNS), state
         self.steps_done = self.num_skipped_steps = 0
         self.meter.go_on_from(Axes(**state.numbers["axes"]) if state else stage.spent)
         self.tokens_done = self.meter.tokens_trained
         if state is not None:
-            self.watch.rows = state.numbers["rows"]
+            self.flags.rows = state.numbers["rows"]
             self.steps_done, self.num_skipped_steps = state.numbers["step"], state.numbers["num_skipped_steps"]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -374,7 +375,7 @@ class _Ledger(TrainerCallback):
         self.meter.tokens_trained = self.tokens_done + int(logs["num_tokens"])
         values = {ours: float(logs[theirs]) for theirs, ours in LOGGED.items() if theirs in logs}
         values["train/skipped_steps"] = float(self.num_skipped_steps)
-        self.recorder.metrics("train", self.watch.with_flags(values), self.meter.axes())
+        self.recorder.metrics("train", self.flags.with_flags(values), self.meter.axes())
         self.recorder.progress("DPO", step, self.num_steps, "steps")
         if step in self.points:
             point = self.stage.point + self.points.index(step) + 1
@@ -383,7 +384,7 @@ class _Ledger(TrainerCallback):
             "step": step,
             "num_skipped_steps": self.num_skipped_steps,
             "axes": asdict(self.meter.axes()),
-            "rows": self.watch.rows,
+            "rows": self.flags.rows,
         }
         modules, optimizer = {"policy": kwargs["model"]}, kwargs["optimizer"]
         self.resume.save_if_due(lambda: State(training_tensors(modules, optimizer), numbers))

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from experiments.algorithms import kl, ppo
 from experiments.arms.critic import Critic
-from experiments.arms.pathologies import Watch, ppo_flags
+from experiments.arms.pathologies import TrainingFlags
 from experiments.arms.resume import Checkpoints, State, load_training_tensors, training_tensors
 from experiments.arms.rollouts import Microbatch, Rollouts, cut_into_minibatches, describe, treat_truncation
 from experiments.artifacts.ranking import RankedPrompt
@@ -48,6 +48,7 @@ from experiments.sampling.logprobs import ResponseLogprobs, response_logprobs
 from experiments.sampling.sampler import Response, common_uniforms, sample
 from experiments.seeding import derive_seed, numpy_generator, presentation_order
 from experiments.spec import PPO, ArmJobSpec, evaluation_updates
+from experiments.training_signs import PPO_SIGNS
 
 ADAM_EPSILON = 1e-5  # arXiv:2403.17031, detail 18: 1e-8 makes the early steps larger
 
@@ -70,10 +71,10 @@ def train(
     """
     assert isinstance(spec.arm, PPO)
     trainer = PPOTrainer(spec, spec.arm, ranking_folder, reward_folder, cache_dir, Meter())
-    gold, watch, resume = GoldScorer.load(gold_folder), Watch(ppo_flags), Checkpoints(folder, spec)
+    gold, flags, resume = GoldScorer.load(gold_folder), TrainingFlags(PPO_SIGNS), Checkpoints(folder, spec)
     num_updates = spec.num_prompts // spec.arm.prompts_per_update
     points = evaluation_updates(num_updates, spec.num_points)
-    done = trainer.go_on(resume.load(), watch)
+    done = trainer.go_on(resume.load(), flags)
     recorder.rewind(done)
     for update in range(done + 1, num_updates + 1):
         kl_coefficient = trainer.kl_coefficient
@@ -84,11 +85,11 @@ def train(
             **describe(rollouts, kl_coefficient),
             "ppo/gold_mean": _mean(gold.score(rollouts.texts)),
         }
-        recorder.metrics("train", watch.with_flags(values), trainer.meter.axes())
+        recorder.metrics("train", flags.with_flags(values), trainer.meter.axes())
         recorder.progress("PPO", update, num_updates, "updates")
         if update in points:
             checkpoints.save(trainer.policy, folder, points.index(update) + 1, trainer.meter.axes())
-        resume.save_if_due(partial(trainer.state, update, watch))
+        resume.save_if_due(partial(trainer.state, update, flags))
     resume.remove()
 
 
@@ -119,7 +120,7 @@ class PPOTrainer:
         self.num_skipped_steps = 0
 
     # ------------------------------------------------------------------------------------------------- where it stands
-    def state(self, update: int, watch: Watch) -> State:
+    def state(self, update: int, flags: TrainingFlags) -> State:
         """Everything that `go_on` needs after `update` updates."""
         tensors = training_tensors({"policy": self.policy, "value": self.value}, self.optimizer)
         numbers = {
@@ -127,11 +128,11 @@ class PPOTrainer:
             "kl_coefficient": self.kl_coefficient,
             "num_skipped_steps": self.num_skipped_steps,
             "axes": asdict(self.meter.axes()),
-            "rows": watch.rows,
+            "rows": flags.rows,
         }
         return State(tensors, numbers)
 
-    def go_on(self, state: State | None, watch: Watch) -> int:
+    def go_on(self, state: State | None, flags: TrainingFlags) -> int:
         """Take up a state; returns the number of updates that are done."""
         if state is None:
             return 0
@@ -139,7 +140,7 @@ class PPOTrainer:
         self.kl_coefficient = state.numbers["kl_coefficient"]
         self.num_skipped_steps = state.numbers["num_skipped_steps"]
         self.meter.go_on_from(Axes(**state.numbers["axes"]))
-        watch.rows = state.numbers["rows"]
+        flags.rows = state.numbers["rows"]
         return int(state.numbers["update"])
 
     def prompts_of(self, update: int) -> list[RankedPrompt]:

@@ -34,7 +34,7 @@ from experiments.inputs.lora import lora_config
 from experiments.inputs.models import decoder_of, device, language_head, load_base, precision, takes_any_mask
 from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
-from experiments.passes import forgetful
+from experiments.passes import recompute_in_backward
 from experiments.records import Recorder
 from experiments.sampling.batch import PAD_ID, make_batches, tokens_per_pass
 from experiments.seeding import derive_seed, numpy_generator
@@ -153,7 +153,7 @@ def _raw_scores(model: Any, prompt_ids: Sequence[list[int]], text_ids: Sequence[
     batches = make_batches(prompt_ids, text_ids, tokens_per_pass(device), PAD_ID, device, packed=takes_any_mask(model))
     scores = []
     for _, batch in batches:
-        hidden = forgetful(batch.hidden_states)(decoder_of(model))[batch.states[:, 1:]]
+        hidden = recompute_in_backward(batch.hidden_states)(decoder_of(model))[batch.states[:, 1:]]
         scores_BT = head(hidden.to(precision(hidden.dtype)))[..., 0] * batch.response_mask
         scores.append(scores_BT.sum(dim=1) / batch.response_mask.sum(dim=1).clamp_min(1))
     order = torch.tensor([row for rows, _ in batches for row in rows], device=device)

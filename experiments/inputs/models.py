@@ -25,7 +25,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from experiments.algorithms.token_logprobs import Head
-from experiments.collector import no_garbage
+from experiments.collector import gc_disabled
 from experiments.errors import InputError
 from experiments.inputs import planned
 from experiments.inputs.fingerprint import TINY_RECIPE, is_made_here, packaged_gguf, sha256_of_file
@@ -258,7 +258,7 @@ def _convert_gguf(source: Path, folder: Path) -> None:
     transformers refuses to save a model it loaded from GGUF, so a model without weights of its own saves them. The
     tokenizer comes from the file alone: `AutoTokenizer` would read the model's configuration once more first.
     """
-    with no_garbage():  # the reader makes a million objects; looking through them took a third of the time
+    with gc_disabled():  # the reader makes a million objects; looking through them took a third of the time
         read: Any = AutoModelForCausalLM.from_pretrained(
             source.parent, gguf_file=source.name, trust_remote_code=False, dtype=torch.float32
         )

@@ -40,7 +40,7 @@ from runner.planning.graph import Job, with_needs
 from runner.planning.plan import Plan
 from runner.planning.specifications import COMPARING, SHARED
 from runner.watching.display import Display, Result
-from runner.watching.watch import Watch, records
+from runner.watching.watch import ProgressMonitor, records
 
 OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 POLL_SECONDS = 0.2
@@ -94,7 +94,7 @@ def _execute(plan: Plan, engine: Engine, display: Display, command: Sequence[str
         driver = DriverFile(plan.folder, again, engine.describe())
     except OSError as error:
         raise _unwritable(plan, error) from None
-    walk, code = Walk(plan, engine, display, driver, command), FAILED
+    walk, code = Scheduler(plan, engine, display, driver, command), FAILED
     try:
         display.say(f"sweep {plan.name} in {plan.folder}: {engine.describe()}")
         engine.open()
@@ -141,7 +141,7 @@ def _requests_to_end_as_ctrl_c() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class Walk:
+class Scheduler:
     """One walk over a plan. ``results`` fills up until every job has one."""
 
     def __init__(
@@ -157,7 +157,7 @@ class Walk:
         self._retention = Retention(plan.jobs, plan.runs[0].keep_adapters)
         self._command = tuple(command)
         self._running: dict[str, tuple[Job, ...]] = {}
-        self._watch = Watch(display, driver)
+        self._watch = ProgressMonitor(display, driver)
         self._folder, self._attempt = plan.folder, driver.attempt
         self._obeyed: set[Request] = set()
         self._stopping: set[str] = set()

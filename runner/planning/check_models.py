@@ -17,7 +17,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from experiments.collector import no_garbage
+from experiments.collector import gc_disabled
 from experiments.errors import InputError
 from experiments.inputs.fingerprint import is_made_here, sha256_of_file
 from experiments.inputs.positions import fits_surely
@@ -97,7 +97,7 @@ def _problems(run: RunSpec, checks: list[str]) -> list[str]:
         try:
             if name == "positions" and fits_surely(run):
                 continue
-            with no_garbage():
+            with gc_disabled():
                 from experiments.model_check import check  # with torch
             check(name, run)
         except InputError as error:

@@ -16,7 +16,7 @@ LOOK_SECONDS = 1.0
 ESTIMATE_SECONDS = 10.0
 
 
-class Watch:
+class ProgressMonitor:
     """Looks at the running jobs now and then."""
 
     def __init__(self, display: Display, driver: DriverFile) -> None:

@@ -116,7 +116,7 @@ def sweep(folder: Path) -> dict[str, Any]:
     """Run sleeping jobs as `python -m runner` runs a sweep, in this process."""
     began = time.perf_counter()
     from runner.__main__ import compose
-    from runner.driving.execute import Walk
+    from runner.driving.execute import Scheduler
     from runner.engines.local import LocalEngine
     from runner.engines.slots import Slot
     from runner.ledger.driver import DriverFile
@@ -140,7 +140,7 @@ def sweep(folder: Path) -> dict[str, Any]:
     one_job = time.perf_counter() - one
     (arms[0].folder / "status.json").unlink()
     before, start = os.times(), time.perf_counter()
-    walk = Walk(replace(whole, jobs=arms), LocalEngine([Slot("", 1)] * NUM_SLOTS, NUM_SLOTS), console, driver, job)
+    walk = Scheduler(replace(whole, jobs=arms), LocalEngine([Slot("", 1)] * NUM_SLOTS, NUM_SLOTS), console, driver, job)
     walk.run()
     seconds, after = time.perf_counter() - start, os.times()
     if bad := {label: result for label, result in walk.results.items() if result.state != "finished"}:

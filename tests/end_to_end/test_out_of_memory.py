@@ -14,7 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from runner.__main__ import compose
-from runner.driving.execute import Walk
+from runner.driving.execute import Scheduler
 from runner.engines.local import LocalEngine
 from runner.engines.slots import Slot
 from runner.ledger.driver import DriverFile
@@ -67,7 +67,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Walked:
         display = Display(Console(file=output, width=300, highlight=False, markup=False))
         engine = LocalEngine([Slot("", 1)], num_cores=1)
         driver = DriverFile(plan.folder, "", "")
-        Walk(plan, engine, display, driver, (sys.executable, str(folder / "job.py"))).run()
+        Scheduler(plan, engine, display, driver, (sys.executable, str(folder / "job.py"))).run()
         return arm, output.getvalue()
 
     return run

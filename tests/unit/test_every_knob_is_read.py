@@ -31,15 +31,7 @@ GROUP_FILES = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf")
 def attributes() -> set[str]:
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES]
     nodes = [node for tree in trees for node in ast.walk(tree)]
-    sections = {  # of the rules, which the analysis asks for by name: ledger.rules("confidence", …)
-        str(node.args[0].value)
-        for node in nodes
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "rules"
-        and isinstance(node.args[0], ast.Constant)
-    }
-    return sections | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return {node.attr for node in nodes if isinstance(node, ast.Attribute)}
 
 
 READ = attributes()

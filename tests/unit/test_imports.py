@@ -1,6 +1,8 @@
 """Who may import whom. The rules stand in one table each, and are checked against every file."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +12,15 @@ ROOT = Path(__file__).parents[2]
 OURS = ("experiments", "runner", "analysis")
 FILES = sorted(path.relative_to(ROOT) for package in OURS for path in (ROOT / package).rglob("*.py"))
 
+# What the analysis shares with experiments; none of HEAVY is loaded with it.
+LIGHT = ("experiments.foreign", "experiments.records", "experiments.rules", "experiments.training_signs")
 # Package of ours -> what of ours it may import beside itself.
-ARROWS = {"experiments": (), "runner": ("experiments",), "analysis": ("runner.ledger", "experiments.foreign")}
+ARROWS = {"experiments": (), "runner": ("experiments",), "analysis": ("runner.ledger", *LIGHT)}
+HEAVY = ("torch", "transformers", "trl", "peft", "pandas", "numpy", "scipy", "hydra", "wandb")
 # Inside a package, a room (a folder, or a file at the top) imports only from rooms on the lines above its own.
 ORDER = {
     "experiments": (
-        "errors strict foreign collector passes seeding records algorithms",
+        "errors strict foreign collector passes seeding records training_signs algorithms",
         "rules judge_spec meter",
         "spec",
         "inputs",
@@ -125,6 +130,13 @@ def test_heavy_packages_stay_where_they_belong(path: Path) -> None:
     private = [module for module in imported(path) for package in NEVER if is_below(module, package)]
 
     assert strays + private == []
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_what_the_analysis_shares_with_experiments_loads_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted(set({HEAVY}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_the_rules_see_what_they_forbid() -> None:

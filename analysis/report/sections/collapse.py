@@ -9,11 +9,9 @@ MARKS = {"ok": "ok", "watch": "▲ watch", "fired": "■ fired", "not assessable
 TONES = {"ok": "", "watch": "even", "fired": "bad", "not assessable": "even"}
 
 
-def overview(report: Report) -> Table | None:
+def overview(report: Report) -> Table:
     """Arms as columns; where a detector fired or watches, at which point, with which value."""
     arms = report["arms"]
-    if any(arm["collapse"]["reason"] for arm in arms):
-        return None
     rows = [
         Row(item["detector"]["label"], item["detector"]["meaning"], tuple(_worst(arm, place) for arm in arms))
         for place, item in enumerate(arms[0]["collapse"]["detections"])
@@ -24,7 +22,7 @@ def overview(report: Report) -> Table | None:
 
 def details(report: Report) -> list[Table]:
     """One table an arm: detectors as rows, evaluation points as columns."""
-    return [_points(arm) for arm in report["arms"] if arm["collapse"]["detections"]]
+    return [_points(arm) for arm in report["arms"]]
 
 
 def _worst(arm: Report, place: int) -> Cell:

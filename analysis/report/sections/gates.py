@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from analysis.report.cells import Cell, Report, Row, Table, cell, heads
 from analysis.report.section import MAIN, Section
 
-OUTCOMES = {  # outcome -> (mark, tone)
-    "pass": ("✓", "good"),
-    "fail": ("✗", "bad"),
-    "inconclusive": ("●", "even"),
-    "not assessable": ("○", "even"),
+OUTCOMES = {  # outcome -> (what is shown, tone)
+    "yes": ("✓ pass", "good"),
+    "no": ("✗ fail", "bad"),
+    "inconclusive": ("● inconclusive", "even"),
+    "not assessable": ("○ not assessable", "even"),
 }
 CHOICES = {
     "PPO": "Shape with PPO",
@@ -22,11 +22,9 @@ CHOICES = {
 }
 
 
-def gates(report: Report) -> Table | None:
+def gates(report: Report) -> Table:
     """Arms as columns; value, interval and outcome in every cell."""
     by_arm: dict[str, Sequence[Report]] = report["gates"]
-    if not by_arm:
-        return None
     arms = heads(report)
     rows = [
         Row(gate["name"], f"{gate['meaning']}; passes: {gate['rule']}", tuple(_cell(by_arm[arm][at]) for arm in arms))
@@ -37,11 +35,9 @@ def gates(report: Report) -> Table | None:
     )
 
 
-def rules(report: Report) -> Table | None:
+def rules(report: Report) -> Table:
     """The table of rules; the first row that applies decides."""
     found = report["recommendation"]
-    if found is None:
-        return None
     rows = tuple(
         Row(
             rule["when"],
@@ -63,8 +59,7 @@ def rules(report: Report) -> Table | None:
 
 
 def _cell(gate: Report) -> Cell:
-    mark, tone = OUTCOMES[gate["outcome"]]
-    said = f"{mark} {gate['outcome']}"
+    said, tone = OUTCOMES[gate["outcome"]]
     remark = f"{said}; {gate['note']}" if gate["note"] else said
     if gate["number"] is None and gate["times"] is None:
         return Cell(said, remark=gate["note"], tone=tone)

@@ -7,7 +7,7 @@ from typing import Any
 from analysis.report.cells import Cell, Report, Row, Table, cell
 from analysis.report.section import MAIN, Section
 
-REPLIES = {"yes": "Yes", "no": "No", "inconclusive": "Inconclusive"}
+REPLIES = {"yes": "Yes", "no": "No", "inconclusive": "Inconclusive", "not assessable": "Not assessable"}
 
 
 def questions(report: Report) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from analysis.ledger import ALGORITHMS
 from analysis.report.cells import Cell, Report, Row, Table, bare, cell, figure, heads
 from analysis.report.section import Section
 
-TONES = {"yes": "good", "no": "bad", "inconclusive": "even"}
+TONES = {"yes": "good", "no": "bad", "inconclusive": "even", "not assessable": "even"}
 
 
 def stability(report: Report) -> Table:
@@ -56,7 +56,7 @@ def stability(report: Report) -> Table:
     )
 
 
-def tolerances(report: Report) -> Table | None:
+def tolerances(report: Report) -> Table:
     """Can we tolerate the oscillation of each algorithm?"""
     answers = report["stability"]["algorithms"]
     rows = tuple(
@@ -72,7 +72,7 @@ def tolerances(report: Report) -> Table | None:
         for answer in answers.values()
     )
     columns = ("answer", "why", "what would settle or change it")
-    return Table("Oscillation, by the tolerance registered before training", "", columns, rows) if rows else None
+    return Table("Oscillation, by the tolerance registered before training", "", columns, rows)
 
 
 def sensitivity(report: Report) -> Table:
@@ -124,8 +124,6 @@ def _under_water(item: Report) -> Cell:
 
 def _tolerance(item: Report) -> Cell:
     tolerance = item["tolerance"]
-    if tolerance is None:
-        return Cell("not assessable", remark="no tolerance was registered", tone="even")
     reply = tolerance["answer"]["reply"]
     return Cell(f"{100 * tolerance['probability']:.0f}\u00a0%", remark=f"tolerable: {reply}", tone=TONES[reply])
 
@@ -143,8 +141,6 @@ def _steps(item: Report) -> Cell:
 
 
 def _selection(item: Report) -> Cell:
-    if item["tolerance"] is None:
-        return Cell("not assessable", remark="no tolerance was registered", tone="even")
     selection = item["tolerance"]["selection"]
     kept = selection["kept"]
     chosen = "point " + ", ".join(str(point) for point in selection["points"])
@@ -172,8 +168,6 @@ def _sample(name: str, report: Report) -> Callable[[Report], Cell]:
     def make(item: Report) -> Cell:
         if item["samples"] is None:
             return Cell("not assessable", remark="one sample per prompt", tone="even")
-        if item["samples"][name] is None:
-            return Cell("not assessable", remark="no share was registered", tone="even")
         signed = name != "spread"
         narrow = name == "worst_responses" and item["samples"]["too_narrow"]
         label = "; few responses: this interval covers about 89 %, not 95 %" if narrow else ""
@@ -184,11 +178,7 @@ def _sample(name: str, report: Report) -> Callable[[Report], Cell]:
 
 def _worst_share(report: Report) -> str:
     share = report["stability"]["worst_response_share"]
-    return (
-        f"mean of the worst {100 * share:.0f} % of all responses, against the base's mean gold"
-        if share
-        else "their mean"
-    )
+    return f"mean of the worst {100 * share:.0f} % of all responses, against the base's mean gold"
 
 
 def _seed_cell(item: Report) -> Cell:

@@ -41,8 +41,6 @@ def rule(report: Report) -> str:
     embeddings = f"Embeddings: {report['style']['embedder'] or 'none could be fitted'}."
     if report["style"].get("script"):
         embeddings += f" {report['style']['script']}."
-    if rules is None:
-        return f"The plan registered no rules for style, so nothing is called drifted. {embeddings}"
     return (
         "Drifted: over the noise floor, significant at "
         f"{100 * rules['significance_level']:g}{NBSP}% after Holm's correction over the arm's measures, and at least "

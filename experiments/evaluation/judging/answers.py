@@ -20,7 +20,7 @@ MOST_TOKENS = 10_000_000  # of one request: no model reads or writes as many
 
 
 @dataclass(frozen=True)
-class Answer:
+class ChatAnswer:
     """What an endpoint said."""
 
     content: str | None
@@ -31,7 +31,7 @@ class Answer:
     completion_tokens: int
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Answer:
+    def of(cls, content: Mapping[str, Any]) -> ChatAnswer:
         """The answer that a file holds.
 
         Raises:
@@ -56,14 +56,14 @@ class AnswerCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def get(self, key: str) -> Answer | None:
+    def get(self, key: str) -> ChatAnswer | None:
         """The answer kept under `key`; a file that cannot be read counts as none."""
         try:
-            return Answer.of(read_object(self._path(key)))
+            return ChatAnswer.of(read_object(self._path(key)))
         except (OSError, *MALFORMED):
             return None
 
-    def put(self, key: str, answer: Answer) -> None:
+    def put(self, key: str, answer: ChatAnswer) -> None:
         """Keep an answer."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)

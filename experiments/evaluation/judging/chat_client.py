@@ -16,7 +16,7 @@ import httpx2
 import numpy as np
 
 from experiments.errors import InputError
-from experiments.evaluation.judging.answers import Answer, is_count
+from experiments.evaluation.judging.answers import ChatAnswer, is_count
 from experiments.evaluation.judging.budget import Budget
 from experiments.foreign import MALFORMED, clean
 from experiments.judge_spec import EndpointJudge
@@ -73,7 +73,7 @@ class ChatClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def ask(self, body: Mapping[str, Any]) -> Answer:
+    async def ask(self, body: Mapping[str, Any]) -> ChatAnswer:
         """Send a request until it is answered.
 
         Raises:
@@ -91,14 +91,14 @@ class ChatClient:
                 await asyncio.sleep(wait)
         raise AssertionError("max_attempts is at least 1")
 
-    def cost(self, answer: Answer) -> float:
+    def cost(self, answer: ChatAnswer) -> float:
         """What an answer costs, in the judge's currency."""
         judge = self._judge
         return PER_MILLION * (
             answer.prompt_tokens * judge.prompt_price + answer.completion_tokens * judge.completion_price
         )
 
-    async def _attempt(self, body: Mapping[str, Any]) -> Answer:
+    async def _attempt(self, body: Mapping[str, Any]) -> ChatAnswer:
         """One attempt, reserved at the highest price and then counted at its own."""
         ceiling = self._ceiling(body)
         await self._budget.reserve(ceiling)
@@ -129,7 +129,7 @@ class ChatClient:
             sent = not isinstance(error, httpx2.ConnectError)
             raise PassingError(f"connection failed ({type(error).__name__})", may_be_billed=sent) from None
 
-    def _read(self, reply: Reply, body: Mapping[str, Any]) -> Answer:
+    def _read(self, reply: Reply, body: Mapping[str, Any]) -> ChatAnswer:
         if reply.status in PASSING:
             raise PassingError(f"HTTP {reply.status}", retry_after(reply.retry_after, time.time()))
         reason = f"HTTP {reply.status}: {self._said(reply.content)}"
@@ -146,10 +146,10 @@ class ChatClient:
             reason = f"an answer that is no chat completion ({type(error).__name__})"
             raise PassingError(reason, may_be_billed=True) from None
 
-    def _answer(self, content: Any, body: Mapping[str, Any]) -> Answer:
+    def _answer(self, content: Any, body: Mapping[str, Any]) -> ChatAnswer:
         choice, usage = content["choices"][0], content.get("usage") or {}
         message = choice["message"]
-        return Answer(
+        return ChatAnswer(
             content=self._text(message["content"]),
             refusal=self._text(message.get("refusal")),
             finish_reason=self._name(choice.get("finish_reason")),

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.errors import InputError
 from experiments.evaluation.judging import template
-from experiments.evaluation.judging.answers import Answer, AnswerCache, cache_key
+from experiments.evaluation.judging.answers import AnswerCache, ChatAnswer, cache_key
 from experiments.evaluation.judging.budget import Budget, CapReachedError
 from experiments.evaluation.judging.chat_client import ChatClient, FailedRequestError
 from experiments.evaluation.judging.judgement import IDENTICAL, Judgement, preference_row
@@ -69,7 +69,7 @@ class Interview:
     """
 
     def __init__(self, judge: EndpointJudge, cache: AnswerCache, recorder: Recorder) -> None:
-        self.answers: dict[str, Answer] = {}
+        self.answers: dict[str, ChatAnswer] = {}
         self.reasons: dict[str, str] = {}
         self._judge, self._cache, self._recorder = judge, cache, recorder
         self._num_cached = 0
@@ -156,7 +156,7 @@ def _question(judge: EndpointJudge, prompt: str, first: str, second: str) -> Que
     return Question(body, cache_key(judge.base_url, body))
 
 
-def _row(pair: Pair, answers: Sequence[Answer | None], reasons: Sequence[str]) -> PreferenceRow:
+def _row(pair: Pair, answers: Sequence[ChatAnswer | None], reasons: Sequence[str]) -> PreferenceRow:
     if not answers:
         return preference_row(pair, 0.5, note=IDENTICAL)
     verdicts = [answer and read_verdict(answer) for answer in answers]
@@ -169,14 +169,14 @@ def _row(pair: Pair, answers: Sequence[Answer | None], reasons: Sequence[str]) -
     return preference_row(pair, score, first or "", second or "", note)
 
 
-def read_verdict(answer: Answer) -> template.Verdict | None:
+def read_verdict(answer: ChatAnswer) -> template.Verdict | None:
     """The verdict of a whole answer that is no refusal."""
     if answer.refusal or answer.finish_reason not in FINISHED:
         return None
     return template.verdict(answer.content)
 
 
-def _why_missing(answer: Answer) -> str:
+def _why_missing(answer: ChatAnswer) -> str:
     if answer.refusal or answer.finish_reason == "content_filter":
         return REFUSED
     return CUT if answer.finish_reason == "length" else UNREADABLE

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from analysis.questions import switch_point
-from analysis.questions.switch_point import NEVER, SwitchRules, Weights
+from analysis.questions.switch_point import NEVER, Weights
 from analysis.statistics import scaling_law
 from analysis.statistics.bootstrap import Resamples
-from analysis.statistics.scaling_law import ScalingLawRules, fit_curve, peak, peak_interval
+from analysis.statistics.scaling_law import fit_curve, peak, peak_interval
+from experiments.rules import ScalingLawRules, SwitchRules
 
 Truth = Callable[[np.ndarray], np.ndarray]
 
@@ -97,7 +98,7 @@ def true_switch(truth: Truth, num_points: int) -> float:
     distance_C = np.linspace(7.0 / num_points, 7.0, num_points)
     gold = np.r_[0.0, truth(distance_C)][None, None]
     known = switch_point.changes(gold, np.zeros(gold.shape), np.linspace(0, 1, num_points + 1), np.ones((1, 1)))
-    weights = Weights(SWITCH_RULES.drawdown_weight, SWITCH_RULES.diversity_weight, SWITCH_RULES.cost_weight)
+    weights = Weights.of(SWITCH_RULES)
     return float(switch_point.switch_points(switch_point.utility(known, weights), np.zeros(num_points))[0])
 
 

@@ -127,7 +127,6 @@ def test_analysis_loads_neither_torch_nor_transformers_nor_hydra():
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     loaded = done.stdout.split()
     assert {"torch", "transformers", "hydra", "wandb"}.isdisjoint(loaded)
-    assert [name for name in loaded if name.startswith("experiments.")] == ["experiments.foreign"]
 
 
 def test_reader_that_leaves_early_is_no_error():

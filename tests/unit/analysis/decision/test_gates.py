@@ -8,6 +8,7 @@ from analysis.answers import Answer, Evidence
 from analysis.decision import gates
 from analysis.statistics.bootstrap import Estimate
 from analysis.win_rates import WinRate
+from experiments.rules import DecisionRules
 
 
 def estimate(low, high, n=64):
@@ -43,7 +44,7 @@ NAMES = ("Win rate", "Controlled win rate", "Gold", "Stability", "Style drift", 
 
 @pytest.fixture
 def rules(synthetic):
-    return gates.DecisionRules(**synthetic.RULES["decision"])
+    return DecisionRules(**synthetic.RULES["decision"])
 
 
 def outcomes(measured, rules):
@@ -53,43 +54,43 @@ def outcomes(measured, rules):
 def test_an_arm_with_everything_good_clears(rules):
     found = gates.assess(GOOD, rules)
     assert tuple(gate.name for gate in found) == NAMES
-    assert {gate.outcome for gate in found} == {"pass"}
-    assert gates.standing(found) == "clears"
+    assert {gate.outcome for gate in found} == {"yes"}
+    assert gates.standing(found) == "yes"
 
 
 def test_what_is_missing_is_not_assessable_and_never_a_pass(rules):
     found = gates.assess(NOTHING, rules)
     assert {gate.outcome for gate in found} == {"not assessable"}
     assert all(gate.note for gate in found)
-    assert gates.standing(found) == "open"
+    assert gates.standing(found) == "inconclusive"
 
 
 @pytest.mark.parametrize(
     ("gate", "change", "outcome"),
     [
-        ("Win rate", {"win_rate": rate(40, 49)}, "fail"),
+        ("Win rate", {"win_rate": rate(40, 49)}, "no"),
         ("Win rate", {"win_rate": rate(45, 60)}, "inconclusive"),
         ("Win rate", {"win_rate": rate(55, 65, adjusted_p=0.06)}, "inconclusive"),
         ("Win rate", {"win_rate": rate(40, 49, adjusted_p=0.06)}, "inconclusive"),
         ("Win rate", {"win_rate": rate(55, 65, adjusted_p=None)}, "inconclusive"),
         ("Win rate", {"win_rate": rate(55, 65, blocked="6 of 128 preferences are missing")}, "not assessable"),
-        ("Controlled win rate", {"controlled_win_rate": estimate(40, 49)}, "fail"),
-        ("Gold", {"gold_gain": estimate(0.05, 0.15)}, "fail"),  # above the base, but not worth having
+        ("Controlled win rate", {"controlled_win_rate": estimate(40, 49)}, "no"),
+        ("Gold", {"gold_gain": estimate(0.05, 0.15)}, "no"),  # above the base, but not worth having
         ("Gold", {"gold_gain": estimate(0.15, 0.5)}, "inconclusive"),
-        ("Stability", {"stability": stable("no")}, "fail"),
+        ("Stability", {"stability": stable("no")}, "no"),
         ("Stability", {"stability": stable("inconclusive")}, "inconclusive"),
-        ("Style drift", {"style_auc": estimate(0.85, 0.95)}, "fail"),
+        ("Style drift", {"style_auc": estimate(0.85, 0.95)}, "no"),
         ("Style drift", {"style_auc": estimate(0.7, 0.85)}, "inconclusive"),
-        ("Over-optimisation", {"over_optimisation": ("hacking", "H1 and H4 fire")}, "fail"),
+        ("Over-optimisation", {"over_optimisation": ("hacking", "H1 and H4 fire")}, "no"),
         ("Over-optimisation", {"over_optimisation": ("watch", "H4 fires")}, "inconclusive"),
         ("Over-optimisation", {"over_optimisation": ("not assessable", "no proxy")}, "not assessable"),
-        ("Cost", {"cost_ratio": 5.1}, "fail"),
+        ("Cost", {"cost_ratio": 5.1}, "no"),
     ],
 )
 def test_each_gate_follows_its_threshold(rules, gate, change, outcome):
     found = gates.assess(replace(GOOD, **change), rules)
-    assert {item.name: item.outcome for item in found if item.outcome != "pass"} == {gate: outcome}
-    assert gates.standing(found) == ("fails" if outcome == "fail" else "open")
+    assert {item.name: item.outcome for item in found if item.outcome != "yes"} == {gate: outcome}
+    assert gates.standing(found) == ("no" if outcome == "no" else "inconclusive")
 
 
 def test_stability_shows_the_drawdown_it_was_judged_by(rules):
@@ -108,9 +109,9 @@ def test_a_win_that_does_not_survive_the_correction_says_so(rules):
     assert gate.meaning == "against the base, by gold"
 
 
-@pytest.mark.parametrize(("bound", "low", "high", "outcome"), [(45, 46, 54, "pass"), (60, 46, 54, "fail")])
+@pytest.mark.parametrize(("bound", "low", "high", "outcome"), [(45, 46, 54, "yes"), (60, 46, 54, "no")])
 def test_a_bound_that_claims_no_lead_needs_no_correction(rules, bound, low, high, outcome):
-    moved = replace(rules, min_win_rate_percent=bound)
+    moved = rules.model_copy(update={"min_win_rate_percent": bound})
     assert gates.assess(replace(GOOD, win_rate=rate(low, high, adjusted_p=0.9)), moved)[0].outcome == outcome
 
 
@@ -124,4 +125,4 @@ def test_a_rate_at_equal_style_that_is_no_measurement_says_why(rules):
     measured = replace(GOOD, controlled_win_rate=None, why_not_controlled="the two styles hardly overlap")
     gate = next(gate for gate in gates.assess(measured, rules) if gate.name == "Controlled win rate")
     assert (gate.outcome, gate.note) == ("not assessable", "the two styles hardly overlap")
-    assert gates.standing(gates.assess(measured, rules)) == "open"
+    assert gates.standing(gates.assess(measured, rules)) == "inconclusive"

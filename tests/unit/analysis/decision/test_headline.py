@@ -7,6 +7,7 @@ from analysis.decision import headline as decision
 from analysis.ledger.load import load_ledger
 from analysis.statistics.bootstrap import Estimate, Resamples
 from analysis.win_rates import WinRate, compare_all
+from experiments.rules import ConfidenceRules
 
 
 def estimate(value, low, high, unit="percent"):
@@ -96,7 +97,7 @@ def test_headline_withholds_a_lead_that_the_correction_takes_away(make_sweep, re
     ],
 )
 def test_confidence_follows_the_printed_rule(gold, vader, seeds, expected):
-    assert decision.confidence(final(gold, vader, seeds), decision.ConfidenceRules(min_seeds_for_high=5)) == expected
+    assert decision.confidence(final(gold, vader, seeds), ConfidenceRules(min_seeds_for_high=5)) == expected
 
 
 def test_clear_winner_with_one_seed_speaks_of_checkpoints(make_ledger, resamples_for, synthetic):

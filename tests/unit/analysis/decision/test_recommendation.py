@@ -6,17 +6,18 @@ import pytest
 
 from analysis.answers import Answer
 from analysis.decision import recommendation
-from analysis.decision.gates import DecisionRules, Gate
-from analysis.decision.headline import ConfidenceRules, Final
+from analysis.decision.gates import Gate
+from analysis.decision.headline import Final
 from analysis.decision.recommendation import Questions, Situation, Sweep
 from analysis.statistics.bootstrap import Estimate, simultaneous
+from experiments.rules import ConfidenceRules, DecisionRules
 
 
 def gates(outcome):
-    return (Gate("Win rate", "", "", "pass"), Gate("Gold", "", "", outcome))
+    return (Gate("Win rate", "", "", "yes"), Gate("Gold", "", "", outcome))
 
 
-CLEAR, FAILED, OPEN = gates("pass"), gates("fail"), gates("inconclusive")
+CLEAR, FAILED, OPEN = gates("yes"), gates("no"), gates("inconclusive")
 
 
 def rate(low, high, n=32):

@@ -172,6 +172,15 @@ FOREIGN_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a level that asks for endless resamples": (
         "plan.json", lambda path: change_rule(path, "win_rate", significance_level=1e-12), "absurd numbers: 1e-12",
     ),
+    "rules without a section": (
+        "plan.json", lambda path: change_plan(path, rules={}), "rules.confidence: field required",
+    ),
+    "a rule that is unknown": (
+        "plan.json", lambda path: change_rule(path, "style", max_auc=0.6), "rules.style.max_auc: extra inputs are not",
+    ),
+    "a rule that is a text": (
+        "plan.json", lambda path: change_rule(path, "switch", tolerated_shift="2"), "switch.tolerated_shift: input",
+    ),
     "arms that are a number": ("plan.json", lambda path: change_plan(path, arms=3), "of another form"),
     "shared jobs that are a list": ("plan.json", lambda path: change_plan(path, shared=[]), "of another form"),
     "a number too long": ("plan.json", lambda path: path.write_text('{"schema": ' + "9" * 400 + "}"), "has 400 digits"),

@@ -11,11 +11,12 @@ from analysis.ledger.load import load_ledger
 from analysis.questions import readiness
 from analysis.questions.readiness import Finding, Measured, RankedSamples
 from analysis.statistics.bootstrap import Estimate, multinomial_weights
+from experiments.rules import ReadinessRules
 
 
 @pytest.fixture
 def rules(synthetic):
-    return readiness.ReadinessRules(**synthetic.RULES["readiness"])
+    return ReadinessRules(**synthetic.RULES["readiness"])
 
 
 def weights(num_prompts):
@@ -189,7 +190,7 @@ LOOP = "a very good film a very good film"
     ],
 )
 def test_misbehaviour_by_rules(rules, texts, cut, counts, rate, vote):
-    ruled = readiness.replace(rules, cut_is_misbehaviour=counts)
+    ruled = rules.model_copy(update={"cut_is_misbehaviour": counts})
     finding = readiness.misbehaviour(np.array([texts] * 30, dtype=object), np.array([cut] * 30), weights(30), ruled)
     assert (finding.evidence[0].number.value, finding.vote) == (rate, vote)
     assert "not seen by these rules: refusals" in finding.evidence[0].reading
@@ -272,14 +273,6 @@ class TestFromALedger:
         absent = [item.name[:2] for item in found.evidence if item.number is None]
         assert absent == ["U1", "U1", "U2", "U2", "U3"]
         assert "Not measured in this sweep" in found.would_change
-
-    def test_sweep_without_registered_rules_is_not_assessed(self, make_sweep, resamples_for, synthetic):
-        sweep = make_sweep()
-        old = {"confidence": synthetic.RULES["confidence"]}
-        sweep.edit("plan.json", rules=old, registered_rules={"sha256": "c" * 64, "values": old})
-        found = self.assess(load_ledger(sweep.folder), resamples_for)
-        assert found.reply == "inconclusive"
-        assert "registered no rules" in found.sentence
 
     def test_surprise_is_per_token(self, make_sweep):
         sweep = make_sweep()

@@ -11,7 +11,8 @@ from analysis.ledger.load import load_ledger
 from analysis.over_optimisation import audit as over_optimisation
 from analysis.questions import switch_point
 from analysis.questions import switch_words as switch_answer
-from analysis.questions.switch_point import NEVER, Changes, SwitchRules, Weights
+from analysis.questions.switch_point import NEVER, Changes, Weights
+from experiments.rules import SwitchRules
 
 RULES = SwitchRules(
     min_num_intervals=4, min_num_prompts=20, drawdown_weight=1.0, diversity_weight=0.1, min_gain_per_tenth=0.02,
@@ -35,7 +36,7 @@ def test_utility_by_hand():
 
 
 def test_cost_weight_is_ten_tenths():
-    assert RULES.cost_weight == pytest.approx(0.2)
+    assert Weights.of(RULES).cost == pytest.approx(0.2)
 
 
 def test_switch_points_agree_with_the_rule_applied_slowly():

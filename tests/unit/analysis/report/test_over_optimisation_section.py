@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from analysis.ledger.load import load_ledger
 from analysis.report.build import build_report
 from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html
@@ -23,7 +20,7 @@ def over_optimised(make_ledger, synthetic):
 
 def test_verdict_reaches_gate_and_question(over_optimised):
     gate = next(item for item in over_optimised["gates"]["ppo"] if item["name"] == "Over-optimisation")
-    assert gate["outcome"] == "fail"
+    assert gate["outcome"] == "no"
     assert over_optimised["questions"][2]["reply"] == "yes"
     assert over_optimised["questions"][2]["sentence"] == over_optimised["arms"][0]["switch_answer"]["sentence"]
 
@@ -34,17 +31,6 @@ def test_section_and_figure_show_verdict_switch_and_suspects(over_optimised):
             assert words in page
         assert "does not warn of what is to come" in page
     assert "switch point, 80 %" in render_html(over_optimised)
-
-
-def test_section_of_an_older_plan_says_what_is_missing(make_sweep):
-    sweep = make_sweep(num_prompts=24)
-    plan = json.loads((sweep.folder / "plan.json").read_text())
-    rules = {name: value for name, value in plan["rules"].items() if name != "switch"}
-    sweep.edit("plan.json", rules=rules, registered_rules={"sha256": "c" * 64, "values": rules})
-    report = build_report(load_ledger(sweep.folder))
-    for page in (render_html(report), render_markdown(report)):
-        assert "no rules of switch were registered" in page.replace("\\_", "_")
-    assert report["questions"][2]["reply"] == "inconclusive"
 
 
 def test_sweep_without_ppo_has_no_switch_question(make_ledger, synthetic):

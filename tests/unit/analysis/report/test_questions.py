@@ -73,17 +73,6 @@ def test_words_of_the_first_page_are_explained_on_it(report):
             assert word in before_the_gates
 
 
-def test_sweep_of_before_the_gates_still_reports(make_sweep, synthetic):
-    sweep = make_sweep(further_samples=0)
-    old = {"confidence": synthetic.RULES["confidence"]}
-    sweep.edit("plan.json", rules=old, registered_rules={"sha256": "c" * 64, "values": old})
-    report = build_report(load_ledger(sweep.folder))
-    assert report["recommendation"] is None
-    for text in (render_html(report), render_markdown(report)):
-        assert "registered no gates" in text
-        assert "registered no rules" in text
-
-
 def test_hostile_names_of_sweeps_stay_text(make_sweep):
     sweep = make_sweep()
     sweep.edit("plan.json", sweep="<b>```\n# x; rm -rf /", command=["name=<b>```\n# x; rm -rf /"])

@@ -96,9 +96,11 @@ def test_outcomes_have_their_exact_test(report):
     assert row(table, "ppo: empty")[4].main == "1"
 
 
-def test_one_algorithm_alone_and_no_rules_still_render(make_sweep, synthetic):
+def test_one_algorithm_alone_without_primary_comparisons_still_renders(make_sweep, synthetic):
     sweep = make_sweep({"ppo": synthetic.Arm("ppo", (0.3,))})
-    sweep.edit("plan.json", rules={key: value for key, value in synthetic.RULES.items() if key != "win_rate"})
+    sweep.edit(
+        "plan.json", rules={**synthetic.RULES, "win_rate": {**synthetic.RULES["win_rate"], "primary_comparisons": []}}
+    )
     report = build_report(load_ledger(sweep.folder))
     assert win_rate.matrix(report) is None
     assert win_rate.direct_checks(report) is None

@@ -11,6 +11,7 @@ import pytest
 
 from analysis.stability import over_samples, over_time, tolerance
 from analysis.statistics.bootstrap import Resamples
+from experiments.rules import StabilityRules
 
 NUM_SIMULATIONS = 300
 # evaluation prompts, points, SD of a prompt's noise at one point (base SD): a laptop's sweep, and two larger ones
@@ -48,7 +49,7 @@ def covers(estimate, true: float) -> bool:
 @pytest.mark.parametrize("name", CURVES)
 @pytest.mark.parametrize(("num_prompts", "num_points", "noise"), DESIGNS)
 def test_intervals_along_training_cover(name, num_prompts, num_points, noise, synthetic):
-    rules = tolerance.StabilityRules(**synthetic.RULES["stability"])
+    rules = StabilityRules(**synthetic.RULES["stability"])
     rng, true = np.random.default_rng(1), curve(name, num_points)
     tail = over_time.tail_size(num_points - 1, TAIL)
     truth = {

@@ -38,8 +38,6 @@ def test_worst_of_a_prompt_and_levels():
     assert found.too_narrow  # one response is the tail
 
 
-def test_needs_two_samples_and_a_registered_share(make_ledger, resamples_for):
+def test_needs_two_samples(make_ledger, resamples_for):
     ledger = make_ledger(num_samples=1)
     assert stability.assess(ledger, "ppo", resamples_for(ledger)).samples is None
-    resamples = Resamples.draw(np.random.default_rng(0), 2, 1, 50)
-    assert over_samples.assess(np.ones((1, 2, 2)), resamples, None).worst_responses is None

@@ -5,7 +5,7 @@ import pytest
 
 from analysis.statistics import scaling_law
 from analysis.statistics.bootstrap import Resamples
-from analysis.statistics.scaling_law import ScalingLawRules
+from experiments.rules import ScalingLawRules
 
 RULES = ScalingLawRules(min_root_kl=0.5, min_num_points=4, min_num_prompts=20, max_misfit=2.0)
 

@@ -13,9 +13,16 @@ from analysis.statistics.bootstrap import Resamples
 from analysis.style import drift
 from analysis.style import sweep as style_drift
 from analysis.style.corpus import Corpus, Vocabulary, read_corpus
-from analysis.style.drift import DRIFTED, NOT_ASSESSABLE, WITHIN, Drift, Reference, StyleDrift, StyleRules
+from analysis.style.drift import DRIFTED, NOT_ASSESSABLE, WITHIN, Drift, Reference, StyleDrift
+from experiments.rules import DecisionRules, StyleRules
 
-GATE_RULES = gates.DecisionRules(50.0, 0.0, 0.9, 10.0, 10_000)
+GATE_RULES = DecisionRules(
+    min_win_rate_percent=50,
+    min_gold_gain_base_sd=0,
+    max_style_auc=0.9,
+    max_cost_ratio=10,
+    max_num_evaluation_prompts=10_000,
+)
 RULES = StyleRules(significance_level=0.05, min_effect_base_sd=0.2, min_distance_times_floor=1.2, min_auc=0.6)
 
 
@@ -169,16 +176,6 @@ def test_few_prompts_claim_nothing(make_ledger, style_of, synthetic):
     found = named(style_of(ledger).assess("ppo"))
     assert found["capitals"].reading.startswith(f"{NOT_ASSESSABLE}: 4 prompts")
     assert found["separability"].reading.startswith(NOT_ASSESSABLE)
-
-
-def test_a_sweep_planned_without_rules_for_style_still_gets_its_numbers(make_ledger, style_of):
-    ledger = make_ledger(num_prompts=20)
-    ledger.plan["rules"] = {name: rules for name, rules in ledger.plan["rules"].items() if name != "style"}
-    style = style_of(ledger)
-    found = style.assess("ppo")
-    assert found.auc.change is not None
-    assert all(item.reading.startswith(NOT_ASSESSABLE) for item in found.measures)
-    assert (style.context()["rules"], style.context()["pairs"]) == (None, [])
 
 
 def test_three_seeds_and_pairs_over_common_seeds(make_ledger, style_of, synthetic):

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -9,11 +7,17 @@ from scipy.special import expit
 
 from analysis.ledger.load import load_ledger
 from analysis.statistics.bootstrap import judged_mean
-from analysis.win_rates import WinRateRules
 from analysis.win_rates import bradley_terry as strengths
 from analysis.win_rates.bradley_terry import bradley_terry
+from experiments.rules import WinRateRules
 
-RULES = WinRateRules("gold", ("arm_against_base", "ppo_against_dpo"), 5, max_intransitivity_points=5)
+RULES = WinRateRules(
+    primary_judge="gold",
+    primary_comparisons=("arm_against_base", "ppo_against_dpo"),
+    significance_level=0.05,
+    max_missing_percent=5,
+    max_intransitivity_points=5,
+)
 
 
 def test_two_sides_by_hand():
@@ -85,7 +89,7 @@ def test_judge_that_prefers_in_circles_is_flagged(make_ledger, resamples_for, mo
     assert check.direct.value == pytest.approx(100 * 60.5 / 81)
     assert check.predicted.value == pytest.approx(100 / (1 + 3**2), abs=1)  # odds of 1/3 and again 1/3
     assert check.intransitive
-    tolerant = replace(RULES, max_intransitivity_points=60)
+    tolerant = RULES.model_copy(update={"max_intransitivity_points": 60})
     assert not strengths.assess(ledger, tolerant, resamples_for(ledger)).checks[0].intransitive
 
 
@@ -98,7 +102,7 @@ def test_arm_without_a_seed_of_the_other_and_judge_without_scores(make_sweep, re
     scale = strengths.assess(ledger, RULES, resamples_for(ledger))
     assert [item.arm for item in scale.strengths] == ["ppo", "dpo"]
     assert scale.checks == ()
-    assert strengths.assess(ledger, replace(RULES, primary_judge="proxy"), resamples_for(ledger)) is None
+    assert strengths.assess(ledger, RULES.model_copy(update={"primary_judge": "proxy"}), resamples_for(ledger)) is None
 
 
 def test_missing_preferences_are_left_out(make_ledger, resamples_for, monkeypatch):

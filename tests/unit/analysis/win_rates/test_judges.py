@@ -18,6 +18,7 @@ from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html
 from analysis.statistics.bootstrap import Resamples
 from analysis.win_rates import ahead, compare_all, judges, rules_of
+from experiments.rules import Rules
 
 
 @pytest.fixture
@@ -180,7 +181,7 @@ def test_an_asked_judge_can_decide_everything(decided_by: Any, resamples_for: An
     assert report["decision"]["confidence"] == "low"
     assert [arm["verdict"] for arm in report["arms"]] == ["is worse than the base", "beats the base"]
     gate = report["gates"]["ppo"][0]
-    assert (gate["meaning"], gate["outcome"]) == ("against the base, by endpoint", "fail")
+    assert (gate["meaning"], gate["outcome"]) == ("against the base, by endpoint", "no")
     assert report["strengths"]["judge"] == "endpoint"
     assert report["judges"]["endpoint"]["decides"]
     for text in (render_html(report), render_markdown(report)):
@@ -338,15 +339,16 @@ def test_a_broken_file_of_preferences_is_named(judged: Any, change: Callable[...
         load_ledger(sweep.folder)
 
 
-def test_a_large_sweep_is_read_in_a_second_or_two() -> None:
+def test_a_large_sweep_is_read_in_a_second_or_two(synthetic: Any) -> None:
     """24 contests x 3 seeds x 200 prompts x 4 samples: the size that a report must manage."""
     prompts = [f"{number:016x}" for number in range(200)]
     index = pd.MultiIndex.from_product([range(3), prompts, range(4)], names=["seed", "prompt_id", "sample_id"])
     rows = index.to_frame(index=False).assign(score=0.5, ours_first="A", ours_second="A", note="")
     contests = {(f"arm{a}", f"arm{b}"): rows for a in range(8) for b in range(10, 13)}
-    judge = judges.Judge("endpoint", {}, "INDEPENDENT", "", {}, contests)
+    judge = judges.AskedJudge("endpoint", {}, "INDEPENDENT", "", {}, contests)
     samples = pd.DataFrame({"prompt_id": prompts})
-    ledger = Ledger({}, (), (), samples, samples, {}, {}, Path(), judges={"endpoint": judge})
+    rules = Rules.model_validate(synthetic.RULES)
+    ledger = Ledger({}, rules, (), (), samples, samples, {}, {}, Path(), judges={"endpoint": judge})
     start = time.process_time()
     for arm, opponent in contests:
         ledger.preferences("endpoint", arm, opponent)

@@ -7,6 +7,7 @@ from analysis import win_rates as win_rate
 from analysis.ledger import LedgerError
 from analysis.ledger.load import load_ledger
 from analysis.statistics.bootstrap import NUM_RESAMPLES, Estimate, Resamples, holm, judged_mean, simultaneous
+from experiments.rules import WinRateRules
 
 
 def test_win_rate_by_hand_with_ties():
@@ -69,8 +70,12 @@ def test_only_common_seeds_are_compared(make_sweep, resamples_for):
     assert pair.estimate.num_seeds == 2
 
 
-RULES = win_rate.WinRateRules(
-    "gold", ("arm_against_base", "ppo_against_dpo"), max_missing_percent=5, max_intransitivity_points=5
+RULES = WinRateRules(
+    primary_judge="gold",
+    primary_comparisons=("arm_against_base", "ppo_against_dpo"),
+    significance_level=0.05,
+    max_missing_percent=5,
+    max_intransitivity_points=5,
 )
 
 
@@ -193,13 +198,3 @@ def test_outcomes_of_a_ledger(make_ledger, resamples_for, synthetic):
     assert empty.ours.value == pytest.approx(100 * 11 / 12)
     assert empty.base.value == 0
     assert (empty.num_more, empty.num_less) == (11, 0)
-
-
-def test_sweep_planned_before_there_were_rules_is_described_and_decides_nothing(make_sweep, resamples_for, synthetic):
-    sweep = make_sweep({"ppo": synthetic.Arm("ppo", (0.4,)), "dpo": synthetic.Arm("dpo", (0.0,))})
-    rules = {section: values for section, values in synthetic.RULES.items() if section != "win_rate"}
-    sweep.edit("plan.json", rules=rules)
-    ledger = load_ledger(sweep.folder)
-    found = win_rate.compare_all(ledger, resamples_for(ledger))
-    assert found["ppo", "base", "gold"].estimate.low > 50
-    assert all(win_rate.shown_ahead(item) is None for key, item in found.items() if key[2] != "proxy")

@@ -17,7 +17,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from experiments.errors import InputError
-from runner.driving.execute import Walk
+from runner.driving.execute import Scheduler
 from runner.engines.local import LocalEngine
 from runner.engines.slots import Slot
 from runner.ledger.driver import DriverFile
@@ -68,7 +68,7 @@ def test_what_needs_a_finished_job_does_not_wait_for_the_one_that_follows_in_its
     sweep = sweep_of(planned(ONE_EACH))
     sweep.plan.write()
     engine, display = LocalEngine([Slot("", 1)], num_cores=1), Display(Console(file=io.StringIO()))
-    walk = Walk(sweep.plan, engine, display, DriverFile(sweep.plan.folder, "", ""), ("true",))
+    walk = Scheduler(sweep.plan, engine, display, DriverFile(sweep.plan.folder, "", ""), ("true",))
     arm, evaluation = (next(j for j in sweep.plan.jobs if j.label == f"ppo/seed0{end}") for end in ("", "/evaluation"))
     walk._running[arm.label] = (arm, evaluation)
     arm.folder.mkdir(parents=True)
@@ -235,7 +235,7 @@ def test_ctrl_c_ends_the_children(planned: Planned, tmp_path: Path, request_to_e
         "import sys\nfrom runner.__main__ import compose\nfrom runner.planning.plan import make_plan\n"
         "from runner.watching.display import Display\nfrom runner.engines.local import LocalEngine\n"
         "from runner.engines.slots import Slot\n"
-        "from runner.driving.execute import Walk, execute\n"
+        "from runner.driving.execute import Scheduler, execute\n"
         f"plan = make_plan(compose(['+sweep=smoke', 'runs_dir={tmp_path}/runs', 'cache_dir={tmp_path}/cache',"
         f" 'tracker=none', '{ONE_EACH}']))\n"
         f"command = (sys.executable, {str(FAKE_JOB)!r}, str(plan.folder))\n"
