@@ -122,7 +122,9 @@ def _read_plan(runs_dir: Path) -> dict[str, Any]:
     if plan.get("schema") != PLAN_SCHEMA:
         raise LedgerError(f"{path} has schema {plan.get('schema')!r}; this version reads {PLAN_SCHEMA}")
     lacking = [
-        key for key in ("sweep", "arms", "shared", "settings", "rules", "registered_rules", "jobs") if key not in plan
+        key
+        for key in ("sweep", "arms", "contests", "shared", "settings", "rules", "registered_rules", "jobs")
+        if key not in plan
     ]
     if lacking:
         raise LedgerError(f"{path} lacks {', '.join(lacking)}")

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from experiments.catalogue import CATALOGUE
 from experiments.errors import InputError
 from experiments.evaluation.judging.template import TEMPLATE_SHA256
 from experiments.inputs.fingerprint import reward_model_fingerprint
@@ -37,6 +38,7 @@ from experiments.spec import (
     start_point,
 )
 from runner.ledger.jobfile import JobFile, Need, digest, identity_of
+from runner.planning.contests import between_arms
 from runner.planning.fairness import num_fresh_labels
 from runner.planning.problems import Problem, listing
 from runner.planning.refusals import refuse_training_reward
@@ -56,10 +58,15 @@ from runner.planning.specifications import (
 from runner.planning.starts import label_of, label_of_start
 
 # What holds others up comes first (first_stage: an arm that others start from), and the shortest last, so that no long
-# job is left to run alone. DPO arms need no reward model, so they can start beside it.
+# job is left to run alone. Arms that need no reward model come before those that do: they can start beside it.
+PLAIN = sorted(
+    (name for name, record in CATALOGUE.items() if not record.described.staged),
+    key=lambda name: len(CATALOGUE[name].needs),
+)
+STAGED = [name for name, record in CATALOGUE.items() if record.described.staged]
 ORDER = (
-    "gold", "ranking_data", "reward_model", "first_stage", "dpo", "ppo", "fresh_pairs", "ppo_then_dpo", "interpolation",
-    "evaluation", "base_evaluation", "judgement", "report",
+    "gold", "ranking_data", "reward_model", "first_stage", *PLAIN, "fresh_pairs", *STAGED, "evaluation",
+    "base_evaluation", "judgement", "report",
 )  # fmt: skip
 
 
@@ -135,9 +142,8 @@ def _jobs_of(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
     """
     shared = _shared_jobs(run, inputs)
     trained_on = without_embedder(inputs)
-    ranking = {"ranking_data": shared["ranking_data"]}
-    to_evaluate = ranking | {kind: shared[kind] for kind in ("gold", "reward_model")}
-    needs = to_evaluate if run.arm.algorithm == "ppo" else ranking
+    to_evaluate = {kind: shared[kind] for kind in ("ranking_data", "gold", "reward_model")}
+    needs = {kind: job for kind, job in to_evaluate.items() if kind in CATALOGUE[run.arm.algorithm].needs}
     arm = _own_job(run, "arm", arm_spec(run), trained_on, needs, arm_work(run))
     return shared | {"arm": arm, "evaluation": _evaluation_job(run, inputs, {"arm": arm} | to_evaluate)}
 
@@ -178,7 +184,7 @@ def _shared_jobs(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
     sampled = Work(sampled=budget.num_ranking_prompts * data.samples_per_prompt * data.max_new_tokens)
     ranking = _shared_job(run, "ranking_data", ranking_spec, without_embedder(inputs), {"gold": gold}, sampled)
     reward_spec = RewardModelJobSpec(
-        model=run.model, reward_model=run.reward_model, comparisons=comparisons(run)[0], seed=data.seed
+        model=run.model, reward_model=run.reward_model, comparisons=comparisons(run, "all"), seed=data.seed
     )
     trained = Work(trained=reward_tokens(run))
     reward = _shared_job(run, "reward_model", reward_spec, only_model, {"ranking_data": ranking}, trained)
@@ -212,7 +218,7 @@ def judge_jobs(runs: Sequence[RunSpec], jobs: Sequence[Job]) -> list[Job]:
     evaluations = {job.label: job for job in jobs if job.kind == "evaluation"}
     shared = {job.kind: job for job in jobs if job.kind in {"base_evaluation", "reward_model"}}
     base = {"base_model": shared["base_evaluation"].file.inputs["base_model"]}
-    judged = tuple(JudgedRun(arm=one.arm.name, algorithm=one.arm.algorithm, seed=one.seed) for one in runs)
+    judged = tuple(JudgedRun(arm=one.arm.name, seed=one.seed) for one in runs)
     found = []
     for name, judge in (("endpoint", run.judge.endpoint), ("reward_model", run.judge.reward_model)):
         if judge is None:
@@ -220,7 +226,7 @@ def judge_jobs(runs: Sequence[RunSpec], jobs: Sequence[Job]) -> list[Job]:
         its = TEMPLATE_SHA256 if isinstance(judge, EndpointJudge) else _fingerprint_of_judge(judge.path)
         if run.rules.win_rate.primary_judge == name and not isinstance(judge, EndpointJudge):
             refuse_training_reward(Path(judge.path).expanduser(), shared["reward_model"].folder)
-        spec = JudgementJobSpec(model=run.model, judge=judge, runs=judged)
+        spec = JudgementJobSpec(model=run.model, judge=judge, runs=judged, contests=between_arms(runs))
         needs = shared | evaluations
         file = _job_file(run, "judgement", f"judges/{name}", spec, base | {"judge": its}, needs)
         folder = run_folder(run) / "judges" / name
@@ -235,12 +241,13 @@ def _fingerprint_of_judge(path: str) -> str:
         raise InputError(listing([Problem("", str(error))])) from None
 
 
-def report_job(run: RunSpec, jobs: Sequence[Job], judges: Sequence[Job]) -> Job:
-    """It reads plan.json, so its inputs are the rules there; an arm that is trained again must end before it."""
-    read = {"arm", "base_evaluation", "evaluation", "judgement"}
+def report_job(runs: Sequence[RunSpec], jobs: Sequence[Job], judges: Sequence[Job]) -> Job:
+    """It reads plan.json, so its inputs are the rules and contests; an arm that is trained again must end before it."""
+    run, read = runs[0], {"arm", "base_evaluation", "evaluation", "judgement"}
     needs = {job.label: job for job in (*jobs, *judges) if job.kind in read}
     folder = run_folder(run) / "report"
-    inputs = {"rules": digest(run.rules.model_dump(mode="json"))}
+    contests = [contest.model_dump() for contest in between_arms(runs)]
+    inputs = {"rules": digest(run.rules.model_dump(mode="json")), "contests": digest({"contests": contests})}
     return Job(
         folder, folder, _job_file(run, "report", "report", None, inputs, needs), _labels(needs), "report", Work()
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.catalogue import described
 from experiments.errors import InputError
 from experiments.evaluation.judging.key import api_key
 from experiments.judge_spec import EndpointJudge
@@ -17,6 +18,7 @@ from runner.ledger.reader import is_finished, read_json
 from runner.planning.check_models import check_models as check_models_apart
 from runner.planning.check_texts import Question
 from runner.planning.check_texts import check_texts as check_texts_apart
+from runner.planning.contests import against_base, between_arms, contest_problems
 from runner.planning.fairness import Check, fairness_checks
 from runner.planning.graph import ORDER, Job, jobs_of_all, judge_jobs, report_job, run_folder
 from runner.planning.problems import Problem, refuse
@@ -44,6 +46,8 @@ class Plan:
         """What ``plan.json`` says of the jobs and arms; folders are relative to the sweep's."""
         return {
             "arms": [_arm_entry(run) for run in self.runs],
+            "algorithms": {name: described(name) for name in dict.fromkeys(run.arm.algorithm for run in self.runs)},
+            "contests": [one.model_dump() for one in (*against_base(self.runs), *between_arms(self.runs))],
             "shared": {job.kind: str(job.ledger.relative_to(self.folder)) for job in self.jobs if job.kind in SHARED},
             "settings": self.runs[0].model_dump(mode="json", include=set(SETTINGS)),
             "fairness": [{"check": check.check, "value": check.value, "ok": check.ok} for check in self.fairness],
@@ -88,7 +92,9 @@ def make_plan(runs: Sequence[RunSpec], arguments: Sequence[str] = ()) -> Plan:
         InputError: an arm is listed twice, arms disagree on what a sweep has once, a model or data path cannot be
             used, or the comparison would not be fair. All that is wrong is listed.
     """
-    refuse(listed_twice(runs) + reserved_names(runs) + disagreements(runs) + start_problems(runs))
+    refuse(
+        listed_twice(runs) + reserved_names(runs) + disagreements(runs) + start_problems(runs) + contest_problems(runs)
+    )
     runs, inputs = pinned_with_inputs(runs)
     arms = jobs_of_all(runs, inputs)
     fairness = _fairness(runs, arms)
@@ -97,7 +103,7 @@ def make_plan(runs: Sequence[RunSpec], arguments: Sequence[str] = ()) -> Plan:
     )
     jobs = list({job.label: job for arm in arms for job in arm.values()}.values())
     judges = judge_jobs(runs, jobs)
-    jobs += [*judges, report_job(runs[0], jobs, judges)]
+    jobs += [*judges, report_job(runs, jobs, judges)]
     jobs.sort(key=lambda job: ORDER.index(job.rank))
     return Plan(runs[0].name, run_folder(runs[0]), runs[0].engine, tuple(runs), fairness, tuple(jobs), tuple(arguments))
 

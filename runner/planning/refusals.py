@@ -15,7 +15,7 @@ from runner.planning.specifications import COMPARING
 from runner.planning.starts import label_of
 
 RESERVED = {"base", "shared", "report", "judges"}
-ONE_PER_SWEEP = ("name", "runs_dir", "cache_dir", "keep_adapters", "engine", "tracker", "judge", "rules")
+ONE_PER_SWEEP = ("name", "runs_dir", "cache_dir", "keep_adapters", "engine", "tracker", "judge", "rules", "contests")
 
 
 def listed_twice(runs: Sequence[RunSpec]) -> list[Problem]:

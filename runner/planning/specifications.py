@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from experiments.catalogue import CATALOGUE
 from experiments.errors import InputError
 from experiments.inputs.fingerprint import (
     EMBEDDER,
@@ -120,22 +121,20 @@ def fresh_pairs_spec(run: RunSpec, start: Start) -> FreshPairsJobSpec:
 
 def arm_spec(run: RunSpec) -> ArmJobSpec:
     """Of one arm and seed."""
-    for_reward, for_dpo = comparisons(run)
     return ArmJobSpec(
         model=run.model,
         data=run.data,
         arm=run.arm,
-        comparisons=for_reward if run.arm.algorithm == "ppo" else for_dpo,
+        comparisons=comparisons(run, CATALOGUE[run.arm.algorithm].pairs),
         seed=run.seed,
         num_prompts=run.budget.num_prompts,
         num_points=run.budget.num_evaluation_points,
     )
 
 
-def comparisons(run: RunSpec) -> tuple[Literal["all", "best_worst"], Literal["all", "best_worst"]]:
-    """Which pairs the reward model and DPO learn from."""
-    chosen = run.data.comparisons
-    return ("all", "best_worst") if chosen == "per_arm" else (chosen, chosen)
+def comparisons(run: RunSpec, by_default: Literal["all", "best_worst"]) -> Literal["all", "best_worst"]:
+    """Which pairs a model learns from; `by_default` where that is left to the arms."""
+    return by_default if run.data.comparisons == "per_arm" else run.data.comparisons
 
 
 def reward_tokens(run: RunSpec) -> int:
@@ -157,9 +156,6 @@ def base_evaluation_work(run: RunSpec) -> Work:
 
 def arm_work(run: RunSpec) -> Work:
     """What training an arm takes at most."""
-    start, tokens = start_of(run.arm), run.data.max_new_tokens
-    rest = 1 - (start.share if start else 0)
-    rollouts = round(run.budget.num_prompts * rest) * tokens
-    if run.arm.algorithm == "ppo":
-        return Work(sampled=rollouts, trained=rollouts * run.arm.num_epochs)
-    return Work() if run.arm.algorithm == "interpolation" else Work(trained=2 * rollouts)
+    start, record = start_of(run.arm), CATALOGUE[run.arm.algorithm]
+    tokens = round(run.budget.num_prompts * (1 - (start.share if start else 0))) * run.data.max_new_tokens
+    return Work(sampled=tokens if record.samples else 0, trained=tokens * record.passes(run.arm))

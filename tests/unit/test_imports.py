@@ -21,7 +21,7 @@ HEAVY = ("torch", "transformers", "trl", "peft", "pandas", "numpy", "scipy", "hy
 ORDER = {
     "experiments": (
         "errors strict foreign collector passes seeding records training_signs algorithms",
-        "rules judge_spec meter",
+        "catalogue rules judge_spec meter",
         "spec",
         "inputs",
         "sampling",
