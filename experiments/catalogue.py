@@ -101,23 +101,9 @@ class PPO(ArmSettings):
         return self.prompts_per_update
 
 
-DPOLoss = Literal[
-    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
-    "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
-]  # fmt: skip
-SMOOTHED = {"robust", "exo_pair", "aot", "aot_unpaired"}  # the losses that read label_smoothing
-WHOLE_STEP = {"aot", "aot_unpaired", "sft"}  # those that sort the pairs, or average over all their tokens
+class PairSettings(ArmSettings):
+    """What every algorithm has that trains on pairs of responses."""
 
-
-class DPOSettings(ArmSettings):
-    """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290) and the losses that TRL knows."""
-
-    losses: tuple[DPOLoss, ...] = Field(
-        min_length=1, description="TRL's loss types; [sigmoid] is DPO, [sigmoid, sft] RPO (arXiv:2404.19733)"
-    )
-    loss_weights: tuple[Annotated[float, Field(gt=0)], ...] = Field(description="one for each of the losses")
-    beta: float = Field(gt=0, description="strength of the pull to the reference")
-    label_smoothing: float = Field(ge=0, lt=0.5, description="share of labels taken to be wrong")
     learning_rate: float = Field(gt=0, description="of the adapter; constant")
     pairs_per_step: int = Field(ge=1, description="pairs in one optimizer step")
     pairs_per_microbatch: int = Field(
@@ -129,12 +115,36 @@ class DPOSettings(ArmSettings):
     )
 
     @model_validator(mode="after")
-    def _microbatches_divide(self) -> DPOSettings:
+    def _microbatches_divide(self) -> PairSettings:
         if self.pairs_per_step % self.pairs_per_microbatch:
             raise ValueError(
                 f"pairs_per_microbatch={self.pairs_per_microbatch} must divide pairs_per_step={self.pairs_per_step}"
             )
         return self
+
+    @property
+    def prompts_per_step(self) -> int:
+        """Prompt presentations between two possible evaluation points."""
+        return self.pairs_per_step
+
+
+DPOLoss = Literal[
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
+    "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+]  # fmt: skip
+SMOOTHED = {"robust", "exo_pair", "aot", "aot_unpaired"}  # the losses that read label_smoothing
+WHOLE_STEP = {"aot", "aot_unpaired", "sft"}  # those that sort the pairs, or average over all their tokens
+
+
+class DPOSettings(PairSettings):
+    """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290) and the losses that TRL knows."""
+
+    losses: tuple[DPOLoss, ...] = Field(
+        min_length=1, description="TRL's loss types; [sigmoid] is DPO, [sigmoid, sft] RPO (arXiv:2404.19733)"
+    )
+    loss_weights: tuple[Annotated[float, Field(gt=0)], ...] = Field(description="one for each of the losses")
+    beta: float = Field(gt=0, description="strength of the pull to the reference")
+    label_smoothing: float = Field(ge=0, lt=0.5, description="share of labels taken to be wrong")
 
     @model_validator(mode="after")
     def _losses_have_what_they_need(self) -> DPOSettings:
@@ -156,11 +166,6 @@ class DPOSettings(ArmSettings):
                 f"a step together: set pairs_per_microbatch to pairs_per_step={self.pairs_per_step}"
             )
         return self
-
-    @property
-    def prompts_per_step(self) -> int:
-        """Prompt presentations between two possible evaluation points."""
-        return self.pairs_per_step
 
 
 class DPO(DPOSettings):
