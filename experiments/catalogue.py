@@ -174,6 +174,18 @@ class DPO(DPOSettings):
     algorithm: Literal["dpo"]
 
 
+class KTO(PairSettings):
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024, arXiv:2402.01306), on the pairs that DPO learns from."""
+
+    algorithm: Literal["kto"]
+    beta: float = Field(gt=0, description="strength of the pull to the reference")
+    desirable_weight: float = Field(gt=0, description="lambda_D: of the loss of a desirable response")
+    undesirable_weight: float = Field(gt=0, description="lambda_U: of the loss of an undesirable one")
+    pairs_per_microbatch: int = Field(
+        ge=2, description="pairs in one pass; the KL term is estimated within them, so it changes the gradient"
+    )
+
+
 class Start(Strict):
     """The checkpoint of another arm, of the same sweep and seed, that an arm starts from."""
 
@@ -285,6 +297,22 @@ CATALOGUE: dict[str, Algorithm] = {
                 "dpo/accuracy": ("pairs that the policy ranks right, by implicit reward", "share"),
                 "dpo/reward_margin": ("implicit reward, chosen minus rejected", "nats"),
                 "dpo/chosen_logp": ("log-probability of the chosen response", "nats"),
+            },
+        ),
+    ),
+    "kto": Algorithm(
+        settings=KTO,
+        train="experiments.arms.kto.train",
+        needs=("ranking_data",),
+        passes=lambda _: 2,
+        pairs="best_worst",
+        described=Described(
+            "KTO",
+            "as one desirable and one undesirable response each",
+            health={
+                "kto/kl": ("KL to the base that the loss is held against, per response", "nats"),
+                "kto/reward_margin": ("implicit reward, desirable minus undesirable", "nats"),
+                "kto/chosen_logp": ("log-probability of the desirable response", "nats"),
             },
         ),
     ),
