@@ -170,7 +170,7 @@ class WinRateRules(Strict):
         description="judge of the primary comparisons: the name of a score card of the task, or a judge that "
         "`judge` configures (endpoint, reward_model); never the training reward"
     )
-    primary_comparisons: tuple[Literal["arm_against_base", "ppo_against_dpo", "staged_against_plain"], ...] = Field(
+    primary_comparisons: tuple[Literal["arm_against_base", "plain_against_plain", "staged_against_plain"], ...] = Field(
         description="the family of final comparisons whose p-values are corrected together (Holm); all else is "
         "descriptive"
     )

@@ -8,20 +8,35 @@ second.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from experiments.catalogue import CATALOGUE, ArmSettings
+from experiments.catalogue import DPO as DPO
+from experiments.catalogue import PPO as PPO
+from experiments.catalogue import SMOOTHED as SMOOTHED
+from experiments.catalogue import AdaptiveKL as AdaptiveKL
+from experiments.catalogue import DPOLoss as DPOLoss
+from experiments.catalogue import DPOSettings as DPOSettings
+from experiments.catalogue import Interpolation as Interpolation
+from experiments.catalogue import PPOThenDPO as PPOThenDPO
+from experiments.catalogue import Start as Start
 from experiments.judge_spec import EndpointJudge, Judges, RewardModelJudge
 from experiments.model_spec import Model
 from experiments.records import ScoreCard
 from experiments.rules import Rules
-from experiments.strict import Strict
+from experiments.strict import Name, Strict
 from experiments.tasks import Data, MeasureSettings, TaskName, task_of
 
 SHARE_TOLERANCE = 0.01  # of one evaluation step, so that 0.333 may stand for a third
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+if TYPE_CHECKING:
+    Arm = ArmSettings
+else:  # the catalogue says which there are
+    Arm = Annotated[reduce(or_, [record.settings for record in CATALOGUE.values()]), Field(discriminator="algorithm")]
 
 
 # --------------------------------------------------------------------------------------- what can be chosen
@@ -136,183 +151,15 @@ class WandbTracker(Strict):
     init_timeout_seconds: int = Field(ge=1)
 
 
-class AdaptiveKL(Strict):
-    """A controller that moves the KL coefficient towards a KL (Ziegler et al. 2019, arXiv:1909.08593, section 2.2)."""
-
-    target: float = Field(gt=0, description="KL to the base to hold, nats a response")
-    horizon_prompts: int = Field(ge=1, description="prompts over which the coefficient changes by at most a fifth")
-
-
-class PPO(Strict):
-    """Proximal policy optimisation from a reward model (Schulman et al. 2017; Stiennon et al. 2020)."""
-
-    algorithm: Literal["ppo"]
-    name: Name
-    kl_coefficient: float = Field(
-        ge=0, description="beta: price of one nat of KL to the base, in reward units (base SD of the proxy)"
-    )
-    adaptive_kl: AdaptiveKL | None = Field(description="null keeps kl_coefficient; otherwise it is where it starts")
-    learning_rate: float = Field(gt=0, description="of the policy's adapter; constant")
-    value_learning_rate: float = Field(gt=0)
-    prompts_per_update: int = Field(ge=2, description="rollouts in one update")
-    num_epochs: int = Field(ge=1, description="passes over each batch of rollouts")
-    num_minibatches: int = Field(ge=1, description="optimizer steps in one pass")
-    tokens_per_microbatch: int = Field(
-        ge=1, description="tokens in one forward and backward pass, padding included; changes memory, not the gradient"
-    )
-    clip_range: float = Field(gt=0, description="epsilon of the clipped policy ratio")
-    value_clip_range: float = Field(gt=0, description="in reward units")
-    discount: float = Field(gt=0, le=1, description="gamma")
-    gae_lambda: float = Field(ge=0, le=1)
-    truncation: Literal["terminal", "penalty", "bootstrap", "mask"] = Field(
-        description="a response cut at the length limit counts as finished, has truncation_score for its score, is "
-        "continued by the critic's value in place of a score, or is left out of the losses"
-    )
-    truncation_score: float | None = Field(description="reward units; for truncation=penalty, null otherwise")
-    max_gradient_norm: float = Field(gt=0)
-    max_skipped_steps: int = Field(
-        ge=0, description="optimizer steps without a finite gradient before the arm gives up"
-    )
-
-    @model_validator(mode="after")
-    def _a_prompt_for_each_minibatch(self) -> PPO:
-        if self.num_minibatches > self.prompts_per_update:
-            raise ValueError(
-                f"num_minibatches={self.num_minibatches} exceeds prompts_per_update={self.prompts_per_update}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _truncation_score_is_used(self) -> PPO:
-        if (self.truncation == "penalty") != (self.truncation_score is not None):
-            raise ValueError(
-                f"truncation={self.truncation} with truncation_score={self.truncation_score}: "
-                "penalty needs a score, and the others have no use for one (null)"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _controller_can_work(self) -> PPO:
-        if self.adaptive_kl is None:
-            return self
-        if not self.kl_coefficient:
-            raise ValueError("adaptive_kl multiplies kl_coefficient, which must be above 0 to begin with")
-        if self.adaptive_kl.horizon_prompts < self.prompts_per_update:
-            raise ValueError(
-                f"adaptive_kl.horizon_prompts={self.adaptive_kl.horizon_prompts} must be at least "
-                f"prompts_per_update={self.prompts_per_update}, or one update could change the coefficient's sign"
-            )
-        return self
-
-    @property
-    def prompts_per_step(self) -> int:
-        """Prompt presentations between two possible evaluation points."""
-        return self.prompts_per_update
-
-
-DPOLoss = Literal[
-    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
-    "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
-]  # fmt: skip
-
-
-SMOOTHED = {"robust", "exo_pair", "aot", "aot_unpaired"}  # the losses that read label_smoothing
-WHOLE_STEP = {"aot", "aot_unpaired", "sft"}  # those that sort the pairs, or average over all their tokens
-
-
-class DPOSettings(Strict):
-    """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290) and the losses that TRL knows."""
-
-    name: Name
-    losses: tuple[DPOLoss, ...] = Field(
-        min_length=1, description="TRL's loss types; [sigmoid] is DPO, [sigmoid, sft] RPO (arXiv:2404.19733)"
-    )
-    loss_weights: tuple[Annotated[float, Field(gt=0)], ...] = Field(description="one for each of the losses")
-    beta: float = Field(gt=0, description="strength of the pull to the reference")
-    label_smoothing: float = Field(ge=0, lt=0.5, description="share of labels taken to be wrong")
-    learning_rate: float = Field(gt=0, description="of the adapter; constant")
-    pairs_per_step: int = Field(ge=1, description="pairs in one optimizer step")
-    pairs_per_microbatch: int = Field(
-        ge=1, description="pairs in one forward and backward pass; changes memory, not the gradient"
-    )
-    max_gradient_norm: float = Field(gt=0)
-    max_skipped_steps: int = Field(
-        ge=0, description="optimizer steps without a finite gradient before the arm gives up"
-    )
-
-    @model_validator(mode="after")
-    def _microbatches_divide(self) -> DPOSettings:
-        if self.pairs_per_step % self.pairs_per_microbatch:
-            raise ValueError(
-                f"pairs_per_microbatch={self.pairs_per_microbatch} must divide pairs_per_step={self.pairs_per_step}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _losses_have_what_they_need(self) -> DPOSettings:
-        if len(self.losses) != len(self.loss_weights) or len(set(self.losses)) != len(self.losses):
-            raise ValueError(
-                f"losses={list(self.losses)} and loss_weights={list(self.loss_weights)}: "
-                "there must be one weight for each loss, and no loss twice"
-            )
-        if "exo_pair" in self.losses and not self.label_smoothing:
-            raise ValueError("losses=[exo_pair] needs label_smoothing > 0 (TRL's own default is 0.001)")
-        if self.label_smoothing and not SMOOTHED & set(self.losses):
-            raise ValueError(
-                f"label_smoothing={self.label_smoothing} has no effect on losses={list(self.losses)}; "
-                f"it is for {', '.join(sorted(SMOOTHED))}"
-            )
-        if WHOLE_STEP & set(self.losses) and self.pairs_per_microbatch != self.pairs_per_step:
-            raise ValueError(
-                f"losses={list(self.losses)}: {', '.join(sorted(WHOLE_STEP & set(self.losses)))} looks at all pairs of "
-                f"a step together: set pairs_per_microbatch to pairs_per_step={self.pairs_per_step}"
-            )
-        return self
-
-    @property
-    def prompts_per_step(self) -> int:
-        """Prompt presentations between two possible evaluation points."""
-        return self.pairs_per_step
-
-
-class DPO(DPOSettings):
-    """DPO from the base, on the shared ranking data."""
-
-    algorithm: Literal["dpo"]
-
-
-class Start(Strict):
-    """The checkpoint of another arm, of the same sweep and seed, that an arm starts from."""
-
-    arm: Name = Field(description="its arm.name; one that is itself trained from the base")
-    share: float = Field(gt=0, lt=1, description="of budget.num_prompts spent there; a multiple of one evaluation step")
-
-
-class PPOThenDPO(DPOSettings):
-    """A PPO arm up to a checkpoint, then DPO on pairs sampled from it, with it as the reference."""
-
-    algorithm: Literal["ppo_then_dpo"]
-    start: Start
-
-
-class Interpolation(Strict):
-    """A checkpoint's weights drawn back towards the base, without training (Wortsman et al. 2022, arXiv:2109.01903).
-
-    The evaluation points after the checkpoint lie evenly between it and the final weight.
-    """
-
-    algorithm: Literal["interpolation"]
-    name: Name
-    start: Start
-    weight: float = Field(
-        gt=0, lt=1, description="of the checkpoint in the final model: 1 is the checkpoint, 0 the base"
-    )
-
-
-Algorithm = Literal["ppo", "dpo", "ppo_then_dpo", "interpolation"]
-Arm = Annotated[PPO | DPO | PPOThenDPO | Interpolation, Field(discriminator="algorithm")]
 Engine = Annotated[LocalEngine | RayEngine | SlurmEngine, Field(discriminator="kind")]
 Tracker = Annotated[NoTracker | WandbTracker, Field(discriminator="kind")]
+
+
+class Contest(Strict):
+    """Two sides that are compared: an arm by its name, or every arm of an algorithm as algorithm:NAME."""
+
+    arm: str = Field(min_length=1)
+    opponent: str = Field(min_length=1)
 
 
 class RunSpec(Strict):
@@ -335,6 +182,10 @@ class RunSpec(Strict):
     rules: Rules
     engine: Engine
     tracker: Tracker
+    contests: tuple[Contest, ...] | None = Field(
+        description="which arms are compared with each other, besides each with the base; null: those of every "
+        "algorithm with those of every other, and staged arms with all of them"
+    )
     arm: Arm
 
     @property
@@ -374,7 +225,7 @@ class RunSpec(Strict):
 
     @model_validator(mode="after")
     def _budget_fits_arm(self) -> RunSpec:
-        if not isinstance(self.arm, PPO | DPO):
+        if start_of(self.arm) is not None:
             return self  # what is left for it depends on the arm that it starts from: runner/planning/starts.py
         if self.budget.num_prompts % self.arm.prompts_per_step:
             raise ValueError(
@@ -455,7 +306,6 @@ class JudgedRun(Strict):
     """An arm x seed whose final samples are judged."""
 
     arm: Name
-    algorithm: Algorithm
     seed: int
 
     @property
@@ -465,12 +315,13 @@ class JudgedRun(Strict):
 
 
 class JudgementJobSpec(Strict):
-    """Ask one judge about the final models: each against the base, each PPO arm against each DPO arm."""
+    """Ask one judge about the final models: each against the base, and the contests of the sweep."""
 
     task: TaskName
     model: Model
     judge: EndpointJudge | RewardModelJudge
     runs: tuple[JudgedRun, ...]
+    contests: tuple[Contest, ...] = Field(description="between arms, by name")
 
 
 JobSpec = (
@@ -485,9 +336,10 @@ JobSpec = (
 )
 
 
-def start_of(arm: PPO | DPO | PPOThenDPO | Interpolation) -> Start | None:
+def start_of(arm: ArmSettings) -> Start | None:
     """Where an arm starts, or None for the base."""
-    return None if isinstance(arm, PPO | DPO) else arm.start
+    start: Start | None = getattr(arm, "start", None)
+    return start
 
 
 def start_point(start: Start, num_points: int) -> int:

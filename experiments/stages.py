@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
+from experiments.catalogue import CATALOGUE
 from experiments.collector import gc_disabled
 from experiments.records import Recorder
 from experiments.spec import (
@@ -106,29 +108,7 @@ def _import_work(
 def _import_arm(
     spec: ArmJobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder
 ) -> Callable[[], None]:
-    match spec.arm.algorithm:
-        case "ppo":
-            from experiments.arms import ppo
-
-            return partial(
-                ppo.train,
-                spec,
-                needs["ranking_data"],
-                needs["reward_model"],
-                needs["measure"],
-                folder,
-                cache_dir,
-                recorder,
-            )
-        case "dpo":
-            from experiments.arms import dpo
-
-            return partial(dpo.train, spec, needs["ranking_data"], folder, cache_dir, recorder)
-        case "ppo_then_dpo":
-            from experiments.arms import dpo
-
-            return partial(dpo.train_staged, spec, needs["start"], needs["fresh_pairs"], folder, cache_dir, recorder)
-        case "interpolation":
-            from experiments.arms import interpolation
-
-            return partial(interpolation.build, spec, needs["start"], folder, recorder)
+    record = CATALOGUE[spec.arm.algorithm]
+    module, _, function = record.train.rpartition(".")
+    train = getattr(import_module(module), function)
+    return partial(train, spec, *(needs[role] for role in record.needs), folder, cache_dir, recorder)

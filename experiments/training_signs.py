@@ -78,8 +78,7 @@ def _is_displaced(history: History) -> bool:
     if len(history) < 2 * WINDOW:
         return False
     (reward, first_reward), (margin, first_margin) = (
-        (_mean(history[-WINDOW:], name), _mean(history[:WINDOW], name))
-        for name in ("dpo/chosen_reward", "dpo/reward_margin")
+        (_mean(history[-WINDOW:], name), _mean(history[:WINDOW], name)) for name in ("/chosen_reward", "/reward_margin")
     )
     return reward < min(0.0, first_reward) and margin > first_margin
 
@@ -95,7 +94,8 @@ def _is_not_finite(history: History) -> bool:
 
 
 def _mean(rows: History, name: str) -> float:
-    return fmean(row[name] for row in rows)
+    """Of the metric that ends so: every algorithm has its own prefix."""
+    return fmean(next(value for column, value in row.items() if column.endswith(name)) for row in rows)
 
 
 NOT_FINITE = Sign(
@@ -124,11 +124,12 @@ PPO_SIGNS = (
     ),
     NOT_FINITE,
 )  # fmt: skip
+DISPLACED = Sign(
+    "likelihood_displacement", "Chosen responses less likely",
+    f"pairs: chosen reward fell below 0 while the margin grew, means of {WINDOW} rows", _is_displaced,
+)  # fmt: skip
 DPO_SIGNS = (
-    Sign(
-        "likelihood_displacement", "Chosen responses less likely",
-        f"DPO: chosen reward fell below 0 while the margin grew, means of {WINDOW} rows", _is_displaced,
-    ),
+    DISPLACED,
     SATURATED,
     NOT_FINITE,
 )  # fmt: skip

@@ -34,9 +34,8 @@ from runner.driving.retention import check_starts
 from runner.engines import make_engine
 from runner.ledger.command import RUNNER, as_typed, recorded
 from runner.planning.overrides import advice, misread, quoted
-from runner.planning.plan import make_plan
+from runner.planning.plan import check_folder, check_keys, check_models, check_texts, make_plan
 from runner.planning.problems import CONF, Problem, listing, schema_keys, siblings, unknown, validation_problems
-from runner.planning.refusals import check_folder, check_keys, check_models, check_texts
 from runner.terminal import complain, run_command
 from runner.watching.display import Display, show_plan
 

@@ -56,10 +56,11 @@ CONFIDENCE_RULE = (
 
 @dataclass(frozen=True)
 class Final:
-    """The best PPO arm against the best DPO arm, on prompts that had no part in choosing them.
+    """The best arms of two algorithms against each other, on prompts that had no part in choosing them.
 
     Attributes:
-        judge, rate: the primary judge, and the percent of pairs in which it prefers PPO.
+        arm, opponent: the two, and arm_label, opponent_label: how their algorithms are called.
+        judge, rate: the primary judge, and the percent of pairs in which it prefers `arm`.
         ahead: the arm that is better by `AHEAD_RULE`, or None.
         why_not: why none is, where the interval alone would say so.
         second_judge, second: the same by another judge; None where it has no preferences.
@@ -69,8 +70,10 @@ class Final:
         seed_share: share of the uncertainty that lies between seeds, 0 to 1; None below two seeds.
     """
 
-    ppo: str
-    dpo: str
+    arm: str
+    opponent: str
+    arm_label: str
+    opponent_label: str
     judge: JudgeName
     rate: Estimate
     ahead: str | None
@@ -128,44 +131,47 @@ def choose(ledger: Ledger, arms: Sequence[str], prompts: Sequence[int]) -> str |
     return arms[int(np.argmax(rates))]
 
 
-def chosen_pair(ledger: Ledger) -> tuple[dict[str, str | None], list[int]]:
-    """For "ppo" and "dpo" the arm that stands for it, None if none does; and the prompts to report on.
+def chosen_pair(ledger: Ledger) -> tuple[tuple[str | None, str | None], list[int]]:
+    """The arm that stands for each side of the sweep's question, None if none does; and the prompts to report on.
 
     Both are on all prompts if there is nothing to choose.
     """
-    sides = {name: [arm for arm in ledger.arms if ledger.algorithm(arm) == name] for name in ("ppo", "dpo")}
-    everything = list(range(len(ledger.prompt_ids)))
-    several = all(sides.values()) and any(len(side) > 1 for side in sides.values())
-    chosen_on, reported_on = halves_of(ledger) if several else (everything, everything)
-    return {name: choose(ledger, side, chosen_on) if side else None for name, side in sides.items()}, reported_on
+    pairs, everything = sides_of(ledger), list(range(len(ledger.prompt_ids)))
+    if not pairs:
+        return (None, None), everything
+    chosen_on, reported_on = halves_of(ledger) if len(pairs) > 1 else (everything, everything)
+    arm = choose(ledger, list(dict.fromkeys(one for one, _ in pairs)), chosen_on)
+    others = [other for one, other in pairs if one == (arm or pairs[0][0])]
+    return (arm, choose(ledger, others, chosen_on)), reported_on
 
 
 def final_comparison(
     ledger: Ledger, compared: Comparisons, resamples: Resamples, rng: np.random.Generator
 ) -> Final | None:
     """Choose on one half of the prompts, report on the other; on all of them where there is nothing to choose."""
-    pair, reported_on = chosen_pair(ledger)
-    ppo, dpo = pair["ppo"], pair["dpo"]
-    if ppo is None or dpo is None:
+    (arm, opponent), reported_on = chosen_pair(ledger)
+    if arm is None or opponent is None:
         return None
     selected = len(reported_on) < len(ledger.prompt_ids)
     if selected:
         resamples = Resamples.draw(rng, len(reported_on), max(resamples.seeds))
 
     def scores(judge: JudgeName) -> FloatArray | None:
-        score_SPM = preferences(ledger, ppo, dpo, judge)
+        score_SPM = preferences(ledger, arm, opponent, judge)
         return None if score_SPM is None else score_SPM[:, reported_on]
 
     judge = rules_of(ledger).primary_judge
     score_SPM, rate = scores(judge), rate_of(scores(judge), resamples)
     if score_SPM is None or rate is None:
         return None
-    on_all_prompts = compared.get((ppo, dpo, judge))
-    leader, why_not = leads(ppo, dpo, rate, on_all_prompts)
+    on_all_prompts = compared.get((arm, opponent, judge))
+    leader, why_not = leads(arm, opponent, rate, on_all_prompts)
     second = second_judge(ledger)
     return Final(
-        ppo=ppo,
-        dpo=dpo,
+        arm=arm,
+        opponent=opponent,
+        arm_label=ledger.label(ledger.algorithm(arm)),
+        opponent_label=ledger.label(ledger.algorithm(opponent)),
         judge=judge,
         rate=rate,
         ahead=leader,
@@ -173,10 +179,36 @@ def final_comparison(
         second_judge=second,
         second=rate_of(scores(second), resamples) if second else None,
         selected=selected,
-        seeds=tuple(ledger.common_seeds(ppo, dpo)),
+        seeds=tuple(ledger.common_seeds(arm, opponent)),
         wider=on_all_prompts.wider if on_all_prompts else 1.0,
         seed_share=_seed_share(score_SPM),
     )
+
+
+def sides_of(ledger: Ledger) -> list[tuple[str, str]]:
+    """The contests of the sweep's question: between the two algorithms from the base that it compares first."""
+    pairs = ledger.between_plain_arms()
+    asked = [(ledger.algorithm(arm), ledger.algorithm(opponent)) for arm, opponent in pairs]
+    first = _planned_sides(ledger)
+    return [pair for pair, names in zip(pairs, asked, strict=True) if names == first]
+
+
+def _planned_sides(ledger: Ledger) -> tuple[str, ...]:
+    """The algorithms of the first contest that the sweep has planned between arms trained from the base."""
+    of = {arm["arm"]: arm["algorithm"] for arm in ledger.plan["arms"]}
+    for item in ledger.plan["contests"]:
+        names = tuple(of[item[side]] for side in ("arm", "opponent") if item[side] in of)
+        if len(names) > 1 and not any(ledger.described(name).get("staged") for name in names):
+            return names
+    return ()
+
+
+def _one_sided(ledger: Ledger) -> str:
+    """The sweep compares no two algorithms that start from the base."""
+    planned = {arm["algorithm"] for arm in ledger.plan["arms"]}
+    absent = [name for name in ("ppo", "dpo") if name not in planned]
+    why = f"no {absent[0].upper()} arm was planned" if absent else "the sweep declares no such contest"
+    return f"PPO and DPO cannot be compared, because {why}"
 
 
 def rate_of(score_SPM: FloatArray | None, resamples: Resamples) -> Estimate | None:
@@ -185,11 +217,11 @@ def rate_of(score_SPM: FloatArray | None, resamples: Resamples) -> Estimate | No
     return found[0] if found else None
 
 
-def leads(ppo: str, dpo: str, rate: Estimate, on_all_prompts: WinRate | None) -> tuple[str | None, str]:
+def leads(arm: str, opponent: str, rate: Estimate, on_all_prompts: WinRate | None) -> tuple[str | None, str]:
     """Who is ahead by `AHEAD_RULE`, or nobody and why, see `Final`."""
     if not rate.excludes(EVEN):
         return None, ""
-    side = ppo if rate.value > EVEN else dpo
+    side = arm if rate.value > EVEN else opponent
     if ahead(on_all_prompts) == side:
         return side, ""
     return None, why_not_ahead(on_all_prompts) or "not shown on all prompts together"
@@ -257,7 +289,7 @@ def decide(
     parts = [_final_words(final) if final else _no_final_words(ledger, judge)]
     if final and staged:
         leads_both = {staged} == set(_staged_ahead(staged, final, compared))
-        parts.append(_staged_words(staged, final, compared))
+        parts.append(_staged_words(ledger, staged, final, compared))
         if leads_both:
             parts = [parts[1], parts[0].replace("Neither", "neither")]
             sure = confidence_by_seeds(num_seeds, rules)
@@ -275,55 +307,60 @@ def decide(
 
 
 def best_staged(ledger: Ledger) -> str | None:
-    """The arm of PPO then DPO that stands for it, chosen on all prompts."""
-    arms = [arm for arm in ledger.arms if ledger.algorithm(arm) == "ppo_then_dpo"]
+    """The staged arm that meets others and stands for its kind, chosen on all prompts."""
+    arms = list(dict.fromkeys(item.arm for item in ledger.contests if item.kind == "staged_against_plain"))
     return choose(ledger, arms, range(len(ledger.prompt_ids))) if arms else None
 
 
 def _staged_ahead(staged: str, final: Final, compared: Comparisons) -> tuple[str | None, str | None]:
-    """Who is ahead, on all prompts, between the staged arm and PPO's, and between it and DPO's."""
-    ppo, dpo = (ahead(compared.get((staged, arm, final.judge))) for arm in (final.ppo, final.dpo))
-    return ppo, dpo
+    """Who is ahead, on all prompts, between the staged arm and either side of the head-to-head."""
+    one, two = (ahead(compared.get((staged, arm, final.judge))) for arm in (final.arm, final.opponent))
+    return one, two
 
 
-def _staged_words(staged: str, final: Final, compared: Comparisons) -> str:
+def _staged_words(ledger: Ledger, staged: str, final: Final, compared: Comparisons) -> str:
     found: dict[str, list[str]] = {}  # what it does -> to whom
     reasons = []
-    for arm, leader in zip((final.ppo, final.dpo), _staged_ahead(staged, final, compared), strict=True):
+    for arm, leader in zip((final.arm, final.opponent), _staged_ahead(staged, final, compared), strict=True):
         word = {staged: "beats", arm: "loses to"}.get(str(leader), "is not shown to differ from")
         rate = compared.get((staged, arm, final.judge))
         found.setdefault(word, []).append(f"{arm} ({_percent(rate.estimate)} of pairs)" if rate else arm)
         reasons.append(why_not_ahead(rate))
     words = " and ".join(f"{word} {' and '.join(whom)}" for word, whom in found.items())
     why_not = ", and ".join(dict.fromkeys(filter(None, reasons)))
-    return f"PPO then DPO ({staged}) {words}" + (f": {why_not}" if why_not else "")
+    return f"{ledger.label(ledger.algorithm(staged))} ({staged}) {words}" + (f": {why_not}" if why_not else "")
 
 
 def _no_final_words(ledger: Ledger, judge: JudgeName) -> str:
-    absent = [name for name in ("ppo", "dpo") if not any(ledger.algorithm(arm) == name for arm in ledger.arms)]
+    sides = _planned_sides(ledger)
+    finished = {ledger.algorithm(arm) for arm in ledger.arms}
+    absent = [ledger.label(name) for name in sides if name not in finished]
+    names = [ledger.label(name) for name in sides]
+    if len(sides) < 2:
+        return _one_sided(ledger)
     if absent:
-        planned = {arm["algorithm"] for arm in ledger.plan["arms"]}
-        why = f"no {absent[0].upper()} arm {'has finished' if absent[0] in planned else 'was planned'}"
+        why = f"no {absent[0]} arm has finished"
     elif not ledger.score(judge) and judge not in ledger.judges:
         why = f"the judge that decides, {judge}, has given no result"
-    elif unchosen := [name.upper() for name, arm in chosen_pair(ledger)[0].items() if arm is None]:
+    elif unchosen := [name for name, arm in zip(names, chosen_pair(ledger)[0], strict=True) if arm is None]:
         why = f"{judge} has given too few verdicts against the base to choose one of the {' and '.join(unchosen)} arms"
     else:
         why = f"their best arms share no finished seed that {judge} has judged"
-    return f"PPO and DPO cannot be compared, because {why}"
+    return f"{' and '.join(names)} cannot be compared, because {why}"
 
 
 def _final_words(final: Final) -> str:
     rate, by = final.rate, f"of pairs by {final.judge}"
+    one, two = f"{final.arm_label} ({final.arm})", f"{final.opponent_label} ({final.opponent})"
     if final.ahead is None:
-        neither = f"Neither PPO ({final.ppo}) nor DPO ({final.dpo}) is shown to be better"
-        return f"{neither}: PPO wins {_percent(rate)} {by}, where 50 is even" + (
+        neither = f"Neither {one} nor {two} is shown to be better"
+        return f"{neither}: {final.arm_label} wins {_percent(rate)} {by}, where 50 is even" + (
             f" ({final.why_not})" if final.why_not else ""
         )
-    if final.ahead == final.ppo:
-        return f"PPO ({final.ppo}) beats DPO ({final.dpo}): it wins {_percent(rate)} {by}"
-    seen_from_dpo = replace(rate, value=100 - rate.value, low=100 - rate.high, high=100 - rate.low)
-    return f"DPO ({final.dpo}) beats PPO ({final.ppo}): it wins {_percent(seen_from_dpo)} {by}"
+    if final.ahead == final.arm:
+        return f"{one} beats {two}: it wins {_percent(rate)} {by}"
+    seen_from_the_other = replace(rate, value=100 - rate.value, low=100 - rate.high, high=100 - rate.low)
+    return f"{two} beats {one}: it wins {_percent(seen_from_the_other)} {by}"
 
 
 def _percent(rate: Estimate) -> str:

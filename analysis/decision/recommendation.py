@@ -246,17 +246,24 @@ def situation(
     """What the rules look at."""
     stands = {arm: standing(items) for arm, items in gates.items()}
     lead: Lead = "not shown"
-    if final and final.ahead:
-        lead = "PPO" if final.ahead == final.ppo else "DPO"
+    asked = _by_label(final)
+    if final and asked and final.ahead:
+        lead = "PPO" if final.ahead == asked["PPO"] else "DPO"
     return Situation(
-        ppo=stands[final.ppo] if final else None,
-        dpo=stands[final.dpo] if final else None,
+        ppo=stands[asked["PPO"]] if asked else None,
+        dpo=stands[asked["DPO"]] if asked else None,
         all_fail={"ppo", "dpo"} <= set(sweep.algorithms.values()) and set(stands.values()) == {"no"},
         lead=lead,
         nearly_right=_reply(questions.nearly_right),
         stops_paying=_reply(questions.stops_paying),
         staged=stands[staged] if staged else None,
     )
+
+
+def _by_label(final: Final | None) -> dict[str, str]:
+    """PPO's and DPO's arm in the head-to-head; empty if others meet: the table is about these two."""
+    found = {final.arm_label: final.arm, final.opponent_label: final.opponent} if final else {}
+    return found if set(found) == {"PPO", "DPO"} else {}
 
 
 def _reply(answer: Answer | None) -> Reply | None:
@@ -286,7 +293,8 @@ def _sentence(
     switch_at: str | None,
     staged: str | None,
 ) -> str:
-    ppo, dpo = (final.ppo, final.dpo) if final else ("", "")
+    asked = _by_label(final)
+    ppo, dpo = asked.get("PPO", ""), asked.get("DPO", "")
     if choice == "PPO then DPO" and staged:
         return f"Shape with PPO, then set with DPO, as {staged} did."
     return {
@@ -302,10 +310,13 @@ def _why_not(final: Final | None, gates: Mapping[str, Sequence[Gate]], staged: s
     """What keeps the table from choosing."""
     if final is None:
         return "there is no comparison of a PPO arm with a DPO arm"
+    if not _by_label(final):
+        ahead = f"{final.ahead} leads" if final.ahead else f"neither {final.arm} nor {final.opponent} is shown to lead"
+        return f"{ahead}, and the table of rules is about PPO and DPO only"
     if staged:
         return f"{staged} leads PPO's arm and DPO's, but {_stand(gates[staged])}"
     if final.ahead is None:
-        return f"neither {final.ppo} nor {final.dpo} is shown to lead, and no gate or question settles it"
+        return f"neither {final.arm} nor {final.opponent} is shown to lead, and no gate or question settles it"
     return f"{final.ahead} leads, but {_stand(gates[final.ahead])}"
 
 
@@ -313,7 +324,7 @@ def _worth_naming(final: Final | None, gates: Mapping[str, Sequence[Gate]], stag
     """The arms of the head-to-head, the staged one that leads both, and whichever else clears every gate."""
     if final is None:
         return list(gates)
-    compared = (final.ppo, final.dpo, staged)
+    compared = (final.arm, final.opponent, staged)
     return [arm for arm in gates if arm in compared or standing(gates[arm]) == "yes"]
 
 
@@ -359,7 +370,7 @@ def _more_prompts(sweep: Sweep, final: Final | None, rules: DecisionRules) -> It
     if final is None or final.ahead:
         return
     needed = units_needed(final.rate, EVEN, final.wider)
-    leader = final.ppo if final.rate.value > EVEN else final.dpo
+    leader = final.arm if final.rate.value > EVEN else final.opponent
     lead = f"the lead seen, {abs(final.rate.value - EVEN):.1f} points for {leader}"
     num_prompts = math.inf if needed is None else math.ceil(needed * sweep.num_prompts / final.rate.n / 10) * 10
     if num_prompts > rules.max_num_evaluation_prompts:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,6 @@ from experiments.records import SCORE_PREFIX, Role, ScoreCard
 from experiments.rules import Rules
 
 BASE = "base"
-ALGORITHMS = {"ppo": "PPO", "dpo": "DPO", "ppo_then_dpo": "PPO then DPO", "interpolation": "interpolation"}  # in words
 STREAM = 1  # the common random numbers that every arm and the base share
 FLOOR_STREAM = 2  # the base's second, disjoint set
 FURTHER_STREAM = 3  # the base's further samples, for best-of-n
@@ -47,6 +46,17 @@ class Run:
     label: str
     folder: Path
     evaluation: Path
+
+
+ContestKind = Literal["arm_against_base", "plain_against_plain", "staged_against_plain"]
+
+
+class Contest(NamedTuple):
+    """Two sides that the sweep compares; "plain" is an arm that was trained from the base."""
+
+    arm: str
+    opponent: str
+    kind: ContestKind
 
 
 @dataclass(frozen=True)
@@ -193,9 +203,34 @@ class Ledger:
         """The algorithm of a finished arm."""
         return next(run.algorithm for run in self.runs if run.arm == arm)
 
-    def is_ppo_against_dpo(self, arm: str, opponent: str) -> bool:
-        """Whether two arms are a plain PPO and a plain DPO arm, in this order."""
-        return opponent != BASE and (self.algorithm(arm), self.algorithm(opponent)) == ("ppo", "dpo")
+    def described(self, algorithm: str) -> Mapping[str, Any]:
+        """What plan.json says of an algorithm; nothing of one that it does not describe."""
+        found = self.plan.get("algorithms", {}).get(algorithm, {})
+        return found if isinstance(found, Mapping) else {}
+
+    def label(self, algorithm: str) -> str:
+        """An algorithm's name for people."""
+        return str(self.described(algorithm).get("label", algorithm))
+
+    def is_staged(self, arm: str) -> bool:
+        """Whether a finished arm starts from another arm's checkpoint."""
+        return bool(self.described(self.algorithm(arm)).get("staged", False))
+
+    @cached_property
+    def contests(self) -> list[Contest]:
+        """Those of the sweep whose sides have finished, in its order."""
+        there = {BASE, *self.arms}
+        pairs = [(str(item["arm"]), str(item["opponent"])) for item in self.plan["contests"]]
+        return [Contest(*pair, self._kind(*pair)) for pair in pairs if there.issuperset(pair)]
+
+    def between_plain_arms(self) -> list[tuple[str, str]]:
+        """The contests of arms that were both trained from the base."""
+        return [(item.arm, item.opponent) for item in self.contests if item.kind == "plain_against_plain"]
+
+    def _kind(self, arm: str, opponent: str) -> ContestKind:
+        if opponent == BASE:
+            return "arm_against_base"
+        return "staged_against_plain" if self.is_staged(arm) or self.is_staged(opponent) else "plain_against_plain"
 
     def seeds(self, arm: str) -> list[int]:
         """The finished seeds of an arm."""

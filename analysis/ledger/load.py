@@ -127,7 +127,7 @@ def _read_plan(runs_dir: Path) -> dict[str, Any]:
         raise LedgerError(f"{path} has schema {plan.get('schema')!r}; this version reads {PLAN_SCHEMA}")
     lacking = [
         key
-        for key in ("sweep", "arms", "shared", "scores", "settings", "rules", "registered_rules", "jobs")
+        for key in ("sweep", "arms", "contests", "shared", "scores", "settings", "rules", "registered_rules", "jobs")
         if key not in plan
     ]
     if lacking:

@@ -67,15 +67,16 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         }
         for arm in ledger.arms
     ]
+    from_base = ledger.between_plain_arms()
     pairs = [
-        {"ppo": arm, "dpo": opponent, "win_rate": by_judge}
+        {"arm": arm, "opponent": opponent, "win_rate": by_judge}
         for (arm, opponent), by_judge in rates.items()
-        if ledger.is_ppo_against_dpo(arm, opponent) and by_judge[ledger.measure.name]
+        if (arm, opponent) in from_base and by_judge[ledger.measure.name]
     ]
     staged = [
         {"arm": arm, "opponent": opponent, "win_rate": by_judge}
         for (arm, opponent), by_judge in rates.items()
-        if opponent != BASE and not ledger.is_ppo_against_dpo(arm, opponent) and by_judge[ledger.measure.name]
+        if opponent != BASE and (arm, opponent) not in from_base and by_judge[ledger.measure.name]
     ]
     switched = _switched(ledger, outcome, audits)
     questions = recommendation.Questions(
@@ -120,6 +121,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "missing_judges": plain(ledger.missing_judges),
         "samples": {"rule": side_by_side.RULE, "chosen": side_by_side.choose_samples(ledger)},
         "artifacts": context.artifacts(ledger),
+        "health_metrics": {metric: what for metric, (what, _) in context.health_metrics(ledger).items()},
         "shared_costs": context.shared_costs(ledger),
         "settings": ledger.plan["settings"],
         "over_optimisation": {
@@ -217,7 +219,7 @@ def _recommendation(
 
 def _detectable(final: decision.Final, compared: win_rate.Comparisons) -> float:
     """True lead in points that both conditions of `decision.AHEAD_RULE` would often show."""
-    on_all_prompts = compared[final.ppo, final.dpo, final.judge]
+    on_all_prompts = compared[final.arm, final.opponent, final.judge]
     return max(final.rate.minimum_detectable_effect, on_all_prompts.minimum_detectable_effect)
 
 
@@ -254,6 +256,7 @@ def _arm(
     return {
         "arm": arm,
         "algorithm": ledger.algorithm(arm),
+        "algorithm_label": ledger.label(ledger.algorithm(arm)),
         "seeds": ledger.seeds(arm),
         "measure": scores.measure_mean(ledger, arm, resamples).as_dict(),
         "measure_difference": with_mde(difference),
@@ -302,7 +305,7 @@ def _audits(
 def _switched(ledger: Ledger, outcome: decision.Decision, audits: dict[str, Audited]) -> Audited | None:
     """Of the PPO arm that the recommendation is about, else the plan's first."""
     arms = [arm for arm in ledger.arms if ledger.algorithm(arm) == "ppo"]
-    chosen = outcome.final.ppo if outcome.final else next(iter(arms), None)
+    chosen = outcome.final.arm if outcome.final and outcome.final.arm in arms else next(iter(arms), None)
     return audits[chosen] if chosen else None
 
 
@@ -316,7 +319,7 @@ def _win_rates(
 ) -> dict[tuple[str, str], dict[str, dict[str, Any] | None]]:
     """(arm, opponent) -> judge -> what the report says of their win rate; the deciding judge's also at equal style."""
     found: dict[tuple[str, str], dict[str, dict[str, Any] | None]] = {}
-    for arm, opponent, _ in win_rate.contests(ledger):
+    for arm, opponent, _ in ledger.contests:
         found[arm, opponent] = {
             judge: _rate(compared.get((arm, opponent, judge))) for judge in win_rate.judges_of(ledger)
         }
@@ -379,5 +382,5 @@ def _summary(
             numbers[f"wall_seconds/{name}"] = arm["cost"]["wall_seconds"]["exact"]
     for pair in pairs:
         if pair["win_rate"][decides]:
-            numbers[f"win_rate/{pair['ppo']}_vs_{pair['dpo']}"] = pair["win_rate"][decides]["value"]
+            numbers[f"win_rate/{pair['arm']}_vs_{pair['opponent']}"] = pair["win_rate"][decides]["value"]
     return numbers

@@ -23,15 +23,6 @@ COSTS = {
 }
 HEALTH = {  # metric -> (what it is, unit)
     "train/gradient_norm": ("gradient norm before clipping", "plain"),
-    "ppo/clip_fraction": ("tokens whose ratio was clipped", "share"),
-    "ppo/approx_kl": ("KL of one update, by the old policy's samples", "nats"),
-    "ppo/explained_variance": ("return explained by the value head (1 is all, below 0 is worse than none)", "plain"),
-    "ppo/entropy": ("entropy of the policy per token", "nats"),
-    "ppo/kl": ("KL to the base per response, on rollouts", "nats"),
-    "ppo/eos_fraction": ("rollouts that ended by themselves", "share"),
-    "dpo/accuracy": ("pairs that the policy ranks right, by implicit reward", "share"),
-    "dpo/reward_margin": ("implicit reward, chosen minus rejected", "nats"),
-    "dpo/chosen_logp": ("log-probability of the chosen response", "nats"),
 }
 ARTIFACTS = {  # metric, in which braces stand for a score's name -> (artifact, what it is, unit)
     "measure/held_out_accuracy": ("Measure", "right on labelled texts it never saw", "share"),
@@ -90,11 +81,19 @@ def _spent(rows: pd.DataFrame, name: str) -> float | None:
     return float(totals.max() if name == "peak_memory_bytes" else totals.mean())
 
 
+def health_metrics(ledger: Ledger) -> dict[str, tuple[str, str]]:
+    """Training metrics that the report shows: what each is, and its unit."""
+    algorithms = dict.fromkeys(map(ledger.algorithm, ledger.arms))
+    own = [dict(ledger.described(name).get("health", {})) for name in algorithms]
+    return HEALTH | {str(metric): (str(what), str(unit)) for one in own for metric, (what, unit) in one.items()}
+
+
 def health(ledger: Ledger, arm: str) -> dict[str, Any]:
     """Training metrics, mean over the last quarter of the rows of each run."""
     rows = _rows(ledger, arm)
     late = rows[rows.groupby("label").cumcount() >= 0.75 * rows.groupby("label")["label"].transform("size")]
-    numbers = {name: exact(late[name].mean(), unit) for name, (_, unit) in HEALTH.items() if name in late}
+    shown = health_metrics(ledger)
+    numbers = {name: exact(late[name].mean(), unit) for name, (_, unit) in shown.items() if name in late}
     return {name: number for name, number in numbers.items() if number}
 
 
@@ -171,13 +170,13 @@ def comparisons(ledger: Ledger, arm: str) -> str:
         "all": "all pairs of a prompt's ranked samples",
         "best_worst": "best against worst of a prompt's ranked samples",
     }.get(used, used)
+    how = ledger.described(ledger.algorithm(arm)).get("learns", "how is not recorded")
     start = start_of(ledger.plan, arm)
     if start:
         first = f"{100 * start['share']:.3g} % of the budget as {start['arm']}"
         pairs = words.replace("ranked samples", "samples of that checkpoint")
-        staged = ledger.algorithm(arm) == "ppo_then_dpo"
-        return f"{first}, then {pairs}, directly" if staged else f"{first}, then nothing"
-    return f"{words}, through the reward model" if ledger.algorithm(arm) == "ppo" else f"{words}, directly"
+        return f"{first}, then nothing" if how == "nothing" else f"{first}, then {pairs}, {how}"
+    return f"{words}, {how}"
 
 
 def base_model(settings: Mapping[str, Any]) -> str:

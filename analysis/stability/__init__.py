@@ -86,7 +86,9 @@ def together(ledger: Ledger, arms: Mapping[str, ArmStability], resamples: Resamp
     """What is said of all arms together."""
     judged = {arm: item.tolerance for arm, item in arms.items()}
     algorithms = {
-        name: tolerance.of_algorithm(name, {arm: item for arm, item in judged.items() if ledger.algorithm(arm) == name})
+        name: tolerance.of_algorithm(
+            ledger.label(name), {arm: item for arm, item in judged.items() if ledger.algorithm(arm) == name}
+        )
         for name in dict.fromkeys(ledger.algorithm(arm) for arm in judged)
     }
     return SweepStability(

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.answers import Answer, Evidence, Reply
-from analysis.ledger import ALGORITHMS
 from analysis.stability.over_time import OverTime
 from analysis.statistics.bootstrap import (
     MIN_SEEDS_FOR_METHOD,
@@ -231,10 +230,9 @@ def _seeds_needed(count: float, have: int, rules: StabilityRules) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------- one algorithm
-def of_algorithm(name: str, answers: Mapping[str, Tolerance]) -> Answer:
+def of_algorithm(label: str, answers: Mapping[str, Tolerance]) -> Answer:
     """Yes where every variant is within the tolerance, no where none is, inconclusive where it depends on the knob."""
     replies = {arm: item.answer.reply for arm, item in answers.items()}
-    label = ALGORITHMS.get(name, name)
     said: Reply = "inconclusive"
     if len(set(replies.values())) == 1:
         said = next(iter(replies.values()))

@@ -75,16 +75,12 @@ class SweepStyle:
         return {arm: drift.assess(corpus, self.reference) for arm, corpus in self.arms.items()}
 
     def pairs(self) -> list[Apart]:
-        """Each PPO arm told apart from each DPO arm, over the seeds that both have."""
-        by_algorithm = {
-            kind: [arm for arm in self.ledger.arms if self.ledger.algorithm(arm) == kind] for kind in ("ppo", "dpo")
-        }
-        pairs = [(ppo, dpo) for ppo in by_algorithm["ppo"] for dpo in by_algorithm["dpo"]]
+        """Arms trained from the base that the sweep compares, told apart over the seeds that both have."""
         return drift.tell_apart(
             [
-                (ppo, dpo, self._with_seeds(ppo, seeds), self._with_seeds(dpo, seeds))
-                for ppo, dpo in pairs
-                if (seeds := self.ledger.common_seeds(ppo, dpo))
+                (one, two, self._with_seeds(one, seeds), self._with_seeds(two, seeds))
+                for one, two in self.ledger.between_plain_arms()
+                if (seeds := self.ledger.common_seeds(one, two))
             ],
             self.resamples,
             self.ledger.rules.style,

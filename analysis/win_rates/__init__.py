@@ -7,10 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +36,6 @@ from experiments.rules import WinRateRules
 
 BoolArray = npt.NDArray[np.bool_]
 JudgeName = str  # its name
-Contest = Literal["arm_against_base", "ppo_against_dpo", "staged_against_plain"]
 EVEN = 50.0  # percent: no preference
 OF_THE_INTERVAL = round(1 - CONFIDENCE_LEVEL, 9)  # significance level where none was registered
 
@@ -168,19 +164,6 @@ def pair_scores(ours: FloatArray, theirs: FloatArray) -> FloatArray:
     return (np.sign(ours - theirs) + 1) / 2
 
 
-def contests(ledger: Ledger) -> Iterator[tuple[str, str, Contest]]:
-    """Each arm against the base, each PPO arm against each DPO arm, then each staged arm against both."""
-    for arm in ledger.arms:
-        yield arm, BASE, "arm_against_base"
-    ppo, dpo, staged = (
-        [arm for arm in ledger.arms if ledger.algorithm(arm) == name] for name in ("ppo", "dpo", "ppo_then_dpo")
-    )
-    for one, other in product(ppo, dpo):
-        yield one, other, "ppo_against_dpo"
-    for one, other in product(staged, [*ppo, *dpo]):
-        yield one, other, "staged_against_plain"
-
-
 # ------------------------------------------------------------------------------------------------------------ win rates
 def compare(ledger: Ledger, arm: str, opponent: str, judge: JudgeName, resamples: Resamples) -> WinRate | None:
     """Win rate of the final models, or None where fewer than two prompts have a preference between them."""
@@ -244,7 +227,7 @@ def compare_all(ledger: Ledger, resamples: Resamples) -> Comparisons:
     rules = rules_of(ledger)
     found: Comparisons = {}
     primary = []
-    for arm, opponent, contest in contests(ledger):
+    for arm, opponent, contest in ledger.contests:
         for judge in judges_of(ledger):
             rate = compare(ledger, arm, opponent, judge, resamples)
             if rate is None:
@@ -265,7 +248,7 @@ def compare_all(ledger: Ledger, resamples: Resamples) -> Comparisons:
 def num_resamples(ledger: Ledger) -> int:
     """So many that the smallest possible p-value, 2 / (B + 1), stays under the level when corrected for all arms."""
     rules = rules_of(ledger)
-    num_primary = sum(contest in rules.primary_comparisons for *_, contest in contests(ledger))
+    num_primary = sum(contest in rules.primary_comparisons for *_, contest in ledger.contests)
     return max(NUM_RESAMPLES, math.ceil(2 * num_primary / rules.significance_level))
 
 

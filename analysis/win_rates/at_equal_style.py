@@ -23,7 +23,7 @@ from analysis.statistics.bootstrap import Estimate, FloatArray, Resamples, estim
 from analysis.statistics.controlled_win_rate import ControlledWinRate, Prior, is_identified, parity_overlap, refit
 from analysis.style.scripts import split_words
 from analysis.style.surface import BOLD, CODE_BLOCK, HEADER, LIST_ITEM
-from analysis.win_rates import JudgeName, contests, preferences
+from analysis.win_rates import JudgeName, preferences
 
 NUM_REFITS = 400  # of the report's resamples
 # A prior SD of three logits: enough to keep a side that wins everything finite.
@@ -55,7 +55,7 @@ def control_all(ledger: Ledger, judge: JudgeName, resamples: Resamples, rng: np.
     features = style_features(ledger)
     found = {
         (arm, opponent): control(ledger, arm, opponent, judge, features, resamples, rng)
-        for arm, opponent, _ in contests(ledger)
+        for arm, opponent, _ in ledger.contests
     }
     return {pair: item for pair, item in found.items() if item is not None}
 

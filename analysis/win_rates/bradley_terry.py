@@ -6,7 +6,8 @@ Fitted with evalica to the share of pairs that each side wins, every pair of arm
 itself, because arms meet only within a seed; the mean over seeds is reported. Intervals: the prompts of the report's
 resamples, refitted; evalica's own bootstrap would draw rows, of which those of one prompt are not independent.
 
-The check fits again without any PPO-against-DPO comparison and holds the direct one against what that predicts. A judge
+The check fits again without any contest between two arms that were trained from the base, and holds each direct one
+against what that predicts. A judge
 whose preferences form circles (PPO over DPO over base over PPO) has no such scale.
 
 Shapes: K = 1 + arms, the base first; C comparisons; B resamples, the first `NUM_REFITS`.
@@ -50,16 +51,16 @@ class Strength:
 
 @dataclass(frozen=True)
 class DirectCheck:
-    """A PPO arm against a DPO arm: directly, and by the strengths of a fit without such comparisons.
+    """Two arms that were trained from the base: directly, and by the strengths of a fit without such comparisons.
 
     Attributes:
-        direct, predicted: percent of pairs that the PPO arm wins; both with half a win added on either side.
+        direct, predicted: percent of pairs that `arm` wins; both with half a win added on either side.
         difference: direct − predicted, in points; its interval holds for all pairs together.
         intransitive: whether that whole interval is further from zero than rules.win_rate.max_intransitivity_points.
     """
 
-    ppo: str
-    dpo: str
+    arm: str
+    opponent: str
     direct: Estimate
     predicted: Estimate
     difference: Estimate
@@ -83,7 +84,7 @@ class SeedFit:
     Attributes:
         names: K names, the base first.
         strengths: of all comparisons, base = 0.
-        indirect: of all but PPO against DPO.
+        indirect: of all but contests between arms trained from the base.
         shares: pair of positions -> share of pairs that the first wins.
     """
 
@@ -100,9 +101,7 @@ def assess(ledger: Ledger, rules: WinRateRules, resamples: Resamples) -> Scale |
     if not fits:
         return None
     arms = [arm for arm in ledger.arms if any(arm in fit.names for fit in fits.values())]
-    pairs = [
-        (ppo, dpo) for ppo in arms for dpo in arms if (ledger.algorithm(ppo), ledger.algorithm(dpo)) == ("ppo", "dpo")
-    ]
+    pairs = [pair for pair in ledger.between_plain_arms() if set(pair) <= set(arms)]
     wider = simultaneous(max(1, len(pairs)))
     checks = [_check(*pair, wider, rules.max_intransitivity_points, list(fits.values()), resamples) for pair in pairs]
     return Scale(
@@ -141,7 +140,7 @@ def _scores(ledger: Ledger, arm: str, opponent: str, judge: JudgeName, seed: int
 
 
 def _is_direct(ledger: Ledger, arm: str, opponent: str) -> bool:
-    return opponent != BASE and {ledger.algorithm(arm), ledger.algorithm(opponent)} == {"ppo", "dpo"}
+    return {arm, opponent} in map(set, ledger.between_plain_arms())
 
 
 def bradley_terry(num_sides: int, share_B: dict[tuple[int, int], FloatArray], num_prompts: int) -> FloatArray:
@@ -186,11 +185,11 @@ def _strength(arm: str, fits: Sequence[SeedFit], resamples: Resamples) -> Streng
 
 
 def _check(
-    ppo: str, dpo: str, wider: float, tolerance_points: float, fits: Sequence[SeedFit], resamples: Resamples
+    arm: str, opponent: str, wider: float, tolerance_points: float, fits: Sequence[SeedFit], resamples: Resamples
 ) -> DirectCheck | None:
     direct, predicted = [], []
-    for fit in (fit for fit in fits if ppo in fit.names and dpo in fit.names):
-        ours, theirs = fit.names.index(ppo), fit.names.index(dpo)
+    for fit in (fit for fit in fits if arm in fit.names and opponent in fit.names):
+        ours, theirs = fit.names.index(arm), fit.names.index(opponent)
         pair = (ours, theirs) if (ours, theirs) in fit.shares else (theirs, ours)
         if pair in fit.shares:
             share_B = shrunk(fit.shares[pair], resamples.prompts.shape[1])
@@ -205,7 +204,7 @@ def _check(
         _mean(value_SB, resamples, "percent") for value_SB in (direct_SB, predicted_SB, gap_SB)
     )
     intransitive = gap.low > tolerance_points or gap.high < -tolerance_points
-    return DirectCheck(ppo, dpo, direct_rate, predicted_rate, gap, intransitive)
+    return DirectCheck(arm, opponent, direct_rate, predicted_rate, gap, intransitive)
 
 
 def _mean(value_SB: FloatArray, resamples: Resamples, unit: str) -> Estimate:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +27,7 @@ from experiments.arms.resume import Checkpoints, State, load_training_tensors, t
 from experiments.artifacts.ranking import DPO_TEMPERATURE, RankedPrompt, load_spent
 from experiments.artifacts.ranking import load as load_ranking
 from experiments.artifacts.same_base import NUM_RESPONSES, TOLERANCE, distance_now
+from experiments.catalogue import PairSettings
 from experiments.errors import DivergedError, InputError
 from experiments.inputs import adapters as checkpoints
 from experiments.inputs.lora import lora_config
@@ -47,7 +48,7 @@ from experiments.sampling.logprobs import total_logprobs
 from experiments.seeding import presentation_order
 from experiments.spec import ArmJobSpec, DPOSettings, PPOThenDPO, evaluation_updates, start_point
 from experiments.tasks import task_of
-from experiments.training_signs import DPO_SIGNS
+from experiments.training_signs import DPO_SIGNS, Sign
 
 # TRL's names of what it logs, and ours
 LOGGED = {
@@ -71,7 +72,7 @@ def train(spec: ArmJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path,
         InputError: the ranking data has no comparison, or the policy is not its reference before the first step.
         DivergedError: more than `max_skipped_steps` optimizer steps had no finite gradient.
     """
-    _train(spec, Stage(Meter()), ranking_folder, folder, cache_dir, recorder)
+    train_pairs(METHOD, spec, Stage(Meter()), ranking_folder, folder, cache_dir, recorder)
 
 
 def train_staged(
@@ -90,7 +91,7 @@ def train_staged(
     spent = checkpoints.inherit(folder, start_folder, point)
     stage = Stage(meter, point, spent.then(load_spent(pairs_folder)), checkpoints.weights_file(start_folder, point))
     rest = {"num_prompts": spec.num_prompts - spent.prompts_seen, "num_points": spec.num_points - point}
-    _train(spec.model_copy(update=rest), stage, pairs_folder, folder, cache_dir, recorder)
+    train_pairs(METHOD, spec.model_copy(update=rest), stage, pairs_folder, folder, cache_dir, recorder)
 
 
 @dataclass(frozen=True)
@@ -110,20 +111,42 @@ class Stage:
     start: Path | None = None
 
 
-def _train(
-    spec: ArmJobSpec, stage: Stage, ranking_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder
-) -> None:
-    """`spec` has the prompts and the points of this stage alone."""
-    assert isinstance(spec.arm, DPOSettings)
+@dataclass(frozen=True)
+class Method:
+    """What tells one algorithm on pairs from another.
+
+    Attributes:
+        name: for people.
+        make_trainer: see `make_trainer`.
+        responses: some prompts, responses and reference log-probs of the trainer's dataset, to check its start.
+        logged: TRL's names of what it logs, and ours.
+        signs: that its training raises.
+    """
+
+    name: str
+    make_trainer: Callable[..., Any]
+    responses: Responses
+    logged: Mapping[str, str]
+    signs: Sequence[Sign]
+
+
+def train_pairs(
+    method: Method, spec: ArmJobSpec, stage: Stage, ranking_folder: Path, folder: Path, cache_dir: Path,
+    recorder: Recorder,
+) -> None:  # fmt: skip
+    """Train on pairs, from the last checkpoint if there is one. `spec` has what this stage alone has of the budget."""
+    assert isinstance(spec.arm, PairSettings)
     resume = Checkpoints(folder, spec, stage.start)
     state = resume.load()
     done = int(state.numbers["step"]) if state else 0
     recorder.rewind(done)
     if done * spec.arm.pairs_per_step < spec.num_prompts:
         with tempfile.TemporaryDirectory() as scratch:
-            trainer = make_trainer(spec, load_ranking(ranking_folder), cache_dir, Path(scratch), done, stage.start)
-            _check_start(spec, trainer)
-            trainer.add_callback(_Ledger(spec, stage, folder, recorder, resume, state))
+            trainer = method.make_trainer(
+                spec, load_ranking(ranking_folder), cache_dir, Path(scratch), done, stage.start
+            )
+            _check_start(spec, trainer, method.responses)
+            trainer.add_callback(_Ledger(method, spec, stage, folder, recorder, resume, state))
             trainer.train()
     resume.remove()
 
@@ -165,16 +188,24 @@ def make_trainer(
     return trainer
 
 
-def _check_start(spec: ArmJobSpec, trainer: DPOTrainer) -> None:
+Responses = Callable[[Dataset], tuple[list[list[int]], list[list[int]], list[float]]]
+
+
+def _first_pairs(dataset: Dataset) -> tuple[list[list[int]], list[list[int]], list[float]]:
+    """Prompts, responses and their log-probs under the reference."""
+    rows = dataset[: NUM_RESPONSES // 2]
+    texts = [*rows["chosen_ids"], *rows["rejected_ids"]]
+    return [*rows["prompt_ids"]] * 2, texts, [*rows["ref_chosen_logps"], *rows["ref_rejected_logps"]]
+
+
+def _check_start(spec: ArmJobSpec, trainer: Any, responses: Responses) -> None:
     """The policy still is the reference: log-probs of the first pairs say so, in training mode.
 
     Raises:
         InputError: they do not.
     """
-    rows = trainer.train_dataset[: NUM_RESPONSES // 2]
-    recorded = [*rows["ref_chosen_logps"], *rows["ref_rejected_logps"]]
-    texts = [*rows["chosen_ids"], *rows["rejected_ids"]]
-    found = distance_now(trainer.model.train(), [*rows["prompt_ids"]] * 2, texts, recorded)
+    prompts, texts, recorded = responses(trainer.train_dataset)
+    found = distance_now(trainer.model.train(), prompts, texts, recorded)
     if not found <= TOLERANCE[spec.model.dtype]:
         raise InputError(
             f"arm {spec.arm.name}: before its first step the policy is {found:.3g} nats a token off its reference, and "
@@ -183,13 +214,16 @@ def _check_start(spec: ArmJobSpec, trainer: DPOTrainer) -> None:
         )
 
 
-class FastDPOTrainer(DPOTrainer):  # type: ignore[misc]
-    """DPOTrainer on the token ids that were sampled, in the order given, with given reference log-probs.
+class OnSampledTokens:
+    """Makes a TRL trainer take the token ids that were sampled, in the order given, with given reference log-probs.
 
     TRL would tokenise text again, which can move the boundary between prompt and response, and append an
     end-of-sequence token to every response, which would teach the model to stop wherever a sample was cut. It would
     score the reference in each step, or cache it under a hash that covers the adapter's random initialisation.
     """
+
+    train_dataset: Any
+    _tr_loss: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -203,11 +237,15 @@ class FastDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as TRL does; a loss that was not finite must not stay in the running sum, where NaN - NaN is NaN."""
-        super().log(logs, start_time)
+        super().log(logs, start_time)  # type: ignore[misc]
         self._tr_loss.nan_to_num_(0.0, 0.0, 0.0)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool) -> Any:
-        return super()._compute_loss(_Forward(model), inputs, return_outputs)
+        return super()._compute_loss(_Forward(model), inputs, return_outputs)  # type: ignore[misc]
+
+
+class FastDPOTrainer(OnSampledTokens, DPOTrainer):  # type: ignore[misc]
+    """DPOTrainer on sampled tokens."""
 
 
 class _Forward:
@@ -254,15 +292,22 @@ class _Forward:
 
 def _arguments(spec: ArmJobSpec, arm: DPOSettings, scratch: Path, steps_done: int) -> DPOConfig:
     return DPOConfig(
-        output_dir=str(scratch),
         loss_type=list(arm.losses),
         loss_weights=list(arm.loss_weights),
         beta=arm.beta,
         label_smoothing=arm.label_smoothing,
+        per_device_train_batch_size=arm.pairs_per_microbatch,
+        **shared_arguments(spec, arm, scratch, steps_done),
+    )
+
+
+def shared_arguments(spec: ArmJobSpec, arm: PairSettings, scratch: Path, steps_done: int) -> dict[str, Any]:
+    """TRL's arguments that every algorithm on pairs has alike."""
+    return dict(
+        output_dir=str(scratch),
         learning_rate=arm.learning_rate,
         lr_scheduler_type="constant",
         max_steps=spec.num_prompts // arm.pairs_per_step - steps_done,
-        per_device_train_batch_size=arm.pairs_per_microbatch,
         gradient_accumulation_steps=arm.pairs_per_step // arm.pairs_per_microbatch,
         max_grad_norm=arm.max_gradient_norm,
         max_length=None,
@@ -283,16 +328,26 @@ def _arguments(spec: ArmJobSpec, arm: DPOSettings, scratch: Path, steps_done: in
 
 def _dataset(spec: ArmJobSpec, ranked: Sequence[RankedPrompt], steps_done: int) -> Dataset:
     """The pairs from `steps_done` on, in the order of their presentation."""
+    return Dataset.from_list([_row(*pair) for pair in presented_pairs(spec, ranked, steps_done)])
+
+
+def presented_pairs(
+    spec: ArmJobSpec, ranked: Sequence[RankedPrompt], steps_done: int
+) -> list[tuple[RankedPrompt, int, int]]:
+    """Prompt, and which of its responses is preferred to which, from `steps_done` on.
+
+    Raises:
+        InputError: the ranking data has no comparison (all samples tie).
+    """
     pairs = [(prompt, *pair) for prompt in ranked for pair in prompt.comparisons(spec.comparisons)]
     if not pairs:
         raise InputError(
             f"arm {spec.arm.name}: the ranking data has no comparison, because {task_of(spec.data).measure} ties all "
             "samples of every prompt"
         )
-    assert isinstance(spec.arm, DPOSettings)
     seen = steps_done * spec.arm.prompts_per_step
     order = presentation_order(spec.seed, "pairs", len(pairs), seen, spec.num_prompts - seen)
-    return Dataset.from_list([_row(*pairs[index]) for index in order])
+    return [pairs[index] for index in order]
 
 
 def _row(prompt: RankedPrompt, winner: int, loser: int) -> dict[str, Any]:
@@ -333,6 +388,7 @@ class _Ledger(TrainerCallback):
 
     def __init__(
         self,
+        method: Method,
         spec: ArmJobSpec,
         stage: Stage,
         folder: Path,
@@ -340,12 +396,13 @@ class _Ledger(TrainerCallback):
         resume: Checkpoints,
         state: State | None,
     ) -> None:
-        assert isinstance(spec.arm, DPOSettings)
+        assert isinstance(spec.arm, PairSettings)
+        self.method = method
         self.arm, self.folder, self.recorder, self.resume = spec.arm, folder, recorder, resume
         self.stage, self.meter = stage, stage.meter
         self.num_steps = spec.num_prompts // spec.arm.pairs_per_step
         self.points = evaluation_updates(self.num_steps, spec.num_points)
-        self.flags, self.state = TrainingFlags(DPO_SIGNS), state
+        self.flags, self.state = TrainingFlags(method.signs), state
         self.steps_done = self.num_skipped_steps = 0
         self.meter.go_on_from(Axes(**state.numbers["axes"]) if state else stage.spent)
         self.tokens_done = self.meter.tokens_trained
@@ -375,10 +432,10 @@ class _Ledger(TrainerCallback):
         self.meter.optimizer_steps = before.optimizer_steps + step
         self.meter.prompts_seen = before.prompts_seen + step * self.arm.pairs_per_step
         self.meter.tokens_trained = self.tokens_done + int(logs["num_tokens"])
-        values = {ours: float(logs[theirs]) for theirs, ours in LOGGED.items() if theirs in logs}
+        values = {ours: float(logs[theirs]) for theirs, ours in self.method.logged.items() if theirs in logs}
         values["train/skipped_steps"] = float(self.num_skipped_steps)
         self.recorder.metrics("train", self.flags.with_flags(values), self.meter.axes())
-        self.recorder.progress("DPO", step, self.num_steps, "steps")
+        self.recorder.progress(self.method.name, step, self.num_steps, "steps")
         if step in self.points:
             point = self.stage.point + self.points.index(step) + 1
             checkpoints.save(kwargs["model"], self.folder, point, self.meter.axes())
@@ -390,3 +447,6 @@ class _Ledger(TrainerCallback):
         }
         modules, optimizer = {"policy": kwargs["model"]}, kwargs["optimizer"]
         self.resume.save_if_due(lambda: State(training_tensors(modules, optimizer), numbers))
+
+
+METHOD = Method("DPO", make_trainer, _first_pairs, LOGGED, DPO_SIGNS)

@@ -21,7 +21,7 @@ from experiments.records import Recorder
 from experiments.spec import ArmJobSpec, Interpolation, start_point
 
 
-def build(spec: ArmJobSpec, start_folder: Path, folder: Path, recorder: Recorder) -> None:
+def build(spec: ArmJobSpec, start_folder: Path, folder: Path, _: Path, recorder: Recorder) -> None:
     """Write the adapters of all points: the other arm's up to the checkpoint, then ever closer to the base.
 
     Raises:

@@ -36,9 +36,9 @@ from runner.ledger.requests import (
     is_asked_to_end,
 )
 from runner.ledger.writer import record_end
-from runner.planning.graph import SHARED, Job, with_needs
+from runner.planning.graph import Job, with_needs
 from runner.planning.plan import Plan
-from runner.planning.refusals import COMPARING
+from runner.planning.specifications import COMPARING, SHARED
 from runner.watching.display import Display, Result
 from runner.watching.watch import ProgressMonitor, records
 

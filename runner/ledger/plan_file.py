@@ -31,6 +31,13 @@ class PlannedArm(Strict):
     knobs: dict[str, Any] = Field(description="its settings, as conf/arm/ has them")
 
 
+class PlannedContest(Strict):
+    """Two sides that are compared: an arm against another one, or against the base."""
+
+    arm: str
+    opponent: str
+
+
 class PlannedCheck(Strict):
     """What must be equal for all arms."""
 
@@ -58,6 +65,8 @@ class PlanFile(Strict):
     registered_rules: RegisteredRules
     rules: Rules
     arms: list[PlannedArm]
+    algorithms: dict[str, dict[str, Any]] = Field(description="name -> what the report says of it, from the catalogue")
+    contests: list[PlannedContest]
     scores: list[ScoreCard] = Field(description="of every sample, and of the judges that are asked")
     shared: dict[str, str] = Field(description="kind of a shared job -> its folder")
     settings: dict[str, Any] = Field(description="what every arm has in common, as conf/ has it")

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from experiments.catalogue import CATALOGUE
 from experiments.errors import InputError
 from experiments.evaluation.judging.template import TEMPLATE_SHA256
 from experiments.inputs.fingerprint import reward_model_fingerprint
@@ -38,6 +39,7 @@ from experiments.spec import (
 )
 from experiments.tasks import task_of
 from runner.ledger.jobfile import JobFile, Need, digest, identity_of
+from runner.planning.contests import between_arms
 from runner.planning.fairness import num_fresh_labels
 from runner.planning.problems import Problem, listing
 from runner.planning.refusals import refuse_training_reward
@@ -56,12 +58,16 @@ from runner.planning.specifications import (
 )
 from runner.planning.starts import label_of, label_of_start
 
-SHARED = ("measure", "ranking_data", "reward_model", "base_evaluation")
 # What holds others up comes first (first_stage: an arm that others start from), and the shortest last, so that no long
-# job is left to run alone. DPO arms need no reward model, so they can start beside it.
+# job is left to run alone. Arms that need no reward model come before those that do: they can start beside it.
+PLAIN = sorted(
+    (name for name, record in CATALOGUE.items() if not record.described.staged),
+    key=lambda name: len(CATALOGUE[name].needs),
+)
+STAGED = [name for name, record in CATALOGUE.items() if record.described.staged]
 ORDER = (
-    "measure", "ranking_data", "reward_model", "first_stage", "dpo", "ppo", "fresh_pairs", "ppo_then_dpo",
-    "interpolation", "evaluation", "base_evaluation", "judgement", "report",
+    "measure", "ranking_data", "reward_model", "first_stage", *PLAIN, "fresh_pairs", *STAGED, "evaluation",
+    "base_evaluation", "judgement", "report",
 )  # fmt: skip
 
 
@@ -97,6 +103,23 @@ class Job:
         return self.kind in {"measure", "ranking_data"}
 
 
+def run_folder(run: RunSpec) -> Path:
+    """The sweep's folder, RUNS_DIR."""
+    return Path(run.runs_dir).expanduser().absolute() / run.name
+
+
+def with_needs(job: Job, there: Mapping[str, Job]) -> Job:
+    """A comparison of what there is, by label: arms that failed are left out, and its identity says so."""
+    needs = {role: label for role, label in job.needs.items() if label in there}
+    files = {
+        role: Need(folder=str(there[label].folder), identity=there[label].identity) for role, label in needs.items()
+    }
+    identity = identity_of(
+        job.kind, job.file.spec, job.file.inputs, {role: need.identity for role, need in files.items()}
+    )
+    return replace(job, needs=needs, file=job.file.model_copy(update={"needs": files, "identity": identity}))
+
+
 def jobs_of_all(runs: Sequence[RunSpec], inputs: Sequence[Mapping[str, str]]) -> list[dict[str, Job]]:
     """The jobs of each arm, by kind. Those that start from another arm need that arm's."""
     started_from = set(filter(None, map(label_of_start, runs)))
@@ -120,9 +143,8 @@ def _jobs_of(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
     """
     shared = _shared_jobs(run, inputs)
     trained_on = without_embedder(inputs)
-    ranking = {"ranking_data": shared["ranking_data"]}
-    to_evaluate = ranking | {kind: shared[kind] for kind in ("measure", "reward_model")}
-    needs = to_evaluate if run.arm.algorithm == "ppo" else ranking
+    to_evaluate = {kind: shared[kind] for kind in ("ranking_data", "measure", "reward_model")}
+    needs = {kind: job for kind, job in to_evaluate.items() if kind in CATALOGUE[run.arm.algorithm].needs}
     arm = _own_job(run, "arm", arm_spec(run), trained_on, needs, arm_work(run))
     return shared | {"arm": arm, "evaluation": _evaluation_job(run, inputs, {"arm": arm} | to_evaluate)}
 
@@ -166,7 +188,7 @@ def _shared_jobs(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
         task=data.task,
         model=run.model,
         reward_model=run.reward_model,
-        comparisons=comparisons(run)[0],
+        comparisons=comparisons(run, "all"),
         seed=data.seed,
     )
     trained = Work(trained=reward_tokens(run))
@@ -174,56 +196,6 @@ def _shared_jobs(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
     needs = {"measure": measure, "ranking_data": ranking, "reward_model": reward}
     base = _shared_job(run, "base_evaluation", base_evaluation_spec(run), inputs, needs, base_evaluation_work(run))
     return {job.kind: job for job in (measure, ranking, reward, base)}
-
-
-def judge_jobs(runs: Sequence[RunSpec], jobs: Sequence[Job]) -> list[Job]:
-    """One job for each judge that is configured; none by default."""
-    run = runs[0]
-    evaluations = {job.label: job for job in jobs if job.kind == "evaluation"}
-    shared = {job.kind: job for job in jobs if job.kind in {"base_evaluation", "reward_model"}}
-    base = {"base_model": shared["base_evaluation"].file.inputs["base_model"]}
-    judged = tuple(JudgedRun(arm=one.arm.name, algorithm=one.arm.algorithm, seed=one.seed) for one in runs)
-    found = []
-    for name, judge in (("endpoint", run.judge.endpoint), ("reward_model", run.judge.reward_model)):
-        if judge is None:
-            continue
-        its = TEMPLATE_SHA256 if isinstance(judge, EndpointJudge) else _fingerprint_of_judge(judge.path)
-        if run.rules.win_rate.primary_judge == name and not isinstance(judge, EndpointJudge):
-            refuse_training_reward(run, Path(judge.path).expanduser(), shared["reward_model"].folder)
-        spec = JudgementJobSpec(task=run.data.task, model=run.model, judge=judge, runs=judged)
-        needs = shared | evaluations
-        file = _job_file(run, "judgement", f"judges/{name}", spec, base | {"judge": its}, needs)
-        folder = run_folder(run) / "judges" / name
-        found.append(Job(folder, folder, file, _labels(needs), "judgement", Work()))
-    return found
-
-
-def report_job(run: RunSpec, jobs: Sequence[Job], judges: Sequence[Job]) -> Job:
-    """It reads plan.json, so its inputs are the rules there; an arm that is trained again must end before it."""
-    read = {"arm", "base_evaluation", "evaluation", "judgement"}
-    needs = {job.label: job for job in (*jobs, *judges) if job.kind in read}
-    folder = run_folder(run) / "report"
-    inputs = {"rules": digest(run.rules.model_dump(mode="json"))}
-    return Job(
-        folder, folder, _job_file(run, "report", "report", None, inputs, needs), _labels(needs), "report", Work()
-    )
-
-
-def with_needs(job: Job, there: Mapping[str, Job]) -> Job:
-    """A comparison of what there is, by label: arms that failed are left out, and its identity says so."""
-    needs = {role: label for role, label in job.needs.items() if label in there}
-    files = {
-        role: Need(folder=str(there[label].folder), identity=there[label].identity) for role, label in needs.items()
-    }
-    identity = identity_of(
-        job.kind, job.file.spec, job.file.inputs, {role: need.identity for role, need in files.items()}
-    )
-    return replace(job, needs=needs, file=job.file.model_copy(update={"needs": files, "identity": identity}))
-
-
-def run_folder(run: RunSpec) -> Path:
-    """The sweep's folder, RUNS_DIR."""
-    return Path(run.runs_dir).expanduser().absolute() / run.name
 
 
 def _shared_job(
@@ -245,11 +217,46 @@ def _own_job(
     return Job(folder, folder, file, _labels(needs), run.arm.algorithm if kind == "arm" else kind, work)
 
 
+def judge_jobs(runs: Sequence[RunSpec], jobs: Sequence[Job]) -> list[Job]:
+    """One job for each judge that is configured; none by default."""
+    run = runs[0]
+    evaluations = {job.label: job for job in jobs if job.kind == "evaluation"}
+    shared = {job.kind: job for job in jobs if job.kind in {"base_evaluation", "reward_model"}}
+    base = {"base_model": shared["base_evaluation"].file.inputs["base_model"]}
+    judged = tuple(JudgedRun(arm=one.arm.name, seed=one.seed) for one in runs)
+    found = []
+    for name, judge in (("endpoint", run.judge.endpoint), ("reward_model", run.judge.reward_model)):
+        if judge is None:
+            continue
+        its = TEMPLATE_SHA256 if isinstance(judge, EndpointJudge) else _fingerprint_of_judge(judge.path)
+        if run.rules.win_rate.primary_judge == name and not isinstance(judge, EndpointJudge):
+            refuse_training_reward(run, Path(judge.path).expanduser(), shared["reward_model"].folder)
+        contests = between_arms(runs)
+        spec = JudgementJobSpec(task=run.data.task, model=run.model, judge=judge, runs=judged, contests=contests)
+        needs = shared | evaluations
+        file = _job_file(run, "judgement", f"judges/{name}", spec, base | {"judge": its}, needs)
+        folder = run_folder(run) / "judges" / name
+        found.append(Job(folder, folder, file, _labels(needs), "judgement", Work()))
+    return found
+
+
 def _fingerprint_of_judge(path: str) -> str:
     try:
         return reward_model_fingerprint(path)
     except InputError as error:
         raise InputError(listing([Problem("", str(error))])) from None
+
+
+def report_job(runs: Sequence[RunSpec], jobs: Sequence[Job], judges: Sequence[Job]) -> Job:
+    """It reads plan.json, so its inputs are the rules and contests; an arm that is trained again must end before it."""
+    run, read = runs[0], {"arm", "base_evaluation", "evaluation", "judgement"}
+    needs = {job.label: job for job in (*jobs, *judges) if job.kind in read}
+    folder = run_folder(run) / "report"
+    contests = [contest.model_dump() for contest in between_arms(runs)]
+    inputs = {"rules": digest(run.rules.model_dump(mode="json")), "contests": digest({"contests": contests})}
+    return Job(
+        folder, folder, _job_file(run, "report", "report", None, inputs, needs), _labels(needs), "report", Work()
+    )
 
 
 def _job_file(

@@ -1,4 +1,4 @@
-"""From specifications to a plan: what a sweep does, in one object that can be written down and executed."""
+"""From specifications to a plan: the jobs of a sweep, whether its comparison is fair, and what plan.json says of it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.spec import Engine, RunSpec
+from experiments.catalogue import described
+from experiments.errors import InputError
+from experiments.evaluation.judging.key import api_key
+from experiments.judge_spec import EndpointJudge
+from experiments.spec import Engine, JudgementJobSpec, RunSpec
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.jobfile import digest
 from runner.ledger.plan_file import PLAN_SCHEMA
-from runner.ledger.reader import read_json
+from runner.ledger.reader import is_finished, read_json
+from runner.planning.check_models import check_models as check_models_apart
+from runner.planning.check_texts import Question
+from runner.planning.check_texts import check_texts as check_texts_apart
+from runner.planning.contests import against_base, between_arms, contest_problems
 from runner.planning.fairness import Check, fairness_checks
-from runner.planning.graph import ORDER, SHARED, Job, jobs_of_all, judge_jobs, report_job, run_folder
-from runner.planning.problems import Problem
-from runner.planning.refusals import disagreements, listed_twice, refuse, reserved_names
-from runner.planning.specifications import pinned_with_inputs
+from runner.planning.graph import ORDER, Job, jobs_of_all, judge_jobs, report_job, run_folder
+from runner.planning.problems import Problem, refuse
+from runner.planning.refusals import changes_of, disagreements, listed_twice, reserved_names
+from runner.planning.specifications import SHARED, pinned_with_inputs
 from runner.planning.starts import label_of, start_problems
 
 SETTINGS = ("model", "data", "reward_model", "evaluation", "budget")
@@ -39,6 +47,8 @@ class Plan:
         return {
             "arms": [_arm_entry(run) for run in self.runs],
             "scores": [asdict(card) for card in self.runs[0].scores],
+            "algorithms": {name: described(name) for name in dict.fromkeys(run.arm.algorithm for run in self.runs)},
+            "contests": [one.model_dump() for one in (*against_base(self.runs), *between_arms(self.runs))],
             "shared": {job.kind: str(job.ledger.relative_to(self.folder)) for job in self.jobs if job.kind in SHARED},
             "settings": self.runs[0].model_dump(mode="json", include=set(SETTINGS)),
             "fairness": [{"check": check.check, "value": check.value, "ok": check.ok} for check in self.fairness],
@@ -83,7 +93,9 @@ def make_plan(runs: Sequence[RunSpec], arguments: Sequence[str] = ()) -> Plan:
         InputError: an arm is listed twice, arms disagree on what a sweep has once, a model or data path cannot be
             used, or the comparison would not be fair. All that is wrong is listed.
     """
-    refuse(listed_twice(runs) + reserved_names(runs) + disagreements(runs) + start_problems(runs))
+    refuse(
+        listed_twice(runs) + reserved_names(runs) + disagreements(runs) + start_problems(runs) + contest_problems(runs)
+    )
     runs, inputs = pinned_with_inputs(runs)
     arms = jobs_of_all(runs, inputs)
     fairness = _fairness(runs, arms)
@@ -92,9 +104,81 @@ def make_plan(runs: Sequence[RunSpec], arguments: Sequence[str] = ()) -> Plan:
     )
     jobs = list({job.label: job for arm in arms for job in arm.values()}.values())
     judges = judge_jobs(runs, jobs)
-    jobs += [*judges, report_job(runs[0], jobs, judges)]
+    jobs += [*judges, report_job(runs, jobs, judges)]
     jobs.sort(key=lambda job: ORDER.index(job.rank))
     return Plan(runs[0].name, run_folder(runs[0]), runs[0].engine, tuple(runs), fairness, tuple(jobs), tuple(arguments))
+
+
+def check_texts(plan: Plan) -> str:
+    """Make sure that the texts yield what the sweep will ask of them.
+
+    Returns:
+        How many of their rows are used, in a sentence.
+
+    Raises:
+        InputError: names what is missing. Found out here and not by the evaluation, hours later.
+    """
+    run = plan.runs[0]  # the fairness checks have made sure that every arm has the same data
+    measure = next(job for job in plan.jobs if job.kind == "measure")
+    question = Question(
+        data=run.data,
+        fingerprint=measure.file.inputs["data"],
+        num_ranking_prompts=run.budget.num_ranking_prompts,
+        num_evaluation_prompts=run.budget.num_evaluation_prompts,
+    )
+    return check_texts_apart(question, Path(measure.file.cache_dir))
+
+
+def check_models(plan: Plan) -> None:
+    """Make sure that the base, the reward-model judge and the embedder can do what will be asked of them.
+
+    Raises:
+        InputError: one sentence for each thing that cannot work.
+    """
+    inputs: dict[str, str] = {}
+    for job in plan.jobs:
+        if not (isinstance(job.file.spec, JudgementJobSpec) and isinstance(job.file.spec.judge, EndpointJudge)):
+            inputs |= job.file.inputs
+    check_models_apart(plan.runs[0], inputs)  # the fairness checks have made sure that every arm has the same models
+
+
+def check_keys(plan: Plan) -> None:
+    """Make sure that the judges still to be asked can be, before anything is trained for them.
+
+    Raises:
+        InputError: an environment variable that should hold a key does not.
+    """
+    for job in plan.jobs:
+        if isinstance(job.file.spec, JudgementJobSpec) and not is_finished(job.folder, job.identity):
+            judge = job.file.spec.judge
+            if isinstance(judge, EndpointJudge):
+                api_key(judge)
+
+
+def check_folder(plan: Plan) -> None:
+    """Refuse a run folder that holds another specification's results.
+
+    Raises:
+        InputError: names each key that differs, with both values.
+    """
+    path = plan.folder / "plan.json"
+    if not path.exists():
+        return
+    try:
+        there = read_json(path)
+        if there["schema"] != PLAN_SCHEMA:
+            raise ValueError(f"its schema is {there['schema']}, not {PLAN_SCHEMA}")
+        changes = changes_of(there, plan.content())
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is no plan of this program ({error}); name=… chooses another folder. "
+            "If this sweep wrote it and it was torn since, remove it: what has finished is recognised without it"
+        ) from None
+    if changes:
+        lines = "\n".join(f"  {change}" for change in changes)
+        raise InputError(
+            f"{plan.folder} holds the results of another specification:\n{lines}\nname=… chooses another folder."
+        )
 
 
 def _fairness(runs: Sequence[RunSpec], arms: Sequence[Mapping[str, Job]]) -> tuple[Check, ...]:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from experiments.errors import InputError
 from experiments.spec import RunSpec
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -160,3 +161,13 @@ def _tags(model: type[BaseModel]) -> set[str]:
     return {
         value for field in model.model_fields.values() for value in get_args(field.annotation) if isinstance(value, str)
     }
+
+
+def refuse(problems: Sequence[Problem]) -> None:
+    """Stop if there are any.
+
+    Raises:
+        InputError: lists all of them.
+    """
+    if problems:
+        raise InputError(listing(problems))

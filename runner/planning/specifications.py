@@ -1,4 +1,4 @@
-"""What each job is given: its specification, the fingerprints of its inputs, and the work that it will be."""
+"""What each job is told: its specification, the work it does at most, and the fingerprints of what it reads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from experiments.catalogue import CATALOGUE
 from experiments.errors import InputError
 from experiments.inputs.fingerprint import (
     EMBEDDER,
@@ -28,8 +29,10 @@ from experiments.spec import (
     start_point,
 )
 from runner.planning.fairness import num_fresh_labels
-from runner.planning.problems import Problem
-from runner.planning.refusals import refuse
+from runner.planning.problems import Problem, refuse
+
+SHARED = ("measure", "ranking_data", "reward_model", "base_evaluation")
+COMPARING = {"judgement", "report"}  # take those arms that there are, and are made again when others join
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,12 @@ def pinned_with_inputs(runs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[dic
 
 
 def without_embedder(inputs: Mapping[str, str]) -> dict[str, str]:
-    """What everything but the evaluations reads."""
+    """What a job that embeds nothing reads."""
     return {key: value for key, value in inputs.items() if key != "embedder"}
 
 
 def evaluation_spec(run: RunSpec) -> EvaluationJobSpec:
-    """The same values for the base and for every arm."""
+    """Of an arm."""
     return EvaluationJobSpec(
         model=run.model,
         data=run.data,
@@ -106,7 +109,7 @@ def base_evaluation_spec(run: RunSpec) -> BaseEvaluationJobSpec:
 
 
 def fresh_pairs_spec(run: RunSpec, start: Start) -> FreshPairsJobSpec:
-    """Samples of the checkpoint that an arm starts from."""
+    """Of the pairs that are sampled from a checkpoint."""
     return FreshPairsJobSpec(
         model=run.model,
         data=run.data,
@@ -117,23 +120,21 @@ def fresh_pairs_spec(run: RunSpec, start: Start) -> FreshPairsJobSpec:
 
 
 def arm_spec(run: RunSpec) -> ArmJobSpec:
-    """One arm's training."""
-    for_reward, for_dpo = comparisons(run)
+    """Of one arm and seed."""
     return ArmJobSpec(
         model=run.model,
         data=run.data,
         arm=run.arm,
-        comparisons=for_reward if run.arm.algorithm == "ppo" else for_dpo,
+        comparisons=comparisons(run, CATALOGUE[run.arm.algorithm].pairs),
         seed=run.seed,
         num_prompts=run.budget.num_prompts,
         num_points=run.budget.num_evaluation_points,
     )
 
 
-def comparisons(run: RunSpec) -> tuple[Literal["all", "best_worst"], Literal["all", "best_worst"]]:
-    """Which pairs the reward model and DPO learn from."""
-    chosen = run.data.comparisons
-    return ("all", "best_worst") if chosen == "per_arm" else (chosen, chosen)
+def comparisons(run: RunSpec, by_default: Literal["all", "best_worst"]) -> Literal["all", "best_worst"]:
+    """Which pairs a model learns from; `by_default` where that is left to the arms."""
+    return by_default if run.data.comparisons == "per_arm" else run.data.comparisons
 
 
 def reward_tokens(run: RunSpec) -> int:
@@ -154,10 +155,7 @@ def base_evaluation_work(run: RunSpec) -> Work:
 
 
 def arm_work(run: RunSpec) -> Work:
-    """Of one arm's training; what another arm has done before its checkpoint is not its work."""
-    start, tokens = start_of(run.arm), run.data.max_new_tokens
-    rest = 1 - (start.share if start else 0)
-    rollouts = round(run.budget.num_prompts * rest) * tokens
-    if run.arm.algorithm == "ppo":
-        return Work(sampled=rollouts, trained=rollouts * run.arm.num_epochs)
-    return Work() if run.arm.algorithm == "interpolation" else Work(trained=2 * rollouts)
+    """What training an arm takes at most."""
+    start, record = start_of(run.arm), CATALOGUE[run.arm.algorithm]
+    tokens = round(run.budget.num_prompts * (1 - (start.share if start else 0))) * run.data.max_new_tokens
+    return Work(sampled=tokens if record.samples else 0, trained=tokens * record.passes(run.arm))

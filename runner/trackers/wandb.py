@@ -19,6 +19,7 @@ from urllib.parse import urlparse
 
 import wandb
 
+from experiments.catalogue import METRICS
 from experiments.records import Axes, SampleRow, to_record
 from experiments.spec import WandbTracker
 from runner.ledger.jobfile import JobFile
@@ -27,8 +28,7 @@ from runner.ledger.tracker import Tracker
 STEP_METRIC = "budget/prompts_seen"
 PREFIXES = (
     "train",
-    "ppo",
-    "dpo",
+    *METRICS,
     "flag",
     "evaluation",
     "ranking_data",

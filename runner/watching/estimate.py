@@ -12,12 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.catalogue import CATALOGUE
+
 # Work in forward passes of a token. Sampling goes token by token, about half as fast as a pass over a whole text; a
 # backward pass costs two forward ones. It only matters until a job of the same kind has finished.
 SAMPLED, TRAINED = 2.0, 3.0
 # Passes that score each sampled token: base and reward model; the base needs no second look at itself; the critic
 # too; two of a prompt's four samples.
-SCORED = {"evaluation": 2.0, "base_evaluation": 1.0, "ppo": 3.0, "ranking_data": 0.5}
+SCORED = {"evaluation": 2.0, "base_evaluation": 1.0, "ranking_data": 0.5} | {
+    name: record.scored for name, record in CATALOGUE.items()
+}
 
 SHORT = {"measure", "report"}  # take seconds, so an estimate may do without them
 

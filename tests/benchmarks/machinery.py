@@ -84,8 +84,7 @@ def plan(folder: Path) -> dict[str, Any]:
     """Seconds of each part of planning; at least `NUM_ARMS` arms, each with its own rate, of ten seeds."""
     from experiments.spec import RunSpec
     from runner.__main__ import compose
-    from runner.planning.plan import Plan, make_plan
-    from runner.planning.refusals import check_folder, check_keys, check_texts
+    from runner.planning.plan import Plan, check_folder, check_keys, check_texts, make_plan
 
     began = time.perf_counter()
     composed = compose(["+sweep=smoke", "tracker=none", "seed=range(0,10)", *_folders(folder)])
@@ -121,8 +120,7 @@ def sweep(folder: Path) -> dict[str, Any]:
     from runner.engines.local import LocalEngine
     from runner.engines.slots import Slot
     from runner.ledger.driver import DriverFile
-    from runner.planning.plan import make_plan
-    from runner.planning.refusals import check_folder, check_keys, check_texts
+    from runner.planning.plan import check_folder, check_keys, check_texts, make_plan
     from runner.watching.display import Display
 
     runs = compose(["+sweep=smoke", "tracker=none", "+arm=dpo", f"seed=range(0,{NUM_JOBS})", *_folders(folder)])

@@ -21,7 +21,7 @@ HEAVY = ("torch", "transformers", "trl", "peft", "pandas", "numpy", "scipy", "hy
 ORDER = {
     "experiments": (
         "errors strict foreign collector passes seeding records training_signs algorithms intervals",
-        "rules model_spec judge_spec meter",
+        "catalogue rules model_spec judge_spec meter",
         "inputs",
         "tasks",
         "spec",

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from analysis.report.cells import Report, Row, Table, cell, heads
-from analysis.report.context import HEALTH
 from analysis.report.section import Section
 
 
 def health(report: Report) -> Table:
     """Training metrics that show whether a run was sound."""
-    names = [name for name in HEALTH if any(name in arm["health"] for arm in report["arms"])]
+    meanings = report["health_metrics"]
+    names = [name for name in meanings if any(name in arm["health"] for arm in report["arms"])]
     rows = tuple(
         Row(
             name,
-            HEALTH[name][0],
+            meanings[name],
             tuple(cell(arm["health"].get(name), remark="" if name in arm["health"] else " ") for arm in report["arms"]),
         )
         for name in names

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from analysis.ledger import ALGORITHMS
 from analysis.report.cells import Cell, Report, Row, Table, bare, cell, figure, heads
 from analysis.report.section import Section
 
@@ -77,9 +76,10 @@ def tolerances(report: Report) -> Table:
 
 def sensitivity(report: Report) -> Table:
     """How far an algorithm's variants end apart."""
+    labels = {arm["algorithm"]: arm["algorithm_label"] for arm in report["arms"]}
     rows = tuple(
         Row(
-            ALGORITHMS.get(item["algorithm"], item["algorithm"]),
+            labels[item["algorithm"]],
             ", ".join(item["knobs"]).replace("_", " ") or "no knob differs",
             (
                 cell(item["spread"], remark=item["reason"] or ""),

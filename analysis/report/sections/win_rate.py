@@ -13,13 +13,13 @@ BASE = "base"
 
 
 def matrix(report: Report) -> Table | None:
-    """PPO arms as rows, DPO arms as columns, percent of pairs that PPO wins by the judge that decides."""
+    """Arms from the base against each other, percent of pairs that the row's arm wins by the judge that decides."""
     judge = deciding_judge(report)
-    pairs = {(pair["ppo"], pair["dpo"]): pair["win_rate"][judge] for pair in report["head_to_head"]}
+    pairs = {(pair["arm"], pair["opponent"]): pair["win_rate"][judge] for pair in report["head_to_head"]}
     rows, columns = (list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1))
-    body = tuple(Row(ppo, "", tuple(_pair_cell(pairs.get((ppo, dpo))) for dpo in columns)) for ppo in rows)
+    body = tuple(Row(arm, "", tuple(_pair_cell(pairs.get((arm, other))) for other in columns)) for arm in rows)
     return (
-        Table(f"Share of pairs that the PPO arm wins, by {judge}", "PPO arm ↓  DPO arm →", tuple(columns), body)
+        Table(f"Share of pairs that the arm of the row wins, by {judge}", "Arm ↓  against →", tuple(columns), body)
         if body
         else None
     )
@@ -74,11 +74,11 @@ def strengths(report: Report) -> Table | None:
 
 
 def direct_checks(report: Report) -> Table | None:
-    """Each direct PPO-against-DPO result beside what all other comparisons predict."""
+    """Each direct result of two arms from the base beside what all other comparisons predict."""
     checks = report["strengths"]["checks"] if report["strengths"] else []
     rows = tuple(
         Row(
-            f"{item['ppo']} against {item['dpo']}",
+            f"{item['arm']} against {item['opponent']}",
             "",
             (
                 cell(item["direct"]),
@@ -93,8 +93,8 @@ def direct_checks(report: Report) -> Table | None:
     )
     columns = ("direct", "predicted", "direct minus predicted", "reading")
     caption = (
-        "Direct result against the one that strengths predict when fitted without any PPO-against-DPO comparison; the "
-        "intervals of the difference hold for all pairs together"
+        "Direct result against the one that strengths predict when fitted without any contest of arms from the base; "
+        "the intervals of the difference hold for all pairs together"
     )
     return Table(caption, "Pair", columns, rows) if rows else None
 
@@ -124,7 +124,7 @@ def _all_comparisons(report: Report) -> Iterator[tuple[str, dict[str, Number]]]:
     for arm in report["arms"]:
         yield f"{arm['arm']} against the base", arm["win_rate"]
     for pair in report["head_to_head"]:
-        yield f"{pair['ppo']} against {pair['dpo']}", pair["win_rate"]
+        yield f"{pair['arm']} against {pair['opponent']}", pair["win_rate"]
     for pair in report.get("staged", []):
         yield f"{pair['arm']} against {pair['opponent']}", pair["win_rate"]
 

@@ -39,7 +39,7 @@ def build(spec: JudgementJobSpec, needs: Mapping[str, Path], folder: Path, cache
     odd = [role for role, frame in samples.items() if not frame.index.equals(samples[BASE].index)]
     if odd:
         raise InputError(f"{', '.join(odd)}: other prompts or samples than the base's evaluation")
-    pairs = make_pairs(samples, runs)
+    pairs = make_pairs(samples, runs, spec.contests)
     independence = relation_to_reward(spec, needs["reward_model"], cache_dir)
     if isinstance(spec.judge, EndpointJudge):
         judgement = endpoint.judge_pairs(spec.judge, pairs, cache_dir, recorder)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
+from experiments.spec import Contest as SpecifiedContest
 from experiments.spec import JudgedRun
 
 BASE = "base"
@@ -18,7 +18,7 @@ KEYS = ["prompt_id", "sample_id"]
 
 @dataclass(frozen=True)
 class Contest:
-    """Two models of one seed: an arm and its opponent, which is the base or a DPO arm."""
+    """Two models of one seed: an arm and its opponent, which is the base or another arm."""
 
     arm: JudgedRun
     opponent: JudgedRun | None  # None is the base
@@ -38,14 +38,14 @@ class Pair:
     theirs: str
 
 
-def contests(runs: Sequence[JudgedRun]) -> list[Contest]:
-    """Every arm against the base, each PPO against each DPO arm of the same seed, each staged arm against both."""
-    against_base = [Contest(run, None) for run in runs]
-    ppo, dpo, staged = (
-        [run for run in runs if run.algorithm == algorithm] for algorithm in ("ppo", "dpo", "ppo_then_dpo")
-    )
-    pairs = [*product(ppo, dpo), *product(staged, [*ppo, *dpo])]
-    return against_base + [Contest(one, other) for one, other in pairs if one.seed == other.seed]
+def contests(runs: Sequence[JudgedRun], declared: Sequence[SpecifiedContest]) -> list[Contest]:
+    """Every arm against the base, then the contests of the sweep, between runs of one seed."""
+    opponents: dict[str, list[str]] = {}
+    for contest in declared:
+        opponents.setdefault(contest.arm, []).append(contest.opponent)
+    by_name = {(run.arm, run.seed): run for run in runs}
+    pairs = [(run, by_name.get((name, run.seed))) for run in runs for name in opponents.get(run.arm, [])]
+    return [Contest(run, None) for run in runs] + [Contest(one, other) for one, other in pairs if other is not None]
 
 
 def final_samples(folder: Path, max_samples_per_prompt: int) -> pd.DataFrame:
@@ -56,12 +56,15 @@ def final_samples(folder: Path, max_samples_per_prompt: int) -> pd.DataFrame:
     return kept.set_index(KEYS).sort_index()
 
 
-def make_pairs(samples: Mapping[str, pd.DataFrame], runs: Sequence[JudgedRun]) -> list[Pair]:
+def make_pairs(
+    samples: Mapping[str, pd.DataFrame], runs: Sequence[JudgedRun], declared: Sequence[SpecifiedContest]
+) -> list[Pair]:
     """All pairs, prompt by prompt, so that a judge who stops early has judged every contest on the same prompts.
 
     Args:
         samples: role of an evaluation, or "base" -> its `final_samples`, all with the same index.
         runs: whose evaluations are there.
+        declared: contests between arms, by name.
     """
     responses = {role: frame["response"].tolist() for role, frame in samples.items()}
     prompts = samples[BASE]["prompt"].tolist()
@@ -77,5 +80,5 @@ def make_pairs(samples: Mapping[str, pd.DataFrame], runs: Sequence[JudgedRun]) -
             theirs=responses[contest.opponent.role if contest.opponent else BASE][row],
         )
         for row, (prompt_id, sample_id) in enumerate(samples[BASE].index)
-        for contest in contests(runs)
+        for contest in contests(runs, declared)
     ]

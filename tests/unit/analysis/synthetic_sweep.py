@@ -6,12 +6,15 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
+
+from experiments.catalogue import described
 
 ROOT = Path(__file__).parents[3]
 
@@ -119,6 +122,8 @@ class Sweep:
             "command": ["+sweep=synthetic"],
             "created": "2026-11-23T04:00:00+00:00",
             "arms": arms,
+            "algorithms": {arm.algorithm: described(arm.algorithm) for arm in self.arms.values()},
+            "contests": self._contests(),
             "shared": self.shared,
             "scores": self.scores,
             "settings": self.settings,
@@ -129,6 +134,17 @@ class Sweep:
         }
         self.json(self.folder / "plan.json", plan)
         return self.folder
+
+    def _contests(self) -> list[dict[str, str]]:
+        """As a plan has them by default."""
+        groups = {
+            name: [arm for arm, made in self.arms.items() if made.algorithm == name]
+            for name in ("ppo", "dpo", "ppo_then_dpo")
+        }
+        pairs = [(arm, "base") for arm in self.arms]
+        pairs += product(groups["ppo"], groups["dpo"])
+        pairs += product(groups["ppo_then_dpo"], [*groups["ppo"], *groups["dpo"]])
+        return [{"arm": arm, "opponent": opponent} for arm, opponent in pairs]
 
     def _planned(self, name: str, arm: Arm, seed: int) -> dict[str, Any]:
         folder = f"{name}/seed{seed}"

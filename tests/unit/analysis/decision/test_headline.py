@@ -16,7 +16,7 @@ def estimate(value, low, high, unit="percent"):
 
 def final(rate, second=None, seeds=(0,)):
     ahead = ("ppo" if rate.value > 50 else "dpo") if rate.excludes(50) else None
-    return decision.Final("ppo", "dpo", "gold", rate, ahead, "", "vader", second or rate, True, seeds)
+    return decision.Final("ppo", "dpo", "PPO", "DPO", "gold", rate, ahead, "", "vader", second or rate, True, seeds)
 
 
 def compared(low, high, adjusted_p=0.01, arm="ppo", opponent="base", **changes):
@@ -173,7 +173,10 @@ def test_headline_says_how_a_staged_arm_did_against_both(make_ledger, synthetic,
 
 
 def test_headline_says_why_a_staged_arm_that_looks_better_is_not_called_so(make_sweep, synthetic):
-    rules = {**synthetic.RULES, "win_rate": {**synthetic.RULES["win_rate"], "primary_comparisons": ["ppo_against_dpo"]}}
+    rules = {
+        **synthetic.RULES,
+        "win_rate": {**synthetic.RULES["win_rate"], "primary_comparisons": ["plain_against_plain"]},
+    }
     plain = (0.1, 0.1, 0.1, 0.1)
     arms = {
         "ppo": synthetic.Arm("ppo", plain),

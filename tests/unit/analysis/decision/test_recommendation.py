@@ -38,7 +38,9 @@ def answer(reply):
 def recommend(synthetic):
     def make(gold=EVEN, ppo=CLEAR, dpo=CLEAR, base=None, switch=None, sweep=SWEEP, staged=None, **changes):
         ahead = gold and (("ppo" if gold.value > 50 else "dpo") if gold.excludes(50) else None)
-        final = Final("ppo", "dpo", "gold", gold, ahead, "", "vader", gold, True, (0, 1, 2)) if gold else None
+        final = (
+            Final("ppo", "dpo", "PPO", "DPO", "gold", gold, ahead, "", "vader", gold, True, (0, 1, 2)) if gold else None
+        )
         final = replace(final, **changes) if final else None
         return recommendation.recommend(
             sweep,

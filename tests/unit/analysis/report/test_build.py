@@ -173,3 +173,13 @@ def test_run_without_axes_or_proxy_still_reports(make_sweep, synthetic):
     report = build_report(load_ledger(sweep.folder))
     assert report["arms"][0]["win_rate"]["proxy"] is None
     assert report["arms"][0]["cost"]["wall_seconds"] is None
+
+
+def test_an_algorithm_that_the_plan_does_not_describe_does_not_end_the_report(make_sweep, synthetic):
+    sweep = make_sweep({"ppo": synthetic.Arm("ppo", (0.1, 0.2)), "new": synthetic.Arm("dpo", (0.1, 0.2))})
+    plan = json.loads((sweep.folder / "plan.json").read_text())
+    arms = [arm | ({"algorithm": "new"} if arm["arm"] == "new" else {}) for arm in plan["arms"]]
+    sweep.edit("plan.json", arms=arms, algorithms={"ppo": plan["algorithms"]["ppo"]})
+    report = build_report(load_ledger(sweep.folder))
+    assert [arm["algorithm_label"] for arm in report["arms"]] == ["PPO", "new"]
+    assert "new" in report["headline"]

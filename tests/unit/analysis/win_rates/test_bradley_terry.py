@@ -13,7 +13,7 @@ from experiments.rules import WinRateRules
 
 RULES = WinRateRules(
     primary_judge="gold",
-    primary_comparisons=("arm_against_base", "ppo_against_dpo"),
+    primary_comparisons=("arm_against_base", "plain_against_plain"),
     significance_level=0.05,
     max_missing_percent=5,
     max_intransitivity_points=5,
@@ -69,7 +69,7 @@ def test_better_arms_are_stronger_and_a_scorer_is_transitive(make_ledger, resamp
     assert by_arm["ppo"].strength.value > by_arm["dpo"].strength.value > by_arm["twin"].strength.value
     assert by_arm["twin"].win_rate.low <= 50 <= by_arm["twin"].win_rate.high
     assert by_arm["ppo"].strength.num_seeds == len(seeds)
-    assert [(item.ppo, item.dpo, item.intransitive) for item in scale.checks] == [
+    assert [(item.arm, item.opponent, item.intransitive) for item in scale.checks] == [
         ("ppo", "dpo", False),
         ("ppo", "twin", False),
     ]

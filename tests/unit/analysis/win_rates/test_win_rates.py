@@ -49,7 +49,7 @@ def test_better_arm_wins_and_its_gold_difference_excludes_zero(make_ledger, resa
 def test_contests_are_each_arm_with_the_base_and_ppo_with_dpo_and_rates_mirror(make_ledger, resamples_for):
     ledger = make_ledger(num_prompts=40)
     resamples = resamples_for(ledger)
-    assert [contest[:2] for contest in win_rate.contests(ledger)] == [("ppo", "base"), ("dpo", "base"), ("ppo", "dpo")]
+    assert [contest[:2] for contest in ledger.contests] == [("ppo", "base"), ("dpo", "base"), ("ppo", "dpo")]
     pair = win_rate.compare(ledger, "ppo", "dpo", "gold", resamples)
     reverse = win_rate.compare(ledger, "dpo", "ppo", "gold", resamples)
     assert pair.estimate.value + reverse.estimate.value == pytest.approx(100)
@@ -73,7 +73,7 @@ def test_only_common_seeds_are_compared(make_sweep, resamples_for):
 
 RULES = WinRateRules(
     primary_judge="gold",
-    primary_comparisons=("arm_against_base", "ppo_against_dpo"),
+    primary_comparisons=("arm_against_base", "plain_against_plain"),
     significance_level=0.05,
     max_missing_percent=5,
     max_intransitivity_points=5,
@@ -171,7 +171,7 @@ def test_a_few_arms_need_no_more_resamples_than_anything_else(make_ledger):
 
 def test_declaring_fewer_comparisons_corrects_for_fewer(make_sweep, resamples_for, synthetic):
     sweep = make_sweep()
-    narrow = {**synthetic.RULES["win_rate"], "primary_comparisons": ["ppo_against_dpo"]}
+    narrow = {**synthetic.RULES["win_rate"], "primary_comparisons": ["plain_against_plain"]}
     sweep.edit("plan.json", rules={**synthetic.RULES, "win_rate": narrow})
     ledger = load_ledger(sweep.folder)
     found = win_rate.compare_all(ledger, resamples_for(ledger))

@@ -22,15 +22,12 @@ from experiments.inputs.fingerprint import reward_model_fingerprint
 from experiments.inputs.models import prepare_model
 from experiments.judge_spec import EndpointJudge, RewardModelJudge
 from experiments.model_spec import Model
-from experiments.spec import JudgedRun, JudgementJobSpec
+from experiments.spec import Contest, JudgedRun, JudgementJobSpec
 from experiments.stages import run_stage
 from experiments.tasks.sentiment import TASK
 
-RUNS = tuple(
-    JudgedRun(arm=arm, algorithm=algorithm, seed=seed)  # type: ignore[arg-type]
-    for arm, algorithm in (("ppo", "ppo"), ("dpo", "dpo"))
-    for seed in (0, 1)
-)
+RUNS = tuple(JudgedRun(arm=arm, seed=seed) for arm in ("ppo", "dpo") for seed in (0, 1))
+CONTESTS = (Contest(arm="ppo", opponent="dpo"), Contest(arm="ppo", opponent="failed"))
 
 
 def write_samples(folder: Path, point: int, length: int, num_prompts: int = 3) -> Path:
@@ -69,7 +66,7 @@ def run_judge(
     needs: dict[str, Path], tiny: Model, tmp_path: Path, cache_dir: Path, recorder: Any
 ) -> Callable[..., list[Any]]:
     def run(judge: EndpointJudge | RewardModelJudge, without: tuple[str, ...] = ()) -> list[Any]:
-        spec = JudgementJobSpec(task="sentiment", model=tiny, judge=judge, runs=RUNS)
+        spec = JudgementJobSpec(task="sentiment", model=tiny, judge=judge, runs=RUNS, contests=CONTESTS)
         folder = tmp_path / "judge"
         folder.mkdir(exist_ok=True)
         there = {role: path for role, path in needs.items() if role not in without}
@@ -81,8 +78,8 @@ def run_judge(
     return run
 
 
-def test_every_arm_meets_the_base_and_every_ppo_arm_every_dpo_arm_of_its_seed() -> None:
-    met = [(c.arm.arm, c.arm.seed, c.opponent.arm if c.opponent else "base") for c in contests(RUNS)]
+def test_every_arm_meets_the_base_and_its_opponents_of_the_same_seed_that_finished() -> None:
+    met = [(c.arm.arm, c.arm.seed, c.opponent.arm if c.opponent else "base") for c in contests(RUNS, CONTESTS)]
 
     assert met == [
         ("ppo", 0, "base"),
@@ -96,7 +93,7 @@ def test_every_arm_meets_the_base_and_every_ppo_arm_every_dpo_arm_of_its_seed() 
 
 def test_pairs_come_prompt_by_prompt_and_within_the_limit_on_samples(needs: dict[str, Path]) -> None:
     folders = {"base": needs["base_evaluation"], **{run.role: needs[run.role] for run in RUNS}}
-    pairs = make_pairs({role: final_samples(path, 1) for role, path in folders.items()}, RUNS)
+    pairs = make_pairs({role: final_samples(path, 1) for role, path in folders.items()}, RUNS, CONTESTS)
 
     assert [(pair.prompt_id, pair.sample_id) for pair in pairs] == [(f"p{i}", 0) for i in range(3) for _ in range(6)]
     assert {(pair.arm, len(pair.ours.split())) for pair in pairs} == {("ppo", 6), ("dpo", 4)}

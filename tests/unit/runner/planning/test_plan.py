@@ -11,8 +11,7 @@ from experiments.errors import InputError
 from experiments.spec import ArmJobSpec, EvaluationJobSpec, JudgementJobSpec, RewardModelJobSpec, RunSpec
 from runner.ledger.reader import read_json
 from runner.planning.graph import Job, with_needs
-from runner.planning.plan import Plan, make_plan
-from runner.planning.refusals import check_folder, check_keys
+from runner.planning.plan import Plan, check_folder, check_keys, make_plan
 
 Composed = Callable[..., list[RunSpec]]
 Planned = Callable[..., Plan]
