@@ -2,7 +2,7 @@
 
 For the interval between two evaluation points, all in SD of the base,
 
-    U = Δgold − λ_drawdown Δ(largest fall so far) − λ_diversity Δ(entropy lost) − λ_cost Δ(share of the device time)
+    U = Δmeasure − λ_drawdown Δ(largest fall so far) − λ_diversity Δ(entropy lost) − λ_cost Δ(share of the device time)
 
 The switch point is the start of the first two successive intervals that did not pay, each with bootstrap probability
 P(U < 0) of at least `min_probability`; or, where it comes earlier, the last point before over-optimisation was found.

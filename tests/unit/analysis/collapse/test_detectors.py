@@ -190,7 +190,7 @@ def test_saturated_accuracy_is_held_against_gold(make_sweep, resamples_for, synt
     found = collapse.assess(ledger, "dpo", resamples_for(ledger))
     saturated = next(item for item in found.detections if item.detector.name == "saturated")
     assert [reading.status for reading in saturated.readings] == ["ok", "watch", "fired"]
-    assert saturated.readings[0].why == "saturated, but gold still rises"
+    assert saturated.readings[0].why == "saturated, but the measure still rises"
 
 
 def test_ledger_without_rows_or_rules_is_not_assessable(make_sweep, resamples_for):
