@@ -76,7 +76,7 @@ def assess(measured: Measurements, rules: DecisionRules) -> tuple[Gate, ...]:
             rules.min_win_rate_percent,
             measured.why_not_controlled,
         ),
-        _above("The measure", "gain over the base, paired", gain, measured.gain, rules.min_gain_base_sd),
+        _above("Measure", "gain over the base, paired", gain, measured.gain, rules.min_gain_base_sd),
         _stability(measured.stability),
         _below(
             "Style drift",

@@ -87,7 +87,7 @@ def _evidence(switch: Switch, rules: SwitchRules) -> list[Evidence]:
     found = [
         Evidence(
             "Utility of the last interval",
-            "the measure gained, less drawdown, entropy lost and device time at their weights",
+            "gain in the measure, less drawdown, entropy lost and device time at their weights",
             last.utility,
             f"under 0 with probability {rules.min_probability:g}, twice in a row",
             f"under 0 in {100 * last.probability:.0f} % of the resamples",
@@ -108,9 +108,9 @@ def _evidence(switch: Switch, rules: SwitchRules) -> list[Evidence]:
                 "final model minus that point, on the same half",
                 switch.later_change,
                 "0",
-                "training on lost the measure"
+                "further training lowered the measure"
                 if switch.later_change.high < 0
-                else "training on won the measure"
+                else "further training raised the measure"
                 if switch.later_change.low > 0
                 else "the interval contains 0",
             ),

@@ -171,9 +171,9 @@ def _win_rates(canvas: Figure, report: Report) -> None:
 def _around_even(report: Report) -> tuple[float, float]:
     judge = deciding_judge(report)
     rates = [rate for arm in report["arms"] if (rate := arm["win_rate"][judge])]
-    return max(0.0, min(45.0, *(rate["low"] for rate in rates)) - 3), min(
-        100.0, max(55.0, *(rate["high"] for rate in rates)) + 3
-    )
+    low = min([45.0, *(rate["low"] for rate in rates)])
+    high = max([55.0, *(rate["high"] for rate in rates)])
+    return max(0.0, low - 3), min(100.0, high + 3)
 
 
 def _curves(canvas: Figure, report: Report, axis: str) -> None:

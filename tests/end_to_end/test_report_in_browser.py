@@ -183,8 +183,8 @@ def test_screen_reader_is_told_of_the_choice_and_of_what_is_shown(browser: Brows
     assert radios == {"prompts": "false", "tokens": "true", "device-seconds": "false"}
     pictures = [name for role, name, _ in nodes if role == "image" and "one line an arm" in name]
     frontier, curve = pictures  # the curves that are not shown are not read out
-    assert frontier.startswith("Mean gold score over the KL to the base")
-    assert curve.startswith("Mean gold score over tokens generated and trained on, one line an arm. ppo ")
+    assert frontier.startswith("Mean measure over the KL to the base")
+    assert curve.startswith("Mean measure over tokens generated and trained on, one line an arm. ppo ")
     assert browser.value("document.querySelector('.choices').getAttribute('aria-live')") == "polite"
 
 

@@ -220,11 +220,11 @@ def test_small_update_kl_is_no_spike_and_a_single_row_is_watched(trained):
     assert statuses(found)["clip_fraction"] == "watch"
 
 
-def test_saturated_accuracy_is_held_against_gold(trained):
+def test_saturated_accuracy_is_held_against_the_measure(trained):
     found = trained("dpo", flagged("dpo", lambda number: {"dpo/accuracy": 1.0}), gold=(0.2, 0.4, 0.4, 0.2))
     saturated = next(item for item in found.detections if item.detector.name == "saturated_accuracy")
     assert [reading.status for reading in saturated.readings] == ["ok", "ok", "watch", "fired"]
-    assert saturated.readings[1].why == "saturated, but gold still rises"
+    assert saturated.readings[1].why == "saturated, but the measure still rises"
 
 
 def test_an_algorithm_that_nobody_knows_ends_no_report(trained):

@@ -33,13 +33,13 @@ NOTHING = gates.Measurements(*[None] * 7)
 GOOD = gates.Measurements(
     win_rate=rate(55, 65),
     controlled_win_rate=estimate(51, 61),
-    gold_gain=estimate(0.3, 0.8),
+    gain=estimate(0.3, 0.8),
     stability=stable("yes"),
     style_auc=estimate(0.55, 0.7),
     over_optimisation=("ok", "no detector fires"),
     cost_ratio=2.0,
 )
-NAMES = ("Win rate", "Controlled win rate", "Gold", "Stability", "Style drift", "Over-optimisation", "Cost")
+NAMES = ("Win rate", "Controlled win rate", "Measure", "Stability", "Style drift", "Over-optimisation", "Cost")
 
 
 @pytest.fixture
@@ -75,8 +75,8 @@ def test_what_is_missing_is_not_assessable_and_never_a_pass(rules):
         ("Win rate", {"win_rate": rate(55, 65, adjusted_p=None)}, "inconclusive"),
         ("Win rate", {"win_rate": rate(55, 65, blocked="6 of 128 preferences are missing")}, "not assessable"),
         ("Controlled win rate", {"controlled_win_rate": estimate(40, 49)}, "no"),
-        ("Gold", {"gold_gain": estimate(0.05, 0.15)}, "no"),  # above the base, but not worth having
-        ("Gold", {"gold_gain": estimate(0.15, 0.5)}, "inconclusive"),
+        ("Measure", {"gain": estimate(0.05, 0.15)}, "no"),  # above the base, but not worth having
+        ("Measure", {"gain": estimate(0.15, 0.5)}, "inconclusive"),
         ("Stability", {"stability": stable("no")}, "no"),
         ("Stability", {"stability": stable("inconclusive")}, "inconclusive"),
         ("Style drift", {"style_auc": estimate(0.85, 0.95)}, "no"),

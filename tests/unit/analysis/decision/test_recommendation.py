@@ -14,7 +14,7 @@ from experiments.rules import ConfidenceRules, DecisionRules
 
 
 def gates(outcome):
-    return (Gate("Win rate", "", "", "yes"), Gate("Gold", "", "", outcome))
+    return (Gate("Win rate", "", "", "yes"), Gate("Measure", "", "", outcome))
 
 
 CLEAR, FAILED, OPEN = gates("yes"), gates("no"), gates("inconclusive")
@@ -98,13 +98,13 @@ def test_an_open_gate_is_no_recommendation(recommend, case):
 def test_sentences_name_arm_and_point(recommend):
     assert recommend(gold=WON, switch="yes").sentence == "Shape with PPO (ppo) up to point 3, then set with DPO."
     assert recommend(gold=LOST).sentence == "Set with DPO now (dpo)."
-    assert recommend(gold=WON, ppo=OPEN).sentence == "Do not choose yet: ppo leads, but is inconclusive in Gold."
+    assert recommend(gold=WON, ppo=OPEN).sentence == "Do not choose yet: ppo leads, but is inconclusive in Measure."
     assert recommend(gold=None).sentence == "Do not choose yet: there is no comparison of a PPO arm with a DPO arm."
     assert recommend(staged=CLEAR).sentence == "Shape with PPO, then set with DPO, as both did."
     led = recommend(gold=WON, ppo=OPEN, staged=FAILED)
     assert led.sentence == "Do not choose yet: both leads PPO's arm and DPO's, but fails Gold."
     assert led.because[2] == "both: fails Gold"
-    assert recommend(ppo=OPEN).because == ("ppo: is inconclusive in Gold", "dpo: clears every gate")
+    assert recommend(ppo=OPEN).because == ("ppo: is inconclusive in Measure", "dpo: clears every gate")
 
 
 def test_one_algorithm_alone_cannot_send_anyone_back_to_the_base():

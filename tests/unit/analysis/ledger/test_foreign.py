@@ -56,7 +56,7 @@ def test_an_honest_table_is_read_as_pandas_does(tmp_path, codec):
             "prompt_id": [f"{row:016x}" for row in rows],
             "response": [f"word {row} " * 40 for row in rows],
             "kind": pd.Categorical(["eos", "length"] * 2_500),
-            "gold": np.linspace(0, 1, 5_000),
+            "score/gold": np.linspace(0, 1, 5_000),
             "embedding": [np.full(16, row, np.float32) for row in rows],
         }
     )
@@ -150,7 +150,7 @@ FOREIGN_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "numbers that are texts": (
         "dpo/seed0/evaluation/samples/point_2.parquet",
         lambda path: pd.read_parquet(path).assign(**{"score/gold": "high"}).to_parquet(path),
-        "values of gold that are missing or not finite",
+        "values of score/gold that are missing or not finite",
     ),
     "texts that are numbers": (
         "dpo/seed0/evaluation/samples/point_2.parquet",

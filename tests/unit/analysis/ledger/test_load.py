@@ -94,7 +94,7 @@ def test_base_evaluation_is_needed(make_sweep):
         ),
         (EVALUATION, ("spec", "model", "dtype"), "float32", "model.dtype"),
         (EVALUATION, ("spec", "num_prompts"), 99, "num_prompts = 99"),
-        (EVALUATION, ("needs", "gold", "identity"), OTHER, "another gold"),
+        (EVALUATION, ("needs", "measure", "identity"), OTHER, "another measure"),
         (ARM, ("inputs", "base_model"), OTHER, "dpo/seed0: trained with another base_model (ffffffffffff)"),
         (ARM, ("spec", "num_prompts"), 1024, "dpo/seed0: trained with num_prompts = 1024, ppo/seed0 with 512"),
         (ARM, ("needs", "ranking_data", "identity"), OTHER, "another ranking_data"),
@@ -137,7 +137,7 @@ def test_scores_that_are_not_numbers_are_refused(make_sweep, synthetic):
     sweep = make_sweep(
         {"ppo": synthetic.Arm("ppo", (0.1,), edit=lambda rows: rows.assign(**{"score/gold": float("nan")}))}
     )
-    with pytest.raises(LedgerError, match="gold that are missing or not finite"):
+    with pytest.raises(LedgerError, match="score/gold that are missing or not finite"):
         load_ledger(sweep.folder)
 
 

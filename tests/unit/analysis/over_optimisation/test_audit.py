@@ -201,7 +201,7 @@ def test_bootstrapped_twins_are_silent(make_ledger, synthetic, resamples_for):
     resamples = resamples_for(ledger)
     halves = scores.Halves.draw(ledger, np.random.default_rng(1))
     base = over_optimisation.reference(ledger, resamples)
-    drawn = ["response", "num_tokens", "vader", "gold", "proxy", "logp_policy", "logp_base"]
+    drawn = ["response", "num_tokens", "score/vader", "score/gold", "score/proxy", "logp_policy", "logp_base"]
     pool = ledger.samples[ledger.samples["arm"] == "base"].sort_values("prompt_id", kind="stable")[drawn].to_numpy()
     pool = pool.reshape(80, -1, len(drawn))
     arm = ledger.samples["arm"] == "arm"

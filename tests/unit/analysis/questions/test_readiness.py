@@ -264,7 +264,7 @@ class TestFromALedger:
             assert item.number.low <= item.number.value <= item.number.high
 
     def test_all_samples_of_the_base_are_used(self, make_ledger):
-        gold = readiness.base_samples(make_ledger(num_prompts=5), "gold")
+        gold = readiness.base_samples(make_ledger(num_prompts=5), "num_tokens")
         assert gold.shape == (5, 2 + 2 + 4)
 
     def test_older_sweep_says_what_it_lacks(self, make_sweep, resamples_for):
@@ -286,7 +286,7 @@ class TestFromALedger:
         sweep = make_sweep()
         path = sweep.folder / "shared/ranking_data/samples/point_0.parquet"
         rows = pd.read_parquet(path)
-        rows.loc[rows["prompt_id"].isin(rows["prompt_id"].unique()[:tied]), "gold"] = 0.5
+        rows.loc[rows["prompt_id"].isin(rows["prompt_id"].unique()[:tied]), "score/gold"] = 0.5
         rows.to_parquet(path)
         ranked = readiness.ranked_samples(load_ledger(sweep.folder))
         assert (ranked and len(ranked.measure)) == num_prompts

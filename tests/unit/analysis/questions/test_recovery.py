@@ -246,8 +246,8 @@ def test_a_checkpoint_whose_gold_fell_while_its_proxy_rose_has_over_optimised(ma
     assert checkpoint.training_reward.low > 0
     assert checkpoint.status == "over-optimised"
     assert answer.over_optimised
-    assert answer.words.startswith("ppo had over-optimised at its checkpoint: gold −")
-    assert "since its peak, evaluation point 1, and proxy +" in answer.words
+    assert answer.words.startswith("ppo had over-optimised at its checkpoint: the measure −")
+    assert "since its peak, evaluation point 1, and the training reward +" in answer.words
 
 
 @pytest.mark.parametrize(
@@ -257,9 +257,9 @@ def test_a_checkpoint_whose_gold_fell_while_its_proxy_rose_has_over_optimised(ma
             (0.1, 0.3, 0.3, 0.3),
             RISES,
             "not shown",
-            "is not shown to have over-optimised at its checkpoint: gold had not",
+            "is not shown to have over-optimised at its checkpoint: the measure had not",
         ),
-        (FALLS, (0.6, 0.4, 0.2, 0.0), "past its peak", "the proxy is not shown to have risen on"),
+        (FALLS, (0.6, 0.4, 0.2, 0.0), "past its peak", "the training reward is not shown to have risen on"),
     ],
 )
 def test_a_fall_and_a_rising_proxy_must_both_be_shown(
@@ -323,5 +323,8 @@ def test_the_headline_answers_what_was_won_back(make_way_back: Any) -> None:
     assert report["decision"]["confidence"] == "low"
     assert "cannot be compared" not in report["headline"]
     (words,) = tables.starts(report)
-    assert "By then it had over-optimised: since gold's peak at evaluation point 1, chosen on the other half" in words
-    assert "gold has changed by −" in words
+    assert (
+        "By then it had over-optimised: since the measure's peak at evaluation point 1, chosen on the other half"
+        in words
+    )
+    assert "it has changed by −" in words

@@ -72,7 +72,7 @@ def test_curve_starts_at_the_base_and_ends_at_the_budget(report):
     assert [item["device_seconds"] for item in curve] == [0, 150, 300]
     assert curve[0]["kl"] == {"exact": 0.0, "unit": "nats"}
     assert curve[2]["kl"] == report["arms"][0]["kl"]["per_response"]
-    assert curve[0]["gold"]["value"] == report["base"]["gold"]["value"]
+    assert curve[0]["measure"]["value"] == report["base"]["measure"]["value"]
 
 
 def test_shared_artifacts_come_with_interval_and_count(report):

@@ -41,9 +41,9 @@ def test_nothing_in_a_figure_tells_when_it_was_drawn(drawn):
         assert "<!DOCTYPE" not in picture.svg
 
 
-def test_without_proxy_the_figure_shows_gold_alone(make_ledger, synthetic):
+def test_without_a_training_reward_the_figure_shows_the_measure_alone(make_ledger, synthetic):
     arm = synthetic.Arm("dpo", (0.1,), edit=lambda rows: rows.assign(**{"score/proxy": float("nan")}))
-    assert "gold" in pictures(build_report(make_ledger({"dpo": arm})))["over_optimisation"].svg
+    assert "measure" in pictures(build_report(make_ledger({"dpo": arm})))["over_optimisation"].svg
 
 
 def test_there_is_a_curve_for_each_axis_that_was_recorded(make_ledger):

@@ -27,7 +27,13 @@ def test_verdict_reaches_gate_and_question(over_optimised):
 
 def test_section_and_figure_show_verdict_switch_and_suspects(over_optimised):
     for page in (render_html(over_optimised), render_markdown(over_optimised)):
-        for words in ("hacking", "stops paying at evaluation point", "most proxy for their gold", "H4b", "descriptive"):
+        for words in (
+            "hacking",
+            "stops paying at evaluation point",
+            "most training reward for their measure",
+            "H4b",
+            "descriptive",
+        ):
             assert words in page
         assert "does not warn of what is to come" in page
     assert "switch point, 80 %" in render_html(over_optimised)

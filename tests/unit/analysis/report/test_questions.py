@@ -69,7 +69,7 @@ def test_answers_are_seen_and_their_evidence_is_folded(report):
 def test_words_of_the_first_page_are_explained_on_it(report):
     for text in (render_html(report), render_markdown(report)):
         before_the_gates = text.partition("Gates of the final models")[0]
-        for word, _ in words_of("gold"):
+        for word, _ in words_of(report):
             assert word in before_the_gates
 
 

@@ -115,11 +115,12 @@ def test_controlled_rate_reaches_its_gate(report):
 
 
 def test_the_words_name_the_judge_that_decides(report):
-    def meaning(term, judge):
-        return dict(words(judge))[term]
+    def meaning(term, report):
+        return dict(words(report))[term]
 
-    assert view(report, ())["words"] == words("gold")
-    assert "decides here" in meaning("Gold", "gold")
-    assert "which gold prefers" in meaning("Win rate", "gold")
-    assert "decides" not in meaning("Gold", "endpoint")
-    assert "which endpoint prefers" in meaning("Win rate", "endpoint")
+    assert view(report, ())["words"] == words(report)
+    assert "gold: probability of a positive text. It decides here" in meaning("Measure", report)
+    assert "which gold prefers" in meaning("Win rate", report)
+    asked = {**report, "judges": {"endpoint": {"decides": True}}}
+    assert "does not decide here" in meaning("Measure", asked)
+    assert "which endpoint prefers" in meaning("Win rate", asked)

@@ -201,15 +201,15 @@ def test_an_unchanged_report_that_this_version_cannot_show_is_still_verified(rep
 
 
 # --------------------------------------------------------------------------------------------------------- the ledger
-def raise_gold(frame: pd.DataFrame) -> pd.DataFrame:
+def raise_measure(frame: pd.DataFrame) -> pd.DataFrame:
     frame.loc[3, "score/gold"] += 0.25
     return frame
 
 
 LEDGER_EDITS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a row of samples": (
-        lambda s: edit_rows(s / POINT_2, raise_gold),
-        rf"ledger: {POINT_2}: row 4 changed\n(.*\n)*.*arms\[0\]\.measure\.value: \S+ in report\.json, \S+ by the led",
+        lambda s: edit_rows(s / POINT_2, raise_measure),
+        rf"ledger: {POINT_2}: row 4 changed\n(.*\n)*.*arms\[0\]\.measure\.value: \S+ in report\.json, \S+ by the",
     ),
     "a response": (
         lambda s: edit_rows(s / POINT_2, lambda f: f.assign(response=["no", *f["response"][1:]])),
@@ -278,7 +278,7 @@ def test_a_change_of_the_ledger_is_named(sweep, report, edit, named):
 
 @pytest.mark.parametrize("edit", ["file", "hash"])
 def test_a_changed_manifest_hides_no_change_of_the_ledger(sweep, report, edit):
-    edit_rows(sweep / POINT_2, raise_gold)
+    edit_rows(sweep / POINT_2, raise_measure)
     new = sha256((sweep / POINT_2).read_bytes())
 
     def change(content):

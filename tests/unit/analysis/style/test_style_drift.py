@@ -194,7 +194,7 @@ def test_good_responses_alone_can_keep_their_variety(make_ledger, style_of, synt
         is_bad = rows["sample_id"] >= 4
         return rows.assign(
             response=rows["response"].where(~is_bad, "bad bad bad bad bad bad bad bad"),
-            gold=rows["score/gold"].where(~is_bad, 0.0) + np.where(is_bad, 0.0, 1.0),
+            **{"score/gold": rows["score/gold"].where(~is_bad, 0.0) + np.where(is_bad, 0.0, 1.0)},
         )
 
     ledger = make_ledger({"ppo": synthetic.Arm("ppo", (0.0,), edit=junk)}, num_prompts=60, num_samples=8)
@@ -211,7 +211,7 @@ def test_variety_across_prompts_is_counted_among_good_responses_too(make_ledger,
         is_bad = rows["sample_id"] == 0
         return rows.assign(
             response=rows["response"].where(~is_bad, "bad bad bad bad bad bad bad bad"),
-            gold=rows["score/gold"].where(~is_bad, 0.0),
+            **{"score/gold": rows["score/gold"].where(~is_bad, 0.0)},
         )
 
     ledger = make_ledger({"ppo": synthetic.Arm("ppo", (0.0,), twin=True, edit=junk)}, num_prompts=60, num_samples=4)

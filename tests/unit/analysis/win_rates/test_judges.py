@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import pytest
 from analysis.ledger import Ledger, LedgerError
 from analysis.ledger.load import load_ledger
 from analysis.report.build import build_report
+from analysis.report.figures import pictures
 from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html
+from analysis.report.sections import glance
+from analysis.report.sections import win_rate as win_rate_tables
 from analysis.statistics.bootstrap import Resamples
 from analysis.win_rates import ahead, compare_all, judges, rules_of
 from experiments.rules import Rules
@@ -28,11 +32,13 @@ def judged(make_sweep: Callable[..., Any]) -> Callable[..., Any]:
     def make(verdicts: Callable[..., tuple[str, str, str]], num_samples: int = 2, **options: Any) -> Any:
         judge = {key: options.pop(key) for key in ("relation", "name", "numbers") if key in options}
         sweep = make_sweep(**options)
+        sides = [[name for name, arm in sweep.arms.items() if arm.algorithm == kind] for kind in ("ppo", "dpo")]
+        contests = list(product(*sides))
         value = {"A": 1.0, "tie": 0.5, "B": 0.0}
         ids = sorted(sweep.base["prompt_id"].unique())
         rows = []
         for seed in sweep.seeds:
-            for arm, opponent in (("ppo", "base"), ("dpo", "base"), ("ppo", "dpo")):
+            for arm, opponent in [*((arm, "base") for arm in sweep.arms), *contests]:
                 for number, prompt in enumerate(ids):
                     for sample in range(num_samples):
                         first, second, note = verdicts(arm, opponent, seed, number, sample)
@@ -194,6 +200,53 @@ def test_scores_contradicting_the_judge_that_decides_lower_the_confidence(decide
     report = build_report(ledger)
     assert report["decision"]["final"]["second_judge"] == "gold"
     assert report["decision"]["confidence"] == "low"
+
+
+@pytest.fixture
+def two_of_ppo(synthetic: Any) -> dict[str, Any]:
+    """The measure likes the first PPO arm best; `prefers_plain` the second."""
+    rises = {"praise": ("ppo", 0.3), "plain": ("ppo", 0.0), "pairs": ("dpo", 0.1)}
+    return {name: synthetic.Arm(algorithm, (gain,)) for name, (algorithm, gain) in rises.items()}
+
+
+def prefers_plain(arm: str, *_: Any) -> tuple[str, str, str]:
+    return ("A", "B", "") if arm == "plain" else ("B", "A", "")
+
+
+def test_who_decides_also_chooses_and_is_shown(decided_by: Any, two_of_ppo: Any) -> None:
+    report = build_report(decided_by(prefers_plain, arms=two_of_ppo))
+    final = report["decision"]["final"]
+    assert (final["ppo"], final["ahead"], final["judge"]) == ("plain", "plain", "endpoint")
+    assert report["headline"].startswith("PPO (plain) beats DPO (pairs): it wins 100 %")
+    wins = {name: value for name, value in report["summary"].items() if name.startswith("win_rate/")}
+    assert wins == {
+        "win_rate/praise_vs_base": 0, "win_rate/plain_vs_base": 100, "win_rate/pairs_vs_base": 0,
+        "win_rate/praise_vs_pairs": 0, "win_rate/plain_vs_pairs": 100,
+    }  # fmt: skip
+    assert report["summary"]["gold/praise"] > report["summary"]["gold/plain"]
+    row = next(row for row in glance.summary(report).rows if row.label == "Win rate against the base")
+    assert "endpoint" in row.meaning
+    assert [item.main for item in row.cells[1:3]] == ["0.0\u00a0%", "100.0\u00a0%"]
+    assert [row.cells[0].main for row in win_rate_tables.matrix(report).rows] == ["0.0\u00a0%", "100.0\u00a0%"]
+    assert "plain 100.00 percent" in pictures(report)["win_rates"].svg
+
+
+def test_without_the_verdicts_that_choose_nobody_is_chosen(decided_by: Any, two_of_ppo: Any) -> None:
+    def half_answered(arm: str, opponent: str, seed: int, prompt: int, sample: int) -> tuple[str, str, str]:
+        return ("", "", "timeout") if (arm, opponent) == ("praise", "base") and sample else prefers_plain(arm)
+
+    report = build_report(decided_by(half_answered, arms=two_of_ppo))
+    assert report["decision"]["final"] is None
+    assert "endpoint has given too few verdicts against the base to choose one of the PPO arms" in report["headline"]
+    assert "no arm is chosen" in render_html(report)
+
+
+def test_with_one_arm_of_each_there_is_nothing_to_choose_and_gaps_do_not_matter(decided_by: Any) -> None:
+    report = build_report(decided_by(lambda arm, other, *_: ("", "", "timeout") if other == "base" else ("A", "B", "")))
+    assert report["decision"]["final"]["rate"]["value"] == 100
+    assert [arm["win_rate"]["endpoint"] for arm in report["arms"]] == [None, None]
+    assert not any(name.endswith("_vs_base") for name in report["summary"] if name.startswith("win_rate/"))
+    assert "ppo without a verdict" in pictures(report)["win_rates"].svg
 
 
 @pytest.mark.parametrize(

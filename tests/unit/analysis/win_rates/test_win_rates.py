@@ -83,7 +83,7 @@ RULES = WinRateRules(
 def rate(judge="gold", low=55.0, high=65.0, adjusted_p=0.01, **changes):
     estimate = Estimate((low + high) / 2, low, high, (high - low) / 3.92, "percent", 100)
     fields = {"p": 0.01, "sign_test": 0.01, "seeds": (0,), "num_pairs": 100, "num_missing": 0, "adjusted_p": adjusted_p}
-    independence = win_rate.SCORERS[judge].independence
+    independence = "IS THE TRAINING REWARD" if judge == "proxy" else "INDEPENDENT"
     return win_rate.WinRate("ppo", "dpo", judge, independence, estimate, estimate, **{**fields, **changes})
 
 
