@@ -139,7 +139,7 @@ def chosen_pair(ledger: Ledger) -> tuple[dict[str, str | None], list[int]]:
 
     Both are on all prompts if there is nothing to choose.
     """
-    sides = {name: [arm for arm in ledger.arms if ledger.algorithm(arm) == name] for name in ("ppo", "dpo")}
+    sides = {name: _of_algorithm(ledger, name) for name in ("ppo", "dpo")}
     everything = list(range(len(ledger.prompt_ids)))
     several = all(sides.values()) and any(len(side) > 1 for side in sides.values())
     chosen_on, reported_on = halves_of(ledger) if several else (everything, everything)
@@ -267,6 +267,8 @@ def decide(
         if leads_both:
             parts = [parts[1], parts[0].replace("Neither", "neither")]
             sure = confidence_by_seeds(num_seeds, rules)
+    elif final and _of_algorithm(ledger, "ppo_then_dpo"):
+        parts.append(_unchosen_words(judge, ["PPO then DPO"]))
     if way_back:
         parts = [way_back.words]
         sure = confidence_by_seeds(num_seeds, rules) if way_back.over_optimised else "inconclusive"
@@ -280,9 +282,17 @@ def decide(
     )
 
 
+def _of_algorithm(ledger: Ledger, algorithm: str) -> list[str]:
+    return [arm for arm in ledger.arms if ledger.algorithm(arm) == algorithm]
+
+
+def _unchosen_words(judge: Judge, algorithms: Sequence[str]) -> str:
+    return f"{judge} has given too few verdicts against the base to choose one of the {' and '.join(algorithms)} arms"
+
+
 def best_staged(ledger: Ledger) -> str | None:
     """The arm of PPO then DPO that stands for it, chosen on all prompts."""
-    arms = [arm for arm in ledger.arms if ledger.algorithm(arm) == "ppo_then_dpo"]
+    arms = _of_algorithm(ledger, "ppo_then_dpo")
     return choose(ledger, arms, range(len(ledger.prompt_ids))) if arms else None
 
 
@@ -313,7 +323,7 @@ def _no_final_words(ledger: Ledger, judge: Judge) -> str:
     elif not ledger.score(judge) and judge not in ledger.judges:
         why = f"the judge that decides, {judge}, has given no result"
     elif unchosen := [name.upper() for name, arm in chosen_pair(ledger)[0].items() if arm is None]:
-        why = f"{judge} has given too few verdicts against the base to choose one of the {' and '.join(unchosen)} arms"
+        why = _unchosen_words(judge, unchosen)
     else:
         why = f"their best arms share no finished seed that {judge} has judged"
     return f"PPO and DPO cannot be compared, because {why}"
