@@ -293,6 +293,8 @@ def decide(
         if leads_both:
             parts = [parts[1], parts[0].replace("Neither", "neither")]
             sure = confidence_by_seeds(num_seeds, rules)
+    elif final and (arms := _staged_arms(ledger)):
+        parts.append(_unchosen_words(judge, [ledger.label(ledger.algorithm(arms[0]))]))
     if way_back:
         parts = [way_back.words]
         sure = confidence_by_seeds(num_seeds, rules) if way_back.over_optimised else "inconclusive"
@@ -306,9 +308,18 @@ def decide(
     )
 
 
+def _staged_arms(ledger: Ledger) -> list[str]:
+    """Those that meet arms from the base."""
+    return list(dict.fromkeys(item.arm for item in ledger.contests if item.kind == "staged_against_plain"))
+
+
+def _unchosen_words(judge: JudgeName, algorithms: Sequence[str]) -> str:
+    return f"{judge} has given too few verdicts against the base to choose one of the {' and '.join(algorithms)} arms"
+
+
 def best_staged(ledger: Ledger) -> str | None:
     """The staged arm that meets others and stands for its kind, chosen on all prompts."""
-    arms = list(dict.fromkeys(item.arm for item in ledger.contests if item.kind == "staged_against_plain"))
+    arms = _staged_arms(ledger)
     return choose(ledger, arms, range(len(ledger.prompt_ids))) if arms else None
 
 
@@ -343,7 +354,7 @@ def _no_final_words(ledger: Ledger, judge: JudgeName) -> str:
     elif not ledger.score(judge) and judge not in ledger.judges:
         why = f"the judge that decides, {judge}, has given no result"
     elif unchosen := [name for name, arm in zip(names, chosen_pair(ledger)[0], strict=True) if arm is None]:
-        why = f"{judge} has given too few verdicts against the base to choose one of the {' and '.join(unchosen)} arms"
+        why = _unchosen_words(judge, unchosen)
     else:
         why = f"their best arms share no finished seed that {judge} has judged"
     return f"{' and '.join(names)} cannot be compared, because {why}"
