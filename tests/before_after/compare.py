@@ -20,6 +20,8 @@ import yaml
 
 TOLERANCE = 1e-12  # relative: both versions do the same arithmetic on the same machine
 Leaves = dict[str, Any]
+SIDES = ("arm", "opponent", "ppo", "dpo")  # of a contest, after and before
+TITLES = ("code", "metric", "arm", "name", "check", "artifact")  # keys that say what an entry of a list in report.json is of
 
 
 @dataclass(frozen=True)
@@ -155,9 +157,15 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _title(item: Any, number: int) -> str:
-    """Its place in the list, with the arm if it is an arm's: then a reader knows whose it is."""
-    arm = item.get("arm") if isinstance(item, dict) else None
-    return f"{number}:{arm}" if isinstance(arm, str) else str(number)
+    """What an entry of a list is of, so that one more before it moves no other; else its place."""
+    if not isinstance(item, dict):
+        return str(number)
+    sides = [item[key] for key in SIDES if isinstance(item.get(key), str)]
+    if len(sides) > 1:
+        return "_vs_".join(sides)
+    entry = item["detector"] if isinstance(item.get("detector"), dict) else item
+    named = next((key for key in TITLES if isinstance(entry.get(key), str)), None)
+    return f"{number}" if named is None else str(entry[named])
 
 
 def _short(value: Any) -> str:
