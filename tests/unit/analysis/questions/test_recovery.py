@@ -95,7 +95,7 @@ def test_every_measure_has_an_interval(found: dict[str, recovery.Recovery]) -> N
     names = [change.name for change in found[STAGED].changes]
 
     assert names == [
-        "Gold gain", "KL to the base", "Variety within a prompt", "Different word pairs", "Told apart from the base",
+        "Gain in the measure", "KL to the base", "Variety within a prompt", "Different word pairs", "Told apart from the base",
     ]  # fmt: skip
     for change in found[STAGED].changes:
         for number in (change.before, change.after, change.change):
