@@ -99,8 +99,8 @@ def test_sentences_name_arm_and_point(recommend):
     assert recommend(gold=None).sentence == "Do not choose yet: there is no comparison of a PPO arm with a DPO arm."
     assert recommend(staged=CLEAR).sentence == "Shape with PPO, then set with DPO, as both did."
     led = recommend(gold=WON, ppo=OPEN, staged=FAILED)
-    assert led.sentence == "Do not choose yet: both leads PPO's arm and DPO's, but fails Gold."
-    assert led.because[2] == "both: fails Gold"
+    assert led.sentence == "Do not choose yet: both leads PPO's arm and DPO's, but fails Measure."
+    assert led.because[2] == "both: fails Measure"
     assert recommend(ppo=OPEN).because == ("ppo: is inconclusive in Measure", "dpo: clears every gate")
 
 
