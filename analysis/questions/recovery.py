@@ -25,7 +25,7 @@ from analysis.style.measures import PAIRED, NotAssessableError, Paired
 from analysis.style.sweep import SweepStyle
 
 VARIETY = ("per_input_ead", "distinct_2")  # measures of `analysis.style.measures`
-GAIN, WITHIN_PROMPT, STYLE = "Gain", "Variety within a prompt", "Told apart from the base"
+GAIN, WITHIN_PROMPT, STYLE = "Gain in the measure", "Variety within a prompt", "Told apart from the base"
 
 Status = Literal["over-optimised", "past its peak", "not shown", "not assessable"]
 

@@ -31,7 +31,7 @@ def test_negative_kl_estimate_has_root_zero(make_ledger, resamples_for, syntheti
 def test_without_a_reward_model_there_is_no_proxy(make_ledger, resamples_for, synthetic):
     arm = synthetic.Arm("dpo", (0.1,), edit=lambda rows: rows.assign(**{"score/proxy": float("nan")}))
     ledger = make_ledger({"dpo": arm})
-    assert over_optimisation.gains(ledger, "dpo", resamples_for(ledger))[0].proxy is None
+    assert over_optimisation.gains(ledger, "dpo", resamples_for(ledger))[0].training_reward is None
 
 
 # ---------------------------------------------------------------------------------------------------------------- audit

@@ -94,6 +94,6 @@ def test_mahalanobis_is_scipys():
 
 
 def test_surface_features_by_hand_and_of_nothing():
-    features = signs.surface_features("Oh no, no!\n12", num_tokens=7, sentiment=-0.5)
+    features = signs.surface_features("Oh no, no!\n12", num_tokens=7, scores=[-0.5])
     assert features == pytest.approx((np.log(8), 13 / 4, 2 / 13, 1 / 13, 1.0, 2 / 13, 1 / 13, -0.5))
-    assert np.isfinite(signs.surface_features("", 0, 0.0)).all()
+    assert np.isfinite(signs.surface_features("", 0, [0.0])).all()

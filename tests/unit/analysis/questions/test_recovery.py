@@ -94,7 +94,8 @@ def test_every_measure_has_an_interval(found: dict[str, recovery.Recovery]) -> N
     names = [change.name for change in found[STAGED].changes]
 
     assert names == [
-        "Gold gain", "KL to the base", "Variety within a prompt", "Different word pairs", "Told apart from the base",
+        "Gain in the measure", "KL to the base",
+        "Variety within a prompt", "Different word pairs", "Told apart from the base",
     ]  # fmt: skip
     for change in found[STAGED].changes:
         for number in (change.before, change.after, change.change):
@@ -183,7 +184,7 @@ def test_the_table_has_a_row_for_each_arm_and_measure(report: dict[str, Any]) ->
 
     assert table is not None
     assert len(table.rows) == 10
-    assert table.rows[0].label == "ppo_then_dpo: Gold gain"
+    assert table.rows[0].label == "ppo_then_dpo: Gain in the measure"
     assert tables.starts(report)[0].startswith("ppo_then_dpo starts from ppo at evaluation point 2, and up to there is")
     assert tables.starts(report)[0].endswith(
         "cannot be told: on half of the prompts there are 12; the rule asks for 20."
