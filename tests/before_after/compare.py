@@ -21,6 +21,7 @@ import yaml
 TOLERANCE = 1e-12  # relative: both versions do the same arithmetic on the same machine
 Leaves = dict[str, Any]
 SIDES = ("arm", "opponent", "ppo", "dpo")  # of a contest, after and before
+# Keys that say what an entry of a list in report.json is of.
 TITLES = (
     "code",
     "metric",
@@ -28,7 +29,7 @@ TITLES = (
     "name",
     "check",
     "artifact",
-)  # keys that say what an entry of a list in report.json is of
+)
 
 
 @dataclass(frozen=True)
