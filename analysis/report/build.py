@@ -21,6 +21,7 @@ from analysis.questions import readiness, recovery, switch_point
 from analysis.questions import recovery_words as recovery_answer
 from analysis.questions import switch_words as switch_answer
 from analysis.report import context, side_by_side
+from analysis.report.schema import REPORT_SCHEMA, checked
 from analysis.statistics import sample_size as next_runs
 from analysis.statistics.bootstrap import CONFIDENCE_LEVEL, Estimate, Resamples
 from analysis.statistics.scaling_law import Law
@@ -30,7 +31,6 @@ from analysis.win_rates import at_equal_style as style_control
 from analysis.win_rates import bradley_terry as strengths
 from analysis.win_rates import judges
 
-REPORT_SCHEMA = 1
 ANALYSIS_SEED = 20261123  # of the bootstrap; the same ledger gives the same bytes
 # Generators of their own, so that one part does not move the numbers of the others.
 HALVES_STREAM, REFITS_STREAM = 4, 5
@@ -138,7 +138,7 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "ledger": {"sha256": ledger.manifest.sha256, "num_files": len(ledger.manifest.files)},
     }
     safe: dict[str, Any] = all_visible(report)
-    return safe
+    return checked(safe)
 
 
 def plain(value: Any) -> Any:

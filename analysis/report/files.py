@@ -15,9 +15,10 @@ from typing import Any
 from jinja2 import TemplateError
 
 from analysis.ledger import Ledger
-from analysis.report.build import REPORT_SCHEMA, build_report
+from analysis.report.build import build_report
 from analysis.report.markdown import render_markdown
 from analysis.report.render import render_html
+from analysis.report.schema import REPORT_SCHEMA, ReportSchemaError, checked
 from analysis.report.signatures import RECORD, Signature, SignoffError, locked, read_record, refuse_links
 from experiments.foreign import parse_json
 from runner.ledger.files import replacing
@@ -116,7 +117,10 @@ def parse_report(content: bytes) -> dict[str, Any]:
         raise ReportError(f"{JSON} is not valid JSON: {error}") from None
     if not isinstance(report, dict) or report.get("schema") != REPORT_SCHEMA:
         raise ReportError(f"{JSON} is no report with schema {REPORT_SCHEMA}, which this version reads")
-    return report
+    try:
+        return checked(report)
+    except ReportSchemaError as error:
+        raise ReportError(str(error)) from None
 
 
 def json_text(report: Mapping[str, Any]) -> str:

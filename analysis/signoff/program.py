@@ -11,7 +11,15 @@ from pathlib import Path
 from threadpoolctl import threadpool_info
 
 PROJECT = Path(__file__).parents[2]
-SOURCES = ("analysis", "runner/ledger")  # all that builds a report
+SOURCES = (  # all that builds a report
+    "analysis",
+    "runner/ledger",
+    "experiments/foreign.py",
+    "experiments/records.py",
+    "experiments/rules.py",
+    "experiments/strict.py",
+    "experiments/training_signs.py",
+)
 SUFFIXES = {".py", ".j2", ".css"}
 LIBRARIES = ("numpy", "pandas", "scipy", "scikit-learn", "evalica")  # they compute its numbers
 
@@ -35,7 +43,8 @@ def _version(package: str) -> str:
 
 def _code() -> str:
     """SHA-256 over name and content of every source file."""
-    files = (path for folder in SOURCES for path in (PROJECT / folder).rglob("*") if path.suffix in SUFFIXES)
+    found = (path for source in SOURCES for path in ((PROJECT / source).rglob("*"), [PROJECT / source]))
+    files = {path for paths in found for path in paths if path.suffix in SUFFIXES}
     digest = hashlib.sha256()
     for name, path in sorted((path.relative_to(PROJECT).as_posix(), path) for path in files):
         content = path.read_bytes()

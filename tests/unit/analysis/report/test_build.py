@@ -39,7 +39,7 @@ def test_every_measured_number_has_a_unit(report):
 
 
 def test_headline_schema_and_flat_summary_are_on_top(report):
-    assert report["schema"] == 1
+    assert report["schema"] == 2
     assert report["headline"].endswith(".")
     assert report["summary"]["win_rate/ppo_vs_base"] == report["arms"][0]["win_rate"]["gold"]["value"]
     assert "win_rate/ppo_vs_dpo" in report["summary"]

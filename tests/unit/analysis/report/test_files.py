@@ -74,8 +74,9 @@ def test_pages_take_the_name_of_the_json(signed, tmp_path):
     [
         ("{", "not valid JSON"),
         ("[]", "no report with schema"),
-        ('{"schema": 1}', "cannot be shown"),
-        ('{"schema": 1, "x": NaN}', "NaN is no finite number"),
+        ('{"schema": 1}', "no report with schema 2"),
+        ('{"schema": 2}', "sweep: field required"),
+        ('{"schema": 2, "x": NaN}', "NaN is no finite number"),
         ("[" * 100_000, "not valid JSON"),
         (None, "No such file"),
     ],
