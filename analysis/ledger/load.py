@@ -39,7 +39,7 @@ from analysis.ledger.parquet import (
 from experiments.foreign import ForeignFileError, read_object
 from experiments.records import SAMPLE_COLUMNS, SCORE_PREFIX, Role, ScoreCard
 from experiments.rules import Rules
-from runner.ledger.plan_file import PLAN_SCHEMA
+from runner.ledger.plan_file import PLAN_SCHEMA, PlanFile
 from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status, sample_files
 
 METRICS = "metrics.jsonl"
@@ -76,6 +76,7 @@ def load_ledger(runs_dir: Path) -> Ledger:
 def _load(runs_dir: Path) -> Ledger:
     plan = _read_plan(runs_dir)
     rules = _read_rules(runs_dir, plan)
+    _require_form(runs_dir / "plan.json", plan)
     base_folder = runs_dir / relative(plan["shared"]["base_evaluation"])
     runs, missing = _finished_runs(runs_dir, plan)
     reason = _unfinished(base_folder)
@@ -149,6 +150,14 @@ def _read_rules(runs_dir: Path, plan: dict[str, Any]) -> Rules:
         return Rules.from_json(values, "rules")
     except ValueError as error:
         raise LedgerError(f"{path} does not have the rules of this version: {error}") from None
+
+
+def _require_form(path: Path, plan: dict[str, Any]) -> None:
+    """Everything else that the schema of plan.json asks for; what goes wrong most has had words of its own by now."""
+    try:
+        PlanFile.from_json(plan, "plan")
+    except ValueError as error:
+        raise LedgerError(f"{path} is no plan of this version: {error}") from None
 
 
 def _require_cards(path: Path, cards: Any) -> None:

@@ -383,8 +383,8 @@ def page() -> str:
         f"`schema`: this is {REPORT_SCHEMA}. A change that renames or removes a key raises it. "
         "`analysis/report/schema.py` is the source of this page, and `python -m analysis.report.schema` prints it.",
         "",
-        "A number with an interval is a **Number**; one without sampling error is **Exact**. Percent and points run from "
-        "0 to 100. A base SD is the standard deviation over prompts of the base's measure.",
+        "A number with an interval is a **Number**; one without sampling error is **Exact**. Percent and points "
+        "run from 0 to 100. A base SD is the standard deviation over prompts of the base's measure.",
     ]
     for part in _parts(Report):
         lines += [
