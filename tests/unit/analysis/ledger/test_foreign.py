@@ -182,7 +182,9 @@ FOREIGN_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
         "plan.json", lambda path: change_rule(path, "switch", tolerated_shift="2"), "switch.tolerated_shift: input",
     ),
     "arms that are a number": ("plan.json", lambda path: change_plan(path, arms=3), "of another form"),
-    "shared jobs that are a list": ("plan.json", lambda path: change_plan(path, shared=[]), "plan.shared: input should be an object"),
+    "shared jobs that are a list": (
+        "plan.json", lambda path: change_plan(path, shared=[]), "plan.shared: input should be an object",
+    ),
     "a number too long": ("plan.json", lambda path: path.write_text('{"schema": ' + "9" * 400 + "}"), "has 400 digits"),
 }  # fmt: skip
 
