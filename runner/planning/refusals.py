@@ -59,13 +59,20 @@ def refuse_training_reward(run: RunSpec, judge: Path, reward: Path) -> None:
 
 def changes_of(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """Keys of two plans that differ, with both values; arms are compared where both plans have them."""
-    pairs = [("", there["settings"], here["settings"])]
+    pairs = [("", there["settings"], here["settings"]), ("", _contests(there, here), _contests(here, there))]
     arms = {arm["folder"]: arm["knobs"] for arm in there["arms"]}
     pairs += [
         (f"{arm['folder']}: arm.", arms[arm["folder"]], arm["knobs"]) for arm in here["arms"] if arm["folder"] in arms
     ]
     lines = [f"{prefix}{line}" for prefix, old, new in pairs for line in _changed(flatten(old), flatten(new))]
     return lines or _changed_identities(there, here)
+
+
+def _contests(plan: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, str]:
+    """Who meets whom, of the arms that both plans have: it must not be chosen after the results are known."""
+    both = {arm["arm"] for arm in plan["arms"]} & {arm["arm"] for arm in other["arms"]}
+    met = sorted(sorted((one["arm"], one["opponent"])) for one in plan["contests"])
+    return {"contests": ", ".join(f"{one} against {other}" for one, other in met if {one, other} <= both) or "none"}
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -270,6 +270,14 @@ def test_more_seeds_and_other_arms_may_join_a_folder(planned: Planned) -> None:
     check_folder(planned("+arm=dpo_high_beta"))
 
 
+def test_contests_are_not_chosen_after_the_results(planned: Planned) -> None:
+    """Whoever meets whom is planned before training; arms that join may meet those that are there."""
+    planned("contests=[{arm: ppo, opponent: dpo}]").write()
+    check_folder(planned("contests=[{arm: dpo, opponent: ppo}]"))  # the same two
+    with pytest.raises(InputError, match="contests is dpo against ppo there, none now"):
+        check_folder(planned("contests=[]"))
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
