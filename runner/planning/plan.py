@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,6 +79,7 @@ class Plan:
         if there:
             first = {key: there[key] for key in first}
         plan = {"schema": PLAN_SCHEMA, "sweep": self.name} | first | {"rules": rules} | self.content()
+        plan = json.loads(json.dumps(plan))  # as it comes back from the file: lists for tuples
         if "command" not in there or there != plan | {"command": there["command"]}:
             write_json(path, plan | command)
 

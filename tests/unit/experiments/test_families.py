@@ -153,7 +153,7 @@ def test_it_is_sampled_scored_and_trained(
     artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path, make_recorder: Any,
 ) -> None:  # fmt: skip
     """Each stage as the runner starts it, with the check that the base is the one that was sampled."""
-    model, folders, told = model_of(name), {"gold": artifacts["measure"]}, {}
+    model, folders, told = model_of(name), {"measure": artifacts["measure"]}, {}
     reward = RewardModel(learning_rate=1e-3, num_epochs=1, comparisons_per_step=24, held_out_fraction=0.25)
     jobs = {
         "ranking_data": ("ranking_data", RankingJobSpec(model=model, data=data, num_ranking_prompts=8)),

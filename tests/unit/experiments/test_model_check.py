@@ -27,9 +27,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from experiments import model_check
+from experiments import model_check, positions
 from experiments.errors import InputError
-from experiments.inputs import positions
 from experiments.inputs.models import prepare_model
 from experiments.judge_spec import RewardModelJudge
 from experiments.model_spec import Model

@@ -21,7 +21,7 @@ from experiments.evaluation import evaluate
 from experiments.inputs import adapters as checkpoints
 from experiments.inputs.models import load_base, with_policy
 from experiments.model_spec import Model
-from experiments.records import SAMPLES_FILE, Axes
+from experiments.records import SAMPLES_FILE, Axes, to_record
 from experiments.sampling.logprobs import total_logprobs
 from experiments.spec import DPO, PPO, ArmJobSpec, FreshPairsJobSpec, Interpolation, PPOThenDPO, Start
 from experiments.stages import run_stage
@@ -172,7 +172,7 @@ def test_shared_points_are_taken_from_the_other_arms_evaluation(
     for point, rows in first.sample_rows.items():
         path = tmp_path / SAMPLES_FILE.format(point=point)
         path.parent.mkdir(exist_ok=True)
-        pd.DataFrame(rows).to_parquet(path)
+        pd.DataFrame(map(to_record, rows)).to_parquet(path)
     evaluate.evaluate_arm(evaluation_job, trained[0], *arguments, ours, tmp_path)
     evaluate.evaluate_arm(evaluation_job, trained[0], *arguments, alone)
 
@@ -204,14 +204,14 @@ def test_interpolation_walks_evenly_from_the_checkpoint() -> None:
 
 
 def test_more_than_a_low_rank_update_is_not_interpolated(
-    needs: dict[str, Path], interpolated_job: ArmJobSpec, tmp_path: Path, recorder: Any
+    needs: dict[str, Path], interpolated_job: ArmJobSpec, cache_dir: Path, tmp_path: Path, recorder: Any
 ) -> None:
     start = tmp_path / "start" / "adapters" / "point_1"
     start.mkdir(parents=True)
     save_file({"model.embed_tokens.weight": torch.ones(2)}, start / "adapter_model.safetensors")
     (start / "axes.json").write_text(json.dumps(asdict(Axes())))
     with pytest.raises(InputError, match=r"arm ppo cannot be interpolated: model\.embed_tokens\.weight"):
-        interpolation.build(interpolated_job, tmp_path / "start", tmp_path, recorder)
+        interpolation.build(interpolated_job, tmp_path / "start", tmp_path, cache_dir, recorder)
 
 
 def test_costs_of_two_jobs_add_up_and_memory_is_the_larger() -> None:

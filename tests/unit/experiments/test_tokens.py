@@ -294,7 +294,7 @@ def made(awkward: Model, data: Data, artifacts: dict[str, Path], tmp_path_factor
             seed=0,
         ),
     }
-    folders, samples = {"gold": artifacts["measure"], "cache": cache_dir}, Samples()
+    folders, samples = {"measure": artifacts["measure"], "cache": cache_dir}, Samples()
     for kind, spec in specs.items():
         folder = cache_dir / kind
         folder.mkdir()

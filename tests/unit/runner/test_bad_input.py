@@ -16,7 +16,10 @@ CASES = {
     "unknown sweep": (["+sweep=smok"], ["sweep=smok: there is no such sweep; valid are ppo_vs_dpo, recovery, smoke"]),
     "sweep without plus": (["sweep=smoke"], ["plus sign", "+sweep=smoke"]),
     "misspelt sweep": (["+swep=smoke"], ["swep: there is no such key; did you mean sweep?"]),
-    "unknown arm": ([SMOKE, "+arm=pppo"], ["arm=pppo: there is no such arm", "dpo, dpo_high_beta, ppo, ppo_high_kl"]),
+    "unknown arm": (
+        [SMOKE, "+arm=pppo"],
+        ["arm=pppo: there is no such arm", "dpo, dpo_high_beta, kto, ppo, ppo_high_kl"],
+    ),
     "unknown option": (
         [SMOKE, "budget=huge"],
         ["budget=huge: there is no such budget", "full, laptop, recovery, smoke"],

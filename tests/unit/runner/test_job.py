@@ -201,7 +201,7 @@ def test_several_folders_in_one_process_have_their_own_logs(planned: Callable[..
         job.file.write(job.folder)
     assert work(*(job.folder for job in jobs), stage="print('this is', kind)")[0] == 0
 
-    assert "this is gold" in log(jobs[0])
+    assert "this is measure" in log(jobs[0])
     assert "this is ranking_data" not in log(jobs[0])
     assert "this is ranking_data" in log(jobs[1])
 
@@ -235,7 +235,7 @@ def test_on_another_machine_a_job_is_patient_with_the_files_of_its_needs(
 
 def test_an_edited_specification_is_refused(gold: Job) -> None:
     content = read_json(gold.folder / "spec.json")
-    content["spec"]["measure"]["num_texts"] = 2000
+    content["spec"]["measure"]["gold"]["num_texts"] = 2000
     (gold.folder / "spec.json").write_text(json.dumps(content))
     code, output = work(gold.folder)
 
@@ -245,7 +245,7 @@ def test_an_edited_specification_is_refused(gold: Job) -> None:
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(None, "is no run folder"), ("{", "is not valid JSON"), ("{}", "kind=None is none of gold")],
+    [(None, "is no run folder"), ("{", "is not valid JSON"), ("{}", "kind=None is none of measure")],
 )
 def test_a_folder_that_is_no_job_is_refused(tmp_path: Path, content: str | None, expected: str) -> None:
     if content is not None:

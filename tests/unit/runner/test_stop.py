@@ -137,7 +137,7 @@ def test_without_a_driver_the_job_itself_listens(planned: Planned, capsys: pytes
             assert stop.main([str(plan.folder)]) == 0
         return capsys.readouterr().out
 
-    assert "asked gold to end, which runs without a driver" in said()
+    assert "asked measure to end, which runs without a driver" in said()
     assert process.wait(30) == 130
     status = read_status(job.folder) or {}
     assert (status["state"], status["error"]) == ("stopped", "on request")

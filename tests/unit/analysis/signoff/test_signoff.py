@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from analysis.__main__ import main
 from analysis.ledger import manifest as ledger_hash
 from analysis.ledger.manifest import sha256
 from analysis.report.signatures import Signature, SignoffError, append, read_record
-from analysis.signoff import differences, program, sign, verify
+from analysis.signoff import differences, sign, verify
 
 SIGNERS = (
     ("Ada Lovelace", "head of safety", "approve", "Fine by me."),
@@ -136,8 +137,8 @@ REPORT_EDITS = {
         r"arms\[0\]\.measure\.value: 99\.25 in report\.json, \d+",
     ),
     "a text": (lambda r: r.update(headline="DPO won."), r'headline: "DPO won\." in report\.json, "PPO'),
-    "a key removed": (lambda r: r["decision"].pop("confidence"), r"decision\.confidence: absent in report\.json"),
-    "a key added": (lambda r: r.update(extra=[1]), r"extra: \[1\] in report\.json, absent by the ledger"),
+    "a key removed": (lambda r: r["decision"].pop("confidence"), r"decision\.confidence: field required"),
+    "a key added": (lambda r: r.update(extra=[1]), r"report\.json: extra: extra inputs are not permitted"),
     "an item removed": (lambda r: r["fairness"].pop(), r"fairness\[0\]: absent in report\.json"),
     "the schema": (lambda r: r.update(schema="1"), "is no report with schema"),
     "the ledger it cites": (lambda r: r["ledger"].update(sha256="0" * 64), r'ledger\.sha256: "0{59}… in report\.json'),
@@ -706,12 +707,16 @@ def test_a_seal_below_a_page_may_depend_on_the_entry(report):
 
 
 def test_the_program_is_known_by_its_code(tmp_path, monkeypatch):
-    for folder in program.SOURCES:
-        shutil.copytree(program.PROJECT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    program = importlib.import_module("analysis.signoff.program")  # the function has its module's name
+    for source in program.SOURCES:
+        there, here = program.PROJECT / source, tmp_path / source
+        here.parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if there.is_dir() else shutil.copy
+        copy(there, here)
     here = program.program.__wrapped__()
     monkeypatch.setattr(program, "PROJECT", tmp_path)
     assert program.program.__wrapped__() == here
-    for name in ("analysis/report/templates/style.css", "runner/ledger/reader.py"):
+    for name in ("analysis/report/templates/style.css", "runner/ledger/reader.py", "experiments/rules.py"):
         (tmp_path / name).write_text((tmp_path / name).read_text(encoding="utf-8") + "\n", encoding="utf-8")
         changed = program.program.__wrapped__()
         assert changed != here

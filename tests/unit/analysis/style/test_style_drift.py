@@ -19,7 +19,7 @@ from experiments.rules import DecisionRules, StyleRules
 
 GATE_RULES = DecisionRules(
     min_win_rate_percent=50,
-    min_gold_gain_base_sd=0,
+    min_gain_base_sd=0,
     max_style_auc=0.9,
     max_cost_ratio=10,
     max_num_evaluation_prompts=10_000,

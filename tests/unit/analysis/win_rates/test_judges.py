@@ -216,7 +216,7 @@ def prefers_plain(arm: str, *_: Any) -> tuple[str, str, str]:
 def test_who_decides_also_chooses_and_is_shown(decided_by: Any, two_of_ppo: Any) -> None:
     report = build_report(decided_by(prefers_plain, arms=two_of_ppo))
     final = report["decision"]["final"]
-    assert (final["ppo"], final["ahead"], final["judge"]) == ("plain", "plain", "endpoint")
+    assert (final["arm"], final["ahead"], final["judge"]) == ("plain", "plain", "endpoint")
     assert report["headline"].startswith("PPO (plain) beats DPO (pairs): it wins 100 %")
     wins = {name: value for name, value in report["summary"].items() if name.startswith("win_rate/")}
     assert wins == {

@@ -104,7 +104,7 @@ def test_same_command_again_starts_nothing(planned: Planned, sweep_of: SweepOf) 
     assert sweep.run() == 0
 
     assert sweep.started() == []
-    assert "taken as it is: gold, ranking_data" in sweep.text
+    assert "taken as it is: measure, ranking_data" in sweep.text
     assert sweep.text.rstrip().endswith("DPO won.")
 
 
