@@ -132,7 +132,7 @@ def test_task_that_ignores_the_request_is_killed(tmp_path: Path, monkeypatch: py
 
 def test_job_ends_when_its_driver_is_killed(tmp_path: Path) -> None:
     """A driver that is killed can end nothing; `runner.job` itself notices that it is gone."""
-    job = "import os, runner.working.life as j; j.watch_parent(); print(os.getpid(), flush=True); import time; time.sleep(60)"
+    job = "import os, time, runner.working.life as j; j.watch_parent(); print(os.getpid(), flush=True); time.sleep(60)"
     driver = (
         "import sys, time; from pathlib import Path\n"
         "from runner.engines import Task; from runner.engines.local import LocalEngine\n"

@@ -104,7 +104,7 @@ def test_sweep_in_chinese_has_no_english_measures_and_its_lexicon_gives_no_verdi
     ledger = make_ledger({"ppo": chinese.Arm("ppo", (0.0,)), "dpo": chinese.Arm("dpo", (0.0,))}, num_prompts=60)
     style = style_of(ledger)
     found = named(style.assess("ppo"))
-    for measure in ("sentiment", "readability", "hedges", "capitals", "function_word_jsd"):
+    for measure in ("vader", "readability", "hedges", "capitals", "function_word_jsd"):
         assert found[measure].reading == "not assessable for this script: 100 % of the words are Chinese or Japanese"
         assert found[measure].p is None
     assert found["separability"].change is not None
