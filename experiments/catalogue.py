@@ -7,6 +7,7 @@ a report needs of them, so that a report reads no code of an algorithm. Imports 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
@@ -23,9 +24,9 @@ class ArmSettings(Strict):
     name: Name
 
     @property
+    @abstractmethod
     def prompts_per_step(self) -> int:
         """Prompt presentations between two possible evaluation points."""
-        raise NotImplementedError
 
 
 class AdaptiveKL(Strict):
@@ -212,6 +213,11 @@ class Interpolation(ArmSettings):
         gt=0, lt=1, description="of the checkpoint in the final model: 1 is the checkpoint, 0 the base"
     )
 
+    @property
+    def prompts_per_step(self) -> int:
+        """It takes no step, so that a point may lie anywhere."""
+        return 1
+
 
 # ---------------------------------------------------------------------------------------------------------- the records
 @dataclass(frozen=True)
@@ -233,16 +239,16 @@ class Described:
 
 @dataclass(frozen=True)
 class Algorithm:
-    """One algorithm.
+    """One algorithm. What is not given is as for DPO: it trains on the ranking data, best against worst.
 
     Attributes:
         settings: what a person may choose.
         train: dotted name of a function ``(spec, *folders of needs, folder, cache_dir, recorder)``.
+        described: for a report.
         needs: the finished jobs whose folders `train` is given, in its order: shared artifacts, "start" (the other
             arm) or "fresh_pairs" (sampled from the other arm's checkpoint).
         passes: how often a presentation's response tokens go through a backward pass.
         pairs: which comparisons it learns from where `data.comparisons` leaves that to the arm.
-        described: for a report.
         samples: whether training samples responses.
         scored: passes that score each sampled token.
         contends: whether it is compared with other arms; one that trains nothing is compared with the base alone.
@@ -250,10 +256,10 @@ class Algorithm:
 
     settings: type[ArmSettings]
     train: str
-    needs: tuple[str, ...]
-    passes: Callable[[Any], int]
-    pairs: Literal["all", "best_worst"]
     described: Described
+    needs: tuple[str, ...] = ("ranking_data",)
+    passes: Callable[[Any], int] = lambda _: 2  # both responses of a pair
+    pairs: Literal["all", "best_worst"] = "best_worst"
     samples: bool = False
     scored: float = 0.0
     contends: bool = True
@@ -287,9 +293,6 @@ CATALOGUE: dict[str, Algorithm] = {
     "dpo": Algorithm(
         settings=DPO,
         train="experiments.arms.dpo.train",
-        needs=("ranking_data",),
-        passes=lambda _: 2,
-        pairs="best_worst",
         described=Described(
             "DPO",
             "directly",
@@ -303,9 +306,6 @@ CATALOGUE: dict[str, Algorithm] = {
     "kto": Algorithm(
         settings=KTO,
         train="experiments.arms.kto.train",
-        needs=("ranking_data",),
-        passes=lambda _: 2,
-        pairs="best_worst",
         described=Described(
             "KTO",
             "as one desirable and one undesirable response each",
@@ -319,18 +319,15 @@ CATALOGUE: dict[str, Algorithm] = {
     "ppo_then_dpo": Algorithm(
         settings=PPOThenDPO,
         train="experiments.arms.dpo.train_staged",
-        needs=("start", "fresh_pairs"),
-        passes=lambda _: 2,
-        pairs="best_worst",
         described=Described("PPO then DPO", "directly", staged=True),
+        needs=("start", "fresh_pairs"),
     ),
     "interpolation": Algorithm(
         settings=Interpolation,
         train="experiments.arms.interpolation.build",
+        described=Described("interpolation", "nothing", staged=True),
         needs=("start",),
         passes=lambda _: 0,
-        pairs="best_worst",
-        described=Described("interpolation", "nothing", staged=True),
         contends=False,
     ),
 }  # fmt: skip

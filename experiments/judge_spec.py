@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, ClassVar, get_args
 
 from pydantic import Field, field_validator
 
@@ -16,8 +18,20 @@ HOST = rf"({LABEL}(\.{LABEL})*\.?|\[[0-9A-Fa-f:.]+\])"
 ADDRESS = re.compile(rf"https?://{HOST}(:(?P<port>\d{{1,5}}))?(/[A-Za-z0-9._~!$&'()*+,;=:%/-]*)?")
 
 
-class EndpointJudge(Strict):
+class JudgeSettings(Strict):
+    """What every judge has."""
+
+    who: ClassVar[str]  # it is, in words
+    module: ClassVar[str]  # does the work: `judge_pairs` and `origin`, see `experiments.evaluation.judging.job`
+
+    max_samples_per_prompt: int = Field(ge=1, description="samples of a prompt that are judged; the others are not")
+
+
+class EndpointJudge(JudgeSettings):
     """A language model behind an OpenAI-compatible chat endpoint: it is shown two responses, in both orders."""
+
+    who = "a language model, shown both in both orders,"
+    module = "experiments.evaluation.judging.endpoint"
 
     # repr=False: a key is put here by mistake, so no message repeats the value.
     base_url: str = Field(
@@ -32,7 +46,6 @@ class EndpointJudge(Strict):
         description="what its maker says it was trained from, for the independence label; null means the model's name"
     )
     criterion: str = Field(min_length=1, description="what makes a response the better one, told to the judge")
-    max_samples_per_prompt: int = Field(ge=1, description="samples of a prompt that are judged; the others are not")
     max_tokens: int = Field(ge=1, description="length limit of a verdict, in tokens; temperature is always 0")
     max_requests: int = Field(ge=1, description="requests at most, failed attempts and earlier runs' answers included")
     max_cost: float = Field(
@@ -65,8 +78,11 @@ class EndpointJudge(Strict):
         return base_url.rstrip("/")
 
 
-class RewardModelJudge(Strict):
+class RewardModelJudge(JudgeSettings):
     """A reward model with weights of its own: it scores every response, and the higher score is preferred."""
+
+    who = "a reward model, by the higher of its two scores,"
+    module = "experiments.evaluation.judging.reward_model"
 
     path: str = Field(
         min_length=1,
@@ -76,35 +92,39 @@ class RewardModelJudge(Strict):
     chat_template: bool = Field(
         description="show prompt and response as turns of its chat template; false: as one text, as our own are trained"
     )
-    max_samples_per_prompt: int = Field(ge=1, description="samples of a prompt that are judged; the others are not")
     tie_band: float = Field(
         ge=0, description="scores that differ by less are a tie; in standard deviations of the base's scores"
     )
 
 
-CARDS = tuple(
-    ScoreCard(
-        name=name,
-        role="judge",
-        unit="points",
-        direction="higher is better",
-        meaning=f"the share of the pairs in which {who} prefers a response, in percent",
-        independence="judge.json of its job compares where it comes from with where the training reward does",
-    )
-    for name, who in (
-        ("endpoint", "a language model, shown both in both orders,"),
-        ("reward_model", "a reward model, by the higher of its two scores,"),
-    )
-)
-
-
 class Judges(Strict):
-    """Those that are configured; each is one job after the evaluations."""
+    """Those that are configured; each is one job after the evaluations. This is the one list of judges."""
 
     endpoint: EndpointJudge | None = None
     reward_model: RewardModelJudge | None = None
 
     @property
+    def configured(self) -> dict[str, JudgeSettings]:
+        """Name -> settings."""
+        return {name: judge for name, judge in self if judge is not None}
+
+    @property
     def cards(self) -> tuple[ScoreCard, ...]:
         """What the verdicts of those that are configured mean."""
-        return tuple(card for card in CARDS if getattr(self, card.name) is not None)
+        return tuple(
+            ScoreCard(
+                name=name,
+                role="judge",
+                unit="points",
+                direction="higher is better",
+                meaning=f"the share of the pairs in which {judge.who} prefers a response, in percent",
+                independence="judge.json of its job compares where it comes from with where the training reward does",
+            )
+            for name, judge in self.configured.items()
+        )
+
+
+if TYPE_CHECKING:
+    AnyJudge = JudgeSettings
+else:  # told apart by their keys
+    AnyJudge = reduce(or_, [get_args(field.annotation)[0] for field in Judges.model_fields.values()])

@@ -8,8 +8,7 @@ second.
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import or_
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -24,31 +23,25 @@ from experiments.catalogue import DPOSettings as DPOSettings
 from experiments.catalogue import Interpolation as Interpolation
 from experiments.catalogue import PPOThenDPO as PPOThenDPO
 from experiments.catalogue import Start as Start
-from experiments.judge_spec import EndpointJudge, Judges, RewardModelJudge
+from experiments.judge_spec import AnyJudge, Judges
 from experiments.model_spec import Model
 from experiments.records import ScoreCard
+from experiments.rewards import REWARDS, AnyReward
+from experiments.rewards.trained import RewardModel as RewardModel
 from experiments.rules import Rules
-from experiments.strict import Name, Strict
-from experiments.tasks import Data, MeasureSettings, TaskName, task_of
+from experiments.strict import Name, Strict, one_of
+from experiments.tasks import AnyMeasure, Data, task_of
+from experiments.tasks.task import TRAINING_REWARD
 
 SHARE_TOLERANCE = 0.01  # of one evaluation step, so that 0.333 may stand for a third
 
 if TYPE_CHECKING:
     Arm = ArmSettings
 else:  # the catalogue says which there are
-    Arm = Annotated[reduce(or_, [record.settings for record in CATALOGUE.values()]), Field(discriminator="algorithm")]
+    Arm = one_of((record.settings for record in CATALOGUE.values()), "algorithm")
 
 
 # --------------------------------------------------------------------------------------- what can be chosen
-class RewardModel(Strict):
-    """The proxy reward: Bradley-Terry on the ranking data, LoRA and a scalar head on the same base."""
-
-    learning_rate: float = Field(gt=0)
-    num_epochs: int = Field(ge=1, description="passes over the comparisons")
-    comparisons_per_step: int = Field(ge=1)
-    held_out_fraction: float = Field(gt=0, lt=1, description="share of the prompts kept for the held-out accuracy")
-
-
 class Evaluation(Strict):
     """The shared evaluation: everything here is part of its fingerprint."""
 
@@ -175,7 +168,7 @@ class RunSpec(Strict):
     seed: int = Field(ge=0, description="of the arm: adapter, data order, rollouts")
     model: Model
     data: Data
-    reward_model: RewardModel
+    reward_model: AnyReward
     evaluation: Evaluation
     budget: Budget
     judge: Judges
@@ -191,7 +184,10 @@ class RunSpec(Strict):
     @property
     def scores(self) -> tuple[ScoreCard, ...]:
         """Cards of everything that scores or compares this sweep's responses: the task's, then the judges'."""
-        return (*task_of(self.data).scores, *self.judge.cards)
+        reward = REWARDS[self.reward_model.kind]
+        cards = task_of(self.data).scores
+        meant = (replace(card, meaning=reward.meaning) if card == TRAINING_REWARD else card for card in cards)
+        return (*meant, *self.judge.cards)
 
     @model_validator(mode="after")
     def _primary_judge_can_decide(self) -> RunSpec:
@@ -246,7 +242,7 @@ class RunSpec(Strict):
 class MeasureJobSpec(Strict):
     """Make what the task's measure needs."""
 
-    measure: MeasureSettings
+    measure: AnyMeasure
 
 
 class RankingJobSpec(Strict):
@@ -265,11 +261,11 @@ class FreshPairsJobSpec(RankingJobSpec):
 
 
 class RewardModelJobSpec(Strict):
-    """Train the proxy reward."""
+    """Train the reward, or find its scale."""
 
-    task: TaskName
+    task: str
     model: Model
-    reward_model: RewardModel
+    reward_model: AnyReward
     comparisons: Literal["all", "best_worst"]
     seed: int
 
@@ -296,7 +292,7 @@ class ArmJobSpec(Strict):
     model: Model
     data: Data
     arm: Arm
-    comparisons: Literal["all", "best_worst"]
+    comparisons: Literal["all", "best_worst", "none"]
     seed: int
     num_prompts: int
     num_points: int
@@ -317,9 +313,9 @@ class JudgedRun(Strict):
 class JudgementJobSpec(Strict):
     """Ask one judge about the final models: each against the base, and the contests of the sweep."""
 
-    task: TaskName
+    task: str
     model: Model
-    judge: EndpointJudge | RewardModelJudge
+    judge: AnyJudge
     runs: tuple[JudgedRun, ...]
     contests: tuple[Contest, ...] = Field(description="between arms, by name")
 

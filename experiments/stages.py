@@ -11,6 +11,7 @@ from pathlib import Path
 from experiments.catalogue import CATALOGUE
 from experiments.collector import gc_disabled
 from experiments.records import Recorder
+from experiments.rewards import REWARDS
 from experiments.spec import (
     ArmJobSpec,
     BaseEvaluationJobSpec,
@@ -75,9 +76,10 @@ def _import_work(
 
             return partial(ranking.build_fresh, spec, needs["start"], needs["measure"], folder, cache_dir, recorder)
         case "reward_model", RewardModelJobSpec():
-            from experiments.artifacts import reward_model
+            from experiments.artifacts import reward_model, text_reward
 
-            return partial(reward_model.build, spec, needs["ranking_data"], folder, cache_dir, recorder)
+            build = text_reward.build if REWARDS[spec.reward_model.kind].score else reward_model.build
+            return partial(build, spec, needs["ranking_data"], folder, cache_dir, recorder)
         case "base_evaluation", BaseEvaluationJobSpec():
             from experiments.evaluation import evaluate
 

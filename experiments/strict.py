@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -32,3 +35,9 @@ class Strict(BaseModel):
             first = error.errors(include_url=False)[0]
             key = ".".join(map(str, (name, *first["loc"])))
             raise ValueError(f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+
+
+def one_of(models: Iterable[type[Strict]], key: str) -> Any:
+    """The type of a value that is one of some models; ``key``, which differs in all of them, tells which."""
+    first, *others = models
+    return Annotated[reduce(or_, others, first), Field(discriminator=key)] if others else first

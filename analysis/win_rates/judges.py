@@ -78,6 +78,8 @@ def describe(judge: AskedJudge) -> str:
     settings = judge.settings
     if judge.name == "endpoint":
         return f"{settings['model']} at {settings['base_url']}, asked in both orders: {settings['criterion']}"
+    if judge.name != "reward_model":
+        return ", ".join(f"{key}={value}" for key, value in settings.items())
     return f"reward model {settings['path']}; scores closer than {settings['tie_band']:g} base SD are a tie"
 
 

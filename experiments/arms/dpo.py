@@ -50,19 +50,21 @@ from experiments.spec import ArmJobSpec, DPOSettings, PPOThenDPO, evaluation_upd
 from experiments.tasks import task_of
 from experiments.training_signs import DPO_SIGNS, Sign
 
-# TRL's names of what it logs, and ours
-LOGGED = {
-    "loss": "train/loss",
-    "grad_norm": "train/gradient_norm",
-    "learning_rate": "train/learning_rate",
-    "entropy": "dpo/entropy",
-    "rewards/margins": "dpo/reward_margin",
-    "rewards/accuracies": "dpo/accuracy",
-    "rewards/chosen": "dpo/chosen_reward",
-    "rewards/rejected": "dpo/rejected_reward",
-    "logps/chosen": "dpo/chosen_logp",
-    "logps/rejected": "dpo/rejected_logp",
-}
+
+def logged(algorithm: str) -> dict[str, str]:
+    """TRL's names of what it logs, and ours."""
+    return {
+        "loss": "train/loss",
+        "grad_norm": "train/gradient_norm",
+        "learning_rate": "train/learning_rate",
+        "entropy": f"{algorithm}/entropy",
+        "rewards/margins": f"{algorithm}/reward_margin",
+        "rewards/accuracies": f"{algorithm}/accuracy",
+        "rewards/chosen": f"{algorithm}/chosen_reward",
+        "rewards/rejected": f"{algorithm}/rejected_reward",
+        "logps/chosen": f"{algorithm}/chosen_logp",
+        "logps/rejected": f"{algorithm}/rejected_logp",
+    }
 
 
 def train(spec: ArmJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
@@ -174,24 +176,27 @@ def make_trainer(
     """
     arm = spec.arm
     assert isinstance(arm, DPOSettings)
+    arguments = DPOConfig(
+        loss_type=list(arm.losses),
+        loss_weights=list(arm.loss_weights),
+        beta=arm.beta,
+        label_smoothing=arm.label_smoothing,
+        per_device_train_batch_size=arm.pairs_per_microbatch,
+        **shared_arguments(spec, arm, scratch, steps_done),
+    )
     trainer = FastDPOTrainer(
-        model=load_base(spec.model, cache_dir),
-        ref_model=None,
-        args=_arguments(spec, arm, scratch, steps_done),
-        train_dataset=_dataset(spec, ranked, steps_done),
-        processing_class=Tokens.load(spec.model, cache_dir).tokenizer,
-        peft_config=lora_config(spec.model.lora),
+        **shared_parts(spec, cache_dir), args=arguments, train_dataset=pairs_from(spec, ranked, steps_done)
     )
     if start is not None:
         checkpoints.load(trainer.model, start)
-        trainer.train_dataset = _dataset(spec, _under_the_policy(spec, ranked, trainer), steps_done)
+        trainer.train_dataset = pairs_from(spec, _under_the_policy(spec, ranked, trainer), steps_done)
     return trainer
 
 
 Responses = Callable[[Dataset], tuple[list[list[int]], list[list[int]], list[float]]]
 
 
-def _first_pairs(dataset: Dataset) -> tuple[list[list[int]], list[list[int]], list[float]]:
+def first_pairs(dataset: Dataset) -> tuple[list[list[int]], list[list[int]], list[float]]:
     """Prompts, responses and their log-probs under the reference."""
     rows = dataset[: NUM_RESPONSES // 2]
     texts = [*rows["chosen_ids"], *rows["rejected_ids"]]
@@ -290,14 +295,12 @@ class _Forward:
         )
 
 
-def _arguments(spec: ArmJobSpec, arm: DPOSettings, scratch: Path, steps_done: int) -> DPOConfig:
-    return DPOConfig(
-        loss_type=list(arm.losses),
-        loss_weights=list(arm.loss_weights),
-        beta=arm.beta,
-        label_smoothing=arm.label_smoothing,
-        per_device_train_batch_size=arm.pairs_per_microbatch,
-        **shared_arguments(spec, arm, scratch, steps_done),
+def shared_parts(spec: ArmJobSpec, cache_dir: Path) -> dict[str, Any]:
+    """What every TRL trainer of pairs is given alike, besides its arguments."""
+    return dict(
+        model=load_base(spec.model, cache_dir),
+        processing_class=Tokens.load(spec.model, cache_dir).tokenizer,
+        peft_config=lora_config(spec.model.lora),
     )
 
 
@@ -326,7 +329,7 @@ def shared_arguments(spec: ArmJobSpec, arm: PairSettings, scratch: Path, steps_d
     )
 
 
-def _dataset(spec: ArmJobSpec, ranked: Sequence[RankedPrompt], steps_done: int) -> Dataset:
+def pairs_from(spec: ArmJobSpec, ranked: Sequence[RankedPrompt], steps_done: int) -> Dataset:
     """The pairs from `steps_done` on, in the order of their presentation."""
     return Dataset.from_list([_row(*pair) for pair in presented_pairs(spec, ranked, steps_done)])
 
@@ -449,4 +452,4 @@ class _Ledger(TrainerCallback):
         self.resume.save_if_due(lambda: State(training_tensors(modules, optimizer), numbers))
 
 
-METHOD = Method("DPO", make_trainer, _first_pairs, LOGGED, DPO_SIGNS)
+METHOD = Method("DPO", make_trainer, first_pairs, logged("dpo"), DPO_SIGNS)

@@ -13,21 +13,16 @@ from typing import Any
 from datasets import Dataset
 from trl import KTOConfig, KTOTrainer
 
-from experiments.arms.dpo import LOGGED, Method, OnSampledTokens, Stage, presented_pairs, shared_arguments, train_pairs
+from experiments.arms import dpo
 from experiments.artifacts.ranking import DPO_TEMPERATURE, RankedPrompt
 from experiments.artifacts.same_base import NUM_RESPONSES
 from experiments.catalogue import KTO
-from experiments.inputs.lora import lora_config
-from experiments.inputs.models import load_base
-from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
 from experiments.records import Recorder
 from experiments.sampling.batch import PAD_ID
 from experiments.sampling.logprobs import total_logprobs
 from experiments.spec import ArmJobSpec
 from experiments.training_signs import DISPLACED, NOT_FINITE
-
-LOGGED_HERE = {theirs: ours.replace("dpo/", "kto/") for theirs, ours in LOGGED.items()} | {"kl": "kto/kl"}
 
 
 def train(spec: ArmJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
@@ -37,10 +32,10 @@ def train(spec: ArmJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path,
         InputError: the ranking data has no comparison, or the policy is not its reference before the first step.
         DivergedError: more than `max_skipped_steps` optimizer steps had no finite gradient.
     """
-    train_pairs(METHOD, spec, Stage(Meter()), ranking_folder, folder, cache_dir, recorder)
+    dpo.train_pairs(METHOD, spec, dpo.Stage(Meter()), ranking_folder, folder, cache_dir, recorder)
 
 
-class FastKTOTrainer(OnSampledTokens, KTOTrainer):  # type: ignore[misc]
+class FastKTOTrainer(dpo.OnSampledTokens, KTOTrainer):  # type: ignore[misc]
     """KTOTrainer on sampled tokens."""
 
 
@@ -60,20 +55,15 @@ def make_trainer(
     arm = spec.arm
     assert isinstance(arm, KTO)
     assert start is None
-    rows = _rows(presented_pairs(spec, ranked, 0), arm.pairs_per_microbatch)
-    trainer = FastKTOTrainer(
-        model=load_base(spec.model, cache_dir),
-        args=KTOConfig(
-            beta=arm.beta,
-            desirable_weight=arm.desirable_weight,
-            undesirable_weight=arm.undesirable_weight,
-            per_device_train_batch_size=2 * arm.pairs_per_microbatch,
-            **shared_arguments(spec, arm, scratch, steps_done),
-        ),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=Tokens.load(spec.model, cache_dir).tokenizer,
-        peft_config=lora_config(spec.model.lora),
+    rows = _rows(dpo.presented_pairs(spec, ranked, 0), arm.pairs_per_microbatch)
+    arguments = KTOConfig(
+        beta=arm.beta,
+        desirable_weight=arm.desirable_weight,
+        undesirable_weight=arm.undesirable_weight,
+        per_device_train_batch_size=2 * arm.pairs_per_microbatch,
+        **dpo.shared_arguments(spec, arm, scratch, steps_done),
     )
+    trainer = FastKTOTrainer(**dpo.shared_parts(spec, cache_dir), args=arguments, train_dataset=Dataset.from_list(rows))
     # Of all rows, whatever is left to train on: in other company a log-prob differs in its last digits.
     mismatched = total_logprobs(
         trainer.model,
@@ -115,4 +105,6 @@ def _first_responses(dataset: Dataset) -> tuple[list[list[int]], list[list[int]]
     return rows["prompt_ids"], rows["completion_ids"], rows["ref_logps"]
 
 
-METHOD = Method("KTO", make_trainer, _first_responses, LOGGED_HERE, (DISPLACED, NOT_FINITE))
+METHOD = dpo.Method(
+    "KTO", make_trainer, _first_responses, dpo.logged("kto") | {"kl": "kto/kl"}, (DISPLACED, NOT_FINITE)
+)

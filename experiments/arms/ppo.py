@@ -2,8 +2,8 @@
 
 policy     LoRA adapter, float32, trained
 reference  the base with adapters off
-reward     the reward model's LoRA adapter, frozen, and its scalar head
-value      a head on the reward adapter's hidden states (critic.py)
+reward     the reward model's LoRA adapter, frozen, and its scalar head; or a function of the text
+value      a head on the reward adapter's hidden states (critic.py); on the base's, if the reward has no adapter
 
 Every random number is derived from the seed and the number of the update, so a state is tensors and a few numbers.
 """
@@ -28,11 +28,12 @@ from experiments.arms.resume import Checkpoints, State, load_training_tensors, t
 from experiments.arms.rollouts import Microbatch, Rollouts, cut_into_minibatches, describe, treat_truncation
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
-from experiments.artifacts.reward_scorer import RewardScorer
+from experiments.artifacts.text_reward import attach
 from experiments.errors import DivergedError
 from experiments.inputs import adapters as checkpoints
 from experiments.inputs.models import (
     adapter_seed,
+    language_head,
     load_base,
     precision,
     reference,
@@ -105,9 +106,9 @@ class PPOTrainer:
         self.prompts, self.render = load_ranking(ranking_folder), task_of(spec.data).work.render
         base = load_base(spec.model, cache_dir)
         self.policy: PeftModel = with_policy(base, spec.model.lora, adapter_seed(spec.seed))
-        self.reward = RewardScorer.attach(self.policy, spec.model, reward_folder, self.tokens.eos_ids)
-        self.value = Critic(len(self.reward.weight), derive_seed(spec.seed, "value head"))
-        self.value.to(self.policy.device, self.reward.weight.dtype)
+        self.reward = attach(self.policy, spec.model, reward_folder, self.tokens.eos_ids)
+        self.value = Critic(language_head(base).weight_VH.shape[1], derive_seed(spec.seed, "value head"))
+        self.value.to(self.policy.device, precision(self.policy.dtype))
         self.policy_parameters = [p for p in self.policy.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             [
@@ -210,7 +211,7 @@ class PPOTrainer:
             with torch.no_grad(), reference(self.policy):
                 micro.paste(ref_logp, response_logprobs(self.policy, micro.batch, self.data.temperature).logp_BT)
             features_BTH = self.reward.features(micro.batch)
-            prefix_BT = self.reward.prefix_scores(micro.batch, features_BTH)
+            prefix_BT = self.reward.prefix_scores(micro.batch, features_BTH, [texts[row] for row in micro.rows])
             with torch.no_grad():
                 values_BT = self.value(features_BTH, prefix_BT)
             micro.paste(values, values_BT[:, :-1])

@@ -51,8 +51,10 @@ class RankedPrompt:
         """The responses without their end-of-sequence token."""
         return [ids[:-1] if ended else ids for ids, ended in zip(self.response_ids, self.ended, strict=True)]
 
-    def comparisons(self, which: Literal["all", "best_worst"]) -> list[tuple[int, int]]:
+    def comparisons(self, which: Literal["all", "best_worst", "none"]) -> list[tuple[int, int]]:
         """(winner, loser) indices by the measure; ties make no comparison."""
+        if which == "none":
+            return []
         if which == "best_worst":
             best, worst = self.score.index(max(self.score)), self.score.index(min(self.score))
             return [(best, worst)] if self.score[best] > self.score[worst] else []

@@ -36,6 +36,7 @@ from experiments.intervals import share, with_interval
 from experiments.meter import Meter
 from experiments.passes import recompute_in_backward
 from experiments.records import Recorder
+from experiments.rewards.trained import RewardModel
 from experiments.sampling.batch import PAD_ID, make_batches, tokens_per_pass
 from experiments.seeding import derive_seed, numpy_generator
 from experiments.spec import RewardModelJobSpec
@@ -45,12 +46,13 @@ from experiments.tasks.task import TRAINING_REWARD
 
 def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
     """Train on the comparisons of most prompts; measure accuracy and normalise scores on the others' samples."""
-    meter = Meter()
+    meter, settings = Meter(), spec.reward_model
+    assert isinstance(settings, RewardModel)
     tokenizer = Tokens.load(spec.model, cache_dir).tokenizer
     ranked = load_ranking(ranking_folder)
-    num_held_out = max(1, round(spec.reward_model.held_out_fraction * len(ranked)))
+    num_held_out = max(1, round(settings.held_out_fraction * len(ranked)))
     held_out, training = ranked[:num_held_out], ranked[num_held_out:]
-    trainer = _trainer(spec, training, tokenizer, cache_dir, meter, recorder)
+    trainer = _trainer(spec, settings, training, tokenizer, cache_dir, meter, recorder)
     trainer.train()
     model = trainer.model.eval()
     seen = training[
@@ -96,13 +98,13 @@ class _RankingTrainer(RewardTrainer):  # type: ignore[misc]
 
 def _trainer(
     spec: RewardModelJobSpec,
+    settings: RewardModel,
     training: Sequence[RankedPrompt],
     tokenizer: PreTrainedTokenizerBase,
     cache_dir: Path,
     meter: Meter,
     recorder: Recorder,
 ) -> RewardTrainer:
-    settings = spec.reward_model
     seed = derive_seed(spec.seed, "reward model") % 2**32
     torch.manual_seed(seed)  # the adapter comes from the global stream
     model = get_peft_model(with_scalar_head(load_base(spec.model, cache_dir)), lora_config(spec.model.lora, "SEQ_CLS"))

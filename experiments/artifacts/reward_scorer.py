@@ -46,8 +46,10 @@ class RewardScorer:
         with adapter(self.model, REWARD):
             return batch.hidden_states(decoder_of(self.model))[batch.states].to(self.weight.dtype)
 
-    def prefix_scores(self, batch: Batch, features_BTH: Tensor) -> Tensor:
+    def prefix_scores(self, batch: Batch, features_BTH: Tensor, texts: Sequence[str] = ()) -> Tensor:
         """Scores [B, T + 1] of each prefix: index t scores the first t response tokens (none: 0, the base's mean).
+
+        `texts` are for rewards that read texts; this one reads tokens.
 
         An end-of-sequence token is no text: the prefix that ends with it has the score of the one before.
         """
@@ -58,8 +60,10 @@ class RewardScorer:
         scores_BT = torch.where(count_BT > 0, raw_BT + self.bias, 0.0)
         return torch.cat([torch.zeros_like(scores_BT[:, :1]), scores_BT], dim=1)
 
-    def score_all(self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]]) -> list[float]:
-        """One score per response."""
+    def score_all(
+        self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], texts: Sequence[str] = ()
+    ) -> list[float]:
+        """One score per response; `texts` as in `prefix_scores`."""
         scores = [0.0] * len(response_ids)
         device, packed = self.model.device, takes_any_mask(self.model)
         batches = make_batches(prompt_ids, response_ids, tokens_per_pass(device), PAD_ID, device, packed=packed)

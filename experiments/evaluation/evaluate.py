@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from peft import PeftModel
 
-from experiments.artifacts.reward_scorer import RewardScorer
+from experiments.artifacts.text_reward import attach
 from experiments.evaluation.embedder import SentenceEncoder
 from experiments.inputs import adapters as checkpoints
 from experiments.inputs.models import load_base, precision, reference, with_policy
@@ -31,7 +31,7 @@ class Evaluator:
         self.spec = spec
         self.tokens = Tokens.load(spec.model, cache_dir)
         self.policy: PeftModel = with_policy(load_base(spec.model, cache_dir), spec.model.lora, seed=0)
-        self.reward = RewardScorer.attach(self.policy, spec.model, reward_folder, self.tokens.eos_ids)
+        self.reward = attach(self.policy, spec.model, reward_folder, self.tokens.eos_ids)
         self.task = task_of(spec.data)
         self.scorers = self.task.work.scorers(measure_folder)
         self.encoder = SentenceEncoder.load(spec.evaluation.embedder) if spec.evaluation.embedder else None
@@ -78,10 +78,10 @@ class Evaluator:
         response_ids = [response.token_ids for response in responses]
         logp_policy = self._logps_under_the_policy(responses)
         logp_base = logp_policy if is_base else self._logps_under_the_base(response_ids)
-        rewards = self.reward.score_all(self.prompt_ids, response_ids)
         texts = self.tokens.response_texts(self.prompt_ids, response_ids)
         render = self.task.work.render
         whole = [render(prompt.text, text) for (prompt, _), text in zip(self.rows, texts, strict=True)]
+        rewards = self.reward.score_all(self.prompt_ids, response_ids, whole)
         scores = self.task.score_all(self.scorers, whole, rewards)
         return [
             SampleRow(

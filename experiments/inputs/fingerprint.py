@@ -184,8 +184,10 @@ def text_file(path: str) -> Path:
     return found
 
 
-def data_fingerprint(path: str) -> str:
+def data_fingerprint(path: str | None) -> str:
     """Hash of the file that `data.path` names. Raises InputError as `text_file` does, or if it cannot be opened."""
+    if path is None:
+        return "no file"
     try:
         return f"sha256:{sha256_of_file(text_file(path))}"
     except OSError as error:

@@ -1,23 +1,30 @@
-"""What can be learnt: one folder a task. This file is the only list of them.
+"""What can be learnt: one folder a task. They are found, not listed.
 
-A task's ``__init__.py`` declares its settings and its score cards and imports nothing slow; the other files of its
-folder do the work. A second task makes `Data` and `MeasureSettings` unions that `task` tells apart, as
-``Annotated[SentimentData | OtherData, Field(discriminator="task")]``.
+A task's ``__init__.py`` exports `TASK`, and declares its settings and its score cards. It imports nothing slow; the
+other files of its folder do the work.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
 
-from experiments.tasks import sentiment
-from experiments.tasks.task import Task
+from experiments.strict import one_of
+from experiments.tasks.task import MeasureSettings as MeasureSettings
+from experiments.tasks.task import Task, TaskData
 
-TaskName = Literal["sentiment"]
-TASKS: dict[TaskName, Task] = {"sentiment": sentiment.TASK}
-Data = sentiment.SentimentData
-MeasureSettings = sentiment.SentimentMeasure
+TASKS: dict[str, Task] = {
+    folder.name: import_module(f"{__name__}.{folder.name}").TASK for folder in iter_modules(__path__) if folder.ispkg
+}
+if TYPE_CHECKING:
+    Data = TaskData
+    AnyMeasure = MeasureSettings
+else:  # the folders say which there are
+    Data = one_of((task.data for task in TASKS.values()), "task")
+    AnyMeasure = one_of((task.of_measure for task in TASKS.values()), "task")
 
 
-def task_of(settings: Data | MeasureSettings) -> Task:
+def task_of(settings: TaskData | MeasureSettings) -> Task:
     """The task that a section ``data``, or what is left of it for the measure, belongs to."""
     return TASKS[settings.task]

@@ -31,11 +31,17 @@ TRAINING_REWARD = ScoreCard(  # every task has it: the reward model is trained o
 )
 
 
-class TaskData(Strict):
+class MeasureSettings(Strict):
+    """What every task's measure depends on; a task adds more of its section ``data``, by the names there."""
+
+    task: str
+    path: str | None = Field(min_length=1, description="of the texts; null if the task reads no file")
+    seed: int = Field(ge=0, description="decides the splits and the shared artifacts; arms have their own seed")
+
+
+class TaskData(MeasureSettings):
     """What every task's section ``data`` has: how responses are sampled, and which of them are compared."""
 
-    path: str = Field(min_length=1)
-    seed: int = Field(ge=0, description="decides the splits and the shared artifacts; arms have their own seed")
     max_new_tokens: int = Field(ge=1, description="length limit of every response, in tokens")
     temperature: float = Field(gt=0, description="sampling temperature of every response; no top-k or top-p")
     samples_per_prompt: int = Field(ge=2, description="base samples per prompt in the ranking data")
@@ -77,13 +83,18 @@ class Task:
     """One task: everything that stages, plan and report ask about what is learnt."""
 
     scores: tuple[ScoreCard, ...]  # exactly one measure and the training reward; also the order of the columns
-    measure_settings: Callable[[Any], Any]  # of `data`, what the measure depends on: the identity of its job
+    data: type[TaskData]  # the section ``data``; its field `task` has one value, the name of the task's folder
+    of_measure: type[MeasureSettings]  # the part of it that the measure depends on: the identity of its job
     module: str  # does the work, see `TaskWork`
 
     @property
     def measure(self) -> str:
         """Name of the score that says how good a response is, and ranks the training pairs."""
         return next(card.name for card in self.scores if card.role == "measure")
+
+    def measure_settings(self, data: TaskData) -> MeasureSettings:
+        """The part of `data` that the measure depends on."""
+        return self.of_measure(**{name: getattr(data, name) for name in self.of_measure.model_fields})
 
     def score_all(
         self, scorers: Mapping[str, Scorer], texts: Sequence[str], rewards: Sequence[float]

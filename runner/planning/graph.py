@@ -24,7 +24,7 @@ from experiments.catalogue import CATALOGUE
 from experiments.errors import InputError
 from experiments.evaluation.judging.template import TEMPLATE_SHA256
 from experiments.inputs.fingerprint import reward_model_fingerprint
-from experiments.judge_spec import EndpointJudge
+from experiments.judge_spec import EndpointJudge, JudgeSettings, RewardModelJudge
 from experiments.spec import (
     JobSpec,
     JudgedRun,
@@ -225,24 +225,25 @@ def judge_jobs(runs: Sequence[RunSpec], jobs: Sequence[Job]) -> list[Job]:
     base = {"base_model": shared["base_evaluation"].file.inputs["base_model"]}
     judged = tuple(JudgedRun(arm=one.arm.name, seed=one.seed) for one in runs)
     found = []
-    for name, judge in (("endpoint", run.judge.endpoint), ("reward_model", run.judge.reward_model)):
-        if judge is None:
-            continue
-        its = TEMPLATE_SHA256 if isinstance(judge, EndpointJudge) else _fingerprint_of_judge(judge.path)
-        if run.rules.win_rate.primary_judge == name and not isinstance(judge, EndpointJudge):
+    for name, judge in run.judge.configured.items():
+        its = _read_by(judge)
+        if run.rules.win_rate.primary_judge == name and isinstance(judge, RewardModelJudge):
             refuse_training_reward(run, Path(judge.path).expanduser(), shared["reward_model"].folder)
         contests = between_arms(runs)
         spec = JudgementJobSpec(task=run.data.task, model=run.model, judge=judge, runs=judged, contests=contests)
         needs = shared | evaluations
-        file = _job_file(run, "judgement", f"judges/{name}", spec, base | {"judge": its}, needs)
+        file = _job_file(run, "judgement", f"judges/{name}", spec, base | its, needs)
         folder = run_folder(run) / "judges" / name
         found.append(Job(folder, folder, file, _labels(needs), "judgement", Work()))
     return found
 
 
-def _fingerprint_of_judge(path: str) -> str:
+def _read_by(judge: JudgeSettings) -> dict[str, str]:
+    """Hash of what a judge's verdicts depend on besides its settings, if anything."""
+    if not isinstance(judge, RewardModelJudge):
+        return {"judge": TEMPLATE_SHA256} if isinstance(judge, EndpointJudge) else {}
     try:
-        return reward_model_fingerprint(path)
+        return {"judge": reward_model_fingerprint(judge.path)}
     except InputError as error:
         raise InputError(listing([Problem("", str(error))])) from None
 

@@ -18,6 +18,7 @@ from experiments.inputs.fingerprint import (
     pinned_model,
 )
 from experiments.inputs.model_files import pinned_path
+from experiments.rewards import REWARDS
 from experiments.spec import (
     ArmJobSpec,
     BaseEvaluationJobSpec,
@@ -120,12 +121,14 @@ def fresh_pairs_spec(run: RunSpec, start: Start) -> FreshPairsJobSpec:
 
 
 def arm_spec(run: RunSpec) -> ArmJobSpec:
-    """Of one arm and seed."""
+    """Of one arm and seed; an arm whose reward is trained on nothing learns from no comparison."""
+    record = CATALOGUE[run.arm.algorithm]
+    reads_none = "reward_model" in record.needs and REWARDS[run.reward_model.kind].score
     return ArmJobSpec(
         model=run.model,
         data=run.data,
         arm=run.arm,
-        comparisons=comparisons(run, CATALOGUE[run.arm.algorithm].pairs),
+        comparisons="none" if reads_none else comparisons(run, record.pairs),
         seed=run.seed,
         num_prompts=run.budget.num_prompts,
         num_points=run.budget.num_evaluation_points,
@@ -139,8 +142,8 @@ def comparisons(run: RunSpec, by_default: Literal["all", "best_worst"]) -> Liter
 
 def reward_tokens(run: RunSpec) -> int:
     """Response tokens that the reward model trains on: a prompt's samples once an epoch, for all their comparisons."""
-    prompts = round(run.budget.num_ranking_prompts * (1 - run.reward_model.held_out_fraction))
-    return prompts * run.data.samples_per_prompt * run.data.max_new_tokens * run.reward_model.num_epochs
+    prompts = run.reward_model.prompts_trained_on(run.budget.num_ranking_prompts)
+    return prompts * run.data.samples_per_prompt * run.data.max_new_tokens
 
 
 def evaluated_tokens(run: RunSpec) -> int:

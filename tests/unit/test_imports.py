@@ -24,6 +24,8 @@ ORDER = {
         "catalogue rules model_spec judge_spec meter",
         "inputs",
         "tasks",
+        "reward_spec",
+        "rewards",
         "spec",
         "sampling",
         "artifacts",

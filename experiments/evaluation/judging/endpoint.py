@@ -16,6 +16,7 @@ from experiments.evaluation.judging import template
 from experiments.evaluation.judging.answers import AnswerCache, ChatAnswer, cache_key
 from experiments.evaluation.judging.budget import Budget, CapReachedError
 from experiments.evaluation.judging.chat_client import ChatClient, FailedRequestError
+from experiments.evaluation.judging.independence import Origin
 from experiments.evaluation.judging.judgement import IDENTICAL, Judgement, preference_row
 from experiments.evaluation.judging.key import api_key
 from experiments.evaluation.judging.pairs import Pair
@@ -42,7 +43,14 @@ class Question:
     key: str
 
 
-def judge_pairs(judge: EndpointJudge, pairs: Sequence[Pair], cache_dir: Path, recorder: Recorder) -> Judgement:
+def origin(judge: EndpointJudge) -> Origin:
+    """What is known of where it comes from: a name."""
+    return Origin(names=(judge.base_model or judge.model,))
+
+
+def judge_pairs(
+    judge: EndpointJudge, pairs: Sequence[Pair], cache_dir: Path, recorder: Recorder, *_: object
+) -> Judgement:
     """Ask about every pair in both orders, until all are judged or the cap is reached.
 
     Raises:

@@ -69,6 +69,8 @@ def reward_model_origin(folder: Path, base_config: dict[str, Any]) -> Origin:
         base_config: config.json of its base, empty where it is not at hand.
     """
     record = _json(folder / "spec.json")
+    if not is_our_reward_model(folder):  # a function of texts has neither weights nor a base
+        return Origin(names=(str(((record.get("spec") or {}).get("reward_model") or {}).get("kind", "")),))
     base = (record.get("inputs") or {}).get("base_model")
     data = ((record.get("needs") or {}).get("ranking_data") or {}).get("identity")
     path = ((record.get("spec") or {}).get("model") or {}).get("path", "")

@@ -8,22 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 
 from experiments.errors import InputError
-from experiments.evaluation.judging import endpoint
-from experiments.evaluation.judging.independence import (
-    Independence,
-    Origin,
-    compare,
-    folder_origin,
-    reward_model_origin,
-)
+from experiments.evaluation.judging.independence import Independence, Origin, compare, reward_model_origin
 from experiments.evaluation.judging.judgement import IDENTICAL, Judgement
 from experiments.evaluation.judging.pairs import BASE, final_samples, make_pairs
-from experiments.inputs.fingerprint import JUDGE
-from experiments.inputs.model_files import local_folder
-from experiments.judge_spec import EndpointJudge
 from experiments.model_spec import Model
 from experiments.records import Axes, PreferenceRow, Recorder
 from experiments.spec import JudgementJobSpec
@@ -40,23 +31,15 @@ def build(spec: JudgementJobSpec, needs: Mapping[str, Path], folder: Path, cache
     if odd:
         raise InputError(f"{', '.join(odd)}: other prompts or samples than the base's evaluation")
     pairs = make_pairs(samples, runs, spec.contests)
-    independence = relation_to_reward(spec, needs["reward_model"], cache_dir)
-    if isinstance(spec.judge, EndpointJudge):
-        judgement = endpoint.judge_pairs(spec.judge, pairs, cache_dir, recorder)
-    else:
-        from experiments.evaluation.judging import reward_model  # with torch
-
-        judgement = reward_model.judge_pairs(spec.judge, TASKS[spec.task], samples, pairs, cache_dir, recorder)
+    work = import_module(spec.judge.module)
+    independence = relation_to_reward(work.origin(spec.judge), spec.model, needs["reward_model"], cache_dir)
+    judgement: Judgement = work.judge_pairs(spec.judge, pairs, cache_dir, recorder, TASKS[spec.task], samples)
     _record(judgement, independence, folder, recorder, time.monotonic() - start)
 
 
-def relation_to_reward(spec: JudgementJobSpec, reward_folder: Path, cache_dir: Path) -> Independence:
+def relation_to_reward(judge: Origin, model: Model, reward_folder: Path, cache_dir: Path) -> Independence:
     """Compare where the judge comes from with where the training reward does."""
-    judge = spec.judge
-    if isinstance(judge, EndpointJudge):
-        return compare(Origin(names=(judge.base_model or judge.model,)), reward_model_origin(reward_folder, {}))
-    origin = folder_origin(local_folder(judge.path, JUDGE), judge.path.partition("@")[0])
-    return compare(origin, reward_model_origin(reward_folder, base_config(spec.model, cache_dir)))
+    return compare(judge, reward_model_origin(reward_folder, base_config(model, cache_dir) if judge.shape else {}))
 
 
 def base_config(model: Model, cache_dir: Path) -> dict[str, object]:

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.errors import InputError
+from experiments.evaluation.judging.independence import Origin, folder_origin
 from experiments.evaluation.judging.judgement import Judgement, preference_row
 from experiments.evaluation.judging.pairs import BASE, KEYS, STREAM, Pair
 from experiments.inputs import planned
@@ -33,23 +34,28 @@ Scorer = Callable[[Sequence[str], Sequence[str]], list[float]]  # prompts, respo
 ROWS_PER_CALL = 64  # responses between two signs of life
 
 
+def origin(judge: RewardModelJudge) -> Origin:
+    """Where it comes from, as far as its folder tells."""
+    return folder_origin(local_folder(judge.path, JUDGE), judge.path.partition("@")[0])
+
+
 def judge_pairs(
     judge: RewardModelJudge,
-    task: Task,
-    samples: Mapping[str, pd.DataFrame],
     pairs: Sequence[Pair],
     cache_dir: Path,
     recorder: Recorder,
+    task: Task,
+    samples: Mapping[str, pd.DataFrame],
 ) -> Judgement:
     """Score the samples of every model once, and compare.
 
     Args:
         judge: which weights, and what counts as a tie.
-        task: whose responses they are.
-        samples: role of an evaluation, or "base" -> its final samples.
-        pairs: made of these samples.
+        pairs: made of the samples.
         cache_dir: where converted models lie.
         recorder: for progress.
+        task: whose responses they are.
+        samples: role of an evaluation, or "base" -> its final samples.
 
     Raises:
         InputError: the folder holds no reward model that can be used.

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from experiments.records import ScoreCard
 from experiments.strict import Strict
-from experiments.tasks.task import TRAINING_REWARD, Task, TaskData
+from experiments.tasks.task import TRAINING_REWARD, MeasureSettings, Task, TaskData
 
 
 class Gold(Strict):
@@ -43,21 +43,19 @@ class SentimentData(TaskData):
             )
         return self
 
+    @property
+    def split_words(self) -> int:
+        """The opening words that decide a text's split."""
+        return self.min_prompt_words
 
-class SentimentMeasure(Strict):
+
+class SentimentMeasure(MeasureSettings):
     """What the gold scorer depends on."""
 
     task: Literal["sentiment"]
     path: str
-    seed: int
-    split_words: int = Field(description="data.min_prompt_words: the opening words that decide a text's split")
+    split_words: int
     gold: Gold
-
-
-def _measure_settings(data: SentimentData) -> SentimentMeasure:
-    return SentimentMeasure(
-        task=data.task, path=data.path, seed=data.seed, split_words=data.min_prompt_words, gold=data.gold
-    )
 
 
 GOLD = ScoreCard(
@@ -76,4 +74,9 @@ VADER = ScoreCard(
     meaning="the sentiment of the whole text by the lexicon VADER, from -1 to 1",
     independence="independent of the training reward: a sentiment lexicon that no training saw",
 )
-TASK = Task((GOLD, TRAINING_REWARD, VADER), _measure_settings, "experiments.tasks.sentiment.work")
+TASK = Task(
+    scores=(GOLD, TRAINING_REWARD, VADER),
+    data=SentimentData,
+    of_measure=SentimentMeasure,
+    module="experiments.tasks.sentiment.work",
+)

@@ -22,8 +22,7 @@ from experiments.sampling.batch import make_batch
 from experiments.sampling.logprobs import total_logprobs
 from experiments.spec import MeasureJobSpec, RankingJobSpec, RewardModel, RewardModelJobSpec
 from experiments.stages import run_stage
-from experiments.tasks import Data
-from experiments.tasks.sentiment import Gold, SentimentMeasure
+from experiments.tasks.sentiment import Gold, SentimentData, SentimentMeasure
 from experiments.tasks.sentiment.scorers import GoldScorer, vader_scores
 from experiments.tasks.sentiment.texts import labelled_texts
 
@@ -34,7 +33,9 @@ def ranked(gold: list[float]) -> RankedPrompt:
 
 
 class TestGold:
-    def test_tells_good_reviews_from_bad_ones_it_never_saw(self, data: Data, tmp_path: Path, recorder: Any) -> None:
+    def test_tells_good_reviews_from_bad_ones_it_never_saw(
+        self, data: SentimentData, tmp_path: Path, recorder: Any
+    ) -> None:
         gold = data.gold.model_copy(update={"analyzer": "word", "num_texts": 3000})
         spec = MeasureJobSpec(
             measure=SentimentMeasure(task="sentiment", path=data.path, seed=0, split_words=4, gold=gold)
@@ -96,7 +97,9 @@ class TestComparisons:
 
 
 class TestRankingData:
-    def test_holds_the_samples_of_every_prompt_with_their_gold(self, artifacts: dict[str, Path], data: Data) -> None:
+    def test_holds_the_samples_of_every_prompt_with_their_gold(
+        self, artifacts: dict[str, Path], data: SentimentData
+    ) -> None:
         found = ranking.load(artifacts["ranking_data"])
         gold = GoldScorer.load(artifacts["measure"])
         assert len(found) == 12
@@ -106,7 +109,13 @@ class TestRankingData:
         assert gold.score([found[0].prompt])[0] != found[0].score[0]
 
     def test_the_same_specification_gives_the_same_samples(
-        self, artifacts: dict[str, Path], tiny: Model, data: Data, cache_dir: Path, tmp_path: Path, recorder: Any
+        self,
+        artifacts: dict[str, Path],
+        tiny: Model,
+        data: SentimentData,
+        cache_dir: Path,
+        tmp_path: Path,
+        recorder: Any,
     ) -> None:
         run_stage(
             "ranking_data",
@@ -125,7 +134,13 @@ class TestRankingData:
             assert all((prompt.reference_logp[index] < 0) for index in used)
 
     def test_the_ledger_keeps_each_sample_with_its_probability_under_the_base(
-        self, artifacts: dict[str, Path], tiny: Model, data: Data, cache_dir: Path, tmp_path: Path, recorder: Any
+        self,
+        artifacts: dict[str, Path],
+        tiny: Model,
+        data: SentimentData,
+        cache_dir: Path,
+        tmp_path: Path,
+        recorder: Any,
     ) -> None:
         spec = RankingJobSpec(model=tiny, data=data, num_ranking_prompts=12)
         run_stage("ranking_data", spec, artifacts, tmp_path, cache_dir, recorder)

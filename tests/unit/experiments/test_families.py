@@ -21,7 +21,7 @@ from experiments.sampling.logprobs import response_logprobs, total_logprobs
 from experiments.sampling.sampler import common_uniforms, sample
 from experiments.spec import DPO, PPO, RankingJobSpec, RewardModel, RewardModelJobSpec
 from experiments.stages import run_stage
-from experiments.tasks import Data
+from experiments.tasks.sentiment import SentimentData
 
 PROMPTS = [[65, 66, 67] * length for length in (1, 3, 7)] + [[80], [65, 66, 67]]  # of four lengths, one of them twice
 TRAINED = ["bloom", "cohere", "falcon_alibi", "falcon_rotary", "gemma2", "granite", "olmo2"]
@@ -149,7 +149,7 @@ def test_in_bfloat16_a_position_bias_is_added_once(model_of: Any, cache_dir: Pat
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_it_is_sampled_scored_and_trained(
-    name: str, model_of: Any, data: Data, arm_job: Any, ppo_arm: PPO, dpo_arm: DPO,
+    name: str, model_of: Any, data: SentimentData, arm_job: Any, ppo_arm: PPO, dpo_arm: DPO,
     artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path, make_recorder: Any,
 ) -> None:  # fmt: skip
     """Each stage as the runner starts it, with the check that the base is the one that was sampled."""

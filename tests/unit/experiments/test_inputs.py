@@ -17,7 +17,7 @@ from experiments.inputs import fingerprint, models
 from experiments.inputs.models import arithmetic, load_base, prepare_model, reference, with_policy
 from experiments.inputs.tokens import Tokens
 from experiments.model_spec import Model
-from experiments.tasks import Data
+from experiments.tasks.sentiment import SentimentData
 from experiments.tasks.sentiment.texts import labelled_texts, prompts
 
 
@@ -63,7 +63,7 @@ def write_gguf(path: Path) -> Path:
 
 
 class TestTexts:
-    def test_no_split_sees_another_ones_texts_or_openings(self, data: Data) -> None:
+    def test_no_split_sees_another_ones_texts_or_openings(self, data: SentimentData) -> None:
         texts = {split: labelled_texts(data.path, 0, 4, split, 10**6) for split in ("gold", "train", "evaluation")}
         openings = {
             split: {" ".join(text.split()[:4]).lower() for text in frame["text"]} for split, frame in texts.items()
@@ -73,25 +73,25 @@ class TestTexts:
         assert not openings["gold"] & openings["evaluation"]
         assert sum(map(len, texts.values())) > 24_000
 
-    def test_prompts_are_different_openings_of_the_stated_length(self, data: Data) -> None:
+    def test_prompts_are_different_openings_of_the_stated_length(self, data: SentimentData) -> None:
         found = prompts(data, "train", 200)
         assert len({prompt.text for prompt in found}) == len({prompt.prompt_id for prompt in found}) == 200
         assert {len(prompt.text.split()) for prompt in found} == {4, 5, 6, 7, 8}
         assert not any("<br" in prompt.text for prompt in found)
 
-    def test_training_prompts_are_never_evaluation_prompts(self, data: Data) -> None:
+    def test_training_prompts_are_never_evaluation_prompts(self, data: SentimentData) -> None:
         train, evaluation = ({p.text for p in prompts(data, split, 500)} for split in ("train", "evaluation"))
         assert not train & evaluation
 
-    def test_another_seed_splits_anew(self, data: Data) -> None:
+    def test_another_seed_splits_anew(self, data: SentimentData) -> None:
         other = data.model_copy(update={"seed": 1})
         assert prompts(data, "train", 20) != prompts(other, "train", 20)
         assert prompts(data, "train", 20) == prompts(data, "train", 20)
 
-    def test_a_larger_budget_extends_a_smaller_one(self, data: Data) -> None:
+    def test_a_larger_budget_extends_a_smaller_one(self, data: SentimentData) -> None:
         assert prompts(data, "train", 50)[:20] == prompts(data, "train", 20)
 
-    def test_too_few_prompts_say_how_many_there_are(self, data: Data, tmp_path: Path) -> None:
+    def test_too_few_prompts_say_how_many_there_are(self, data: SentimentData, tmp_path: Path) -> None:
         file = tmp_path / "few.csv"
         pd.DataFrame(
             {"text": [f"text number {i} is here for you now friend {i}" for i in range(50)], "label": [0, 1] * 25}
@@ -107,14 +107,14 @@ class TestTexts:
         ],
     )
     def test_a_broken_file_is_named_with_its_fault(
-        self, data: Data, tmp_path: Path, content: str, message: str
+        self, data: SentimentData, tmp_path: Path, content: str, message: str
     ) -> None:
         file = tmp_path / "broken.csv"
         file.write_text(content)
         with pytest.raises(InputError, match=message):
             prompts(data.model_copy(update={"path": str(file)}), "train", 2)
 
-    def test_jsonl_is_read_as_well(self, data: Data, tmp_path: Path) -> None:
+    def test_jsonl_is_read_as_well(self, data: SentimentData, tmp_path: Path) -> None:
         rows = [{"text": f"Number {i} of these texts has plenty of words in it.", "label": i % 2} for i in range(300)]
         file = tmp_path / "texts.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from experiments.tasks import TASKS, Data, task_of
+from experiments.tasks import TASKS, task_of
+from experiments.tasks.sentiment import SentimentData
 from experiments.tasks.task import TRAINING_REWARD, Task
 
 EVERY = pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
@@ -21,7 +22,7 @@ def test_a_task_has_one_measure_and_the_training_reward(task: Task) -> None:
     assert len({card.name for card in task.scores}) == len(roles)
 
 
-def test_every_response_is_scored_by_every_card_in_their_order(data: Data) -> None:
+def test_every_response_is_scored_by_every_card_in_their_order(data: SentimentData) -> None:
     scorers = {"vader": lambda texts: [0.0] * len(texts), "gold": lambda texts: [len(text) / 10 for text in texts]}
 
     found = task_of(data).score_all(scorers, ["a", "abc"], [2.0, math.inf])

@@ -24,8 +24,7 @@ from experiments.meter import Meter
 from experiments.model_spec import Model
 from experiments.spec import PPO, RankingJobSpec, RewardModel, RewardModelJobSpec
 from experiments.stages import run_stage
-from experiments.tasks import Data
-from experiments.tasks.sentiment import TASK
+from experiments.tasks.sentiment import TASK, SentimentData
 from experiments.tasks.sentiment.scorers import GoldScorer, vader_scores
 
 UNKNOWN = "<unk>"
@@ -281,7 +280,9 @@ def awkward(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture(scope="module")
-def made(awkward: Model, data: Data, artifacts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+def made(
+    awkward: Model, data: SentimentData, artifacts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     """Folders of what the arms need, for that model."""
     cache_dir = tmp_path_factory.mktemp("awkward-cache")
     specs: dict[str, Any] = {
