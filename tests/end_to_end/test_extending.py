@@ -19,7 +19,7 @@ PAGE = (ROOT / "experiments" / "EXTENDING.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(
     r"^```(?:python|yaml|jinja)\n(?:#|\{#) ([\w/.]+)(?:, before: (.+?))?(?: #\})?\n(.*?)^```$", PAGE, re.M | re.S
 )
-COMMANDS = [shlex.split(command)[3:] for command in re.findall(r"^```bash\npython -m runner (.*)\n```$", PAGE, re.M)]
+COMMANDS = [shlex.split(command) for command in re.findall(r"^```bash\npython -m runner (.*)\n```$", PAGE, re.M)]
 TABLED = {
     name.replace("NAME", "toy") for name in re.findall(r"`([\w/.]+)`", "".join(re.findall(r"^\|.*$", PAGE, re.M)))
 }
@@ -36,7 +36,8 @@ def write(root: Path, file: str, before: str, content: str) -> None:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     places = [number for number, line in enumerate(lines) if line.strip() == before]
     assert len(places) == 1, f"{file} has the line {before!r} {len(places)} times"
-    path.write_text("".join([*lines[: places[0]], content, *lines[places[0] :]]), encoding="utf-8")
+    gap = "\n\n" if content.startswith("class ") else ""
+    path.write_text("".join([*lines[: places[0]], content, gap, *lines[places[0] :]]), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
