@@ -100,8 +100,8 @@ def test_the_sweep_trains_compares_and_reports_everything_new(report: dict[str, 
     assert report["missing"] == report["missing_judges"] == []
     assert [arm["arm"] for arm in report["arms"]] == ["ppo", "toy"]
     assert "toy/accuracy" in report["arms"][1]["health"]
-    assert [card["name"] for card in report["scores"]] == ["letters", "words", "proxy", "toy"]
-    assert {"letters", "words", "proxy", "toy"} <= set(report["judges"])
+    assert [card["name"] for card in report["scores"]] == list(report["judges"]) == ["letters", "words", "proxy"]
+    assert [judge["name"] for judge in report["asked_judges"]] == ["toy"]
     assert ("toy", "ppo") in {(pair["arm"], pair["opponent"]) for pair in report["head_to_head"]}
 
 
