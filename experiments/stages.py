@@ -14,6 +14,7 @@ from experiments.records import Recorder
 from experiments.spec import (
     ArmJobSpec,
     BaseEvaluationJobSpec,
+    BaseModelJobSpec,
     EvaluationJobSpec,
     FreshPairsJobSpec,
     JobSpec,
@@ -31,7 +32,7 @@ def run_stage(
     """Do the work of one job.
 
     Args:
-        kind: a key of `experiments.spec.JOB_SPECS`.
+        kind: a key of `experiments.spec.JOB_SPECS`; "report" alone is no stage of an experiment.
         spec: the specification of that kind.
         needs: folders of the finished jobs this one depends on, by role (the kind of each, or "arm"; "start" and
             "start_evaluation" of the arm that one starts from; a judge's evaluations by their labels). Where the
@@ -64,6 +65,10 @@ def _import_work(
 ) -> Callable[[], None]:
     """What `run_stage` is to call, with everything that it imports."""
     match kind, spec:
+        case "base_model", BaseModelJobSpec():
+            from experiments.inputs import models
+
+            return partial(models.convert, spec.model, cache_dir, recorder)
         case "measure", MeasureJobSpec():
             return partial(task_of(spec.measure).work.build_measure, spec.measure, folder, recorder)
         case "ranking_data", RankingJobSpec():

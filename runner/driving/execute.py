@@ -38,7 +38,7 @@ from runner.ledger.requests import (
 from runner.ledger.writer import record_end
 from runner.planning.graph import Job, with_needs
 from runner.planning.plan import Plan
-from runner.planning.specifications import COMPARING, SHARED
+from runner.planning.specifications import COMPARING
 from runner.watching.display import Display, Result
 from runner.watching.watch import ProgressMonitor, records
 
@@ -284,8 +284,8 @@ class Scheduler:
         A job and the one that goes on from it (`FOLLOWED_BY`), or tiny shared artifacts all together.
         """
         unfinished = [job for job in self._jobs.values() if job.label not in self.results]
-        if self._one_process and first.kind in SHARED:
-            return tuple(job for job in unfinished if job.kind in SHARED)
+        if self._one_process and first.shared:
+            return tuple(job for job in unfinished if job.shared)
         group = [first]
         for job in unfinished:  # needs come first in a plan
             goes_on = job.kind == FOLLOWED_BY.get(group[-1].kind) and group[-1].label in job.needs.values()
@@ -295,7 +295,7 @@ class Scheduler:
 
     def _is_wide(self, group: tuple[Job, ...]) -> bool:
         """Fixed by the settings, not by what is left to do: thread counts must not depend on the past."""
-        return any(job.wide or (self._one_process and job.kind in SHARED) for job in group)
+        return any(job.wide or (self._one_process and job.shared) for job in group)
 
     def _working(self) -> list[Job]:
         """Of each process the job that it works on now; the ones that follow wait."""
@@ -374,7 +374,7 @@ class Scheduler:
         self.results[job.label] = Result(state, reason, seconds)
         self._display.event(job.label, f"{state}: {reason}")
         # An artifact's folder in the cache may be in use by another sweep; what has finished stays so.
-        if job.folder == job.ledger and not is_finished(job.folder, job.identity):
+        if not job.shared and not is_finished(job.folder, job.identity):
             with contextlib.suppress(OSError):
                 record_end(job.folder, job.identity, state, reason)
 

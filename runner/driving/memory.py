@@ -55,7 +55,7 @@ def learn(job: Job) -> None:
 
 
 def _record(job: Job) -> Path:
-    spec = flatten(job.file.spec.model_dump(mode="json")) if job.file.spec else {}
+    spec = flatten(job.file.spec.model_dump(mode="json"))
     deciding = {key: value for key, value in spec.items() if key in DECIDING or key.startswith(("model.", "measure."))}
     key = digest({"kind": job.kind, "settings": deciding})
     return Path(job.file.cache_dir) / "memory" / f"{key[:16]}.json"

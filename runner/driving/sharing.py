@@ -18,7 +18,7 @@ def mend_specification(job: Job) -> None:
 
 def share(job: Job) -> None:
     """Copy a shared artifact's record, without weights, into the sweep's folder, which so explains itself."""
-    if job.folder == job.ledger or _is_shared(job):
+    if not job.shared or _is_copied(job):
         return
     unfinished = job.ledger.with_name(f".{job.ledger.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -33,7 +33,7 @@ def share(job: Job) -> None:
     unfinished.rename(job.ledger)
 
 
-def _is_shared(job: Job) -> bool:
+def _is_copied(job: Job) -> bool:
     """Whether the record in the sweep's folder is what the artifact's own folder holds."""
     records = [*filter(_is_plain, job.folder.glob("*.json*")), *filter(_is_plain, job.folder.glob("samples/*"))]
     copies = [job.ledger / path.relative_to(job.folder) for path in records]

@@ -218,6 +218,10 @@ class LedgerRecorder:
         """
         _write_parquet(self._folder / PREFERENCES, rows, PREFERENCE_COLUMNS, "PreferenceRow")
 
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Give the tracker numbers and texts that stand for the whole job; the ledger has them elsewhere."""
+        self._tracker.summary(values)
+
     def progress(self, stage: str, done: int, total: int, unit: str) -> None:
         """Say how far the job is, in ``status.json``."""
         self._status.progress(stage, done, total, unit)

@@ -10,6 +10,8 @@
     ppo arm ──► fresh pairs, sampled from the checkpoint ──► dpo stage ──┬──► its evaluation
        └──► evaluation of the ppo arm ───────────────────────────────────┘
 
+A base model that comes in a package is converted by a job of its own, before the ranking data is sampled.
+
 A job's identity is the hash of what its result depends on. Equal identities are one job, so shared artifacts are
 built once.
 """
@@ -23,22 +25,24 @@ from pathlib import Path
 from experiments.catalogue import CATALOGUE
 from experiments.errors import InputError
 from experiments.evaluation.judging.template import TEMPLATE_SHA256
-from experiments.inputs.fingerprint import reward_model_fingerprint
+from experiments.inputs.fingerprint import is_packaged, reward_model_fingerprint
 from experiments.judge_spec import EndpointJudge
 from experiments.spec import (
+    BaseModelJobSpec,
     JobSpec,
     JudgedRun,
     JudgementJobSpec,
     MeasureJobSpec,
     PPOThenDPO,
     RankingJobSpec,
+    ReportJobSpec,
     RewardModelJobSpec,
     RunSpec,
     start_of,
     start_point,
 )
 from experiments.tasks import task_of
-from runner.ledger.jobfile import JobFile, Need, digest, identity_of
+from runner.ledger.jobfile import JobFile, Need, identity_of
 from runner.planning.contests import between_arms
 from runner.planning.fairness import num_fresh_labels
 from runner.planning.problems import Problem, listing
@@ -66,8 +70,8 @@ PLAIN = sorted(
 )
 STAGED = [name for name, record in CATALOGUE.items() if record.described.staged]
 ORDER = (
-    "measure", "ranking_data", "reward_model", "first_stage", *PLAIN, "fresh_pairs", *STAGED, "evaluation",
-    "base_evaluation", "judgement", "report",
+    "base_model", "measure", "ranking_data", "reward_model", "first_stage", *PLAIN, "fresh_pairs", *STAGED,
+    "evaluation", "base_evaluation", "judgement", "report",
 )  # fmt: skip
 
 
@@ -78,7 +82,7 @@ class Job:
     folder: Path  # where it works; shared artifacts lie in the cache
     ledger: Path  # where RUNS_DIR keeps its record: the folder itself, or a copy without weights
     file: JobFile
-    needs: Mapping[str, str]  # role → label
+    needs: Mapping[str, str]  # role → label of what it waits for
     rank: str  # its place in ORDER
     work: Work
 
@@ -98,8 +102,13 @@ class Job:
         return self.file.identity
 
     @property
+    def shared(self) -> bool:
+        """Whether it is made once in the cache, for all arms and for later sweeps."""
+        return self.folder != self.ledger
+
+    @property
     def wide(self) -> bool:
-        """Whether it gets the whole machine where there is no GPU: everything else waits for it."""
+        """Whether it gets the whole machine if there is no GPU. Everything else then waits for it."""
         return self.kind in {"measure", "ranking_data"}
 
 
@@ -195,7 +204,18 @@ def _shared_jobs(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
     reward = _shared_job(run, "reward_model", reward_spec, only_model, {"ranking_data": ranking}, trained)
     needs = {"measure": measure, "ranking_data": ranking, "reward_model": reward}
     base = _shared_job(run, "base_evaluation", base_evaluation_spec(run), inputs, needs, base_evaluation_work(run))
-    return {job.kind: job for job in (measure, ranking, reward, base)}
+    shared = {job.kind: job for job in (measure, ranking, reward, base)}
+    return shared | _conversion(run, only_model, ranking) if is_packaged(run.model.path) else shared
+
+
+def _conversion(run: RunSpec, inputs: Mapping[str, str], ranking: Job) -> dict[str, Job]:
+    """The job that converts a packaged base, and the first job that loads it, which now waits for the other.
+
+    The conversion is in no job's identity: the package's fingerprint is there already.
+    """
+    conversion = _shared_job(run, "base_model", BaseModelJobSpec(model=run.model), inputs, {}, Work())
+    waiting = replace(ranking, needs={**ranking.needs, "base_model": conversion.label})
+    return {conversion.kind: conversion, ranking.kind: waiting}
 
 
 def _shared_job(
@@ -248,19 +268,16 @@ def _fingerprint_of_judge(path: str) -> str:
 
 
 def report_job(runs: Sequence[RunSpec], jobs: Sequence[Job], judges: Sequence[Job]) -> Job:
-    """It reads plan.json, so its inputs are the rules and contests; an arm that is trained again must end before it."""
+    """Of the whole sweep. An arm that is trained again must end before it, so it waits for the arms as well."""
     run, read = runs[0], {"arm", "base_evaluation", "evaluation", "judgement"}
     needs = {job.label: job for job in (*jobs, *judges) if job.kind in read}
     folder = run_folder(run) / "report"
-    contests = [contest.model_dump() for contest in between_arms(runs)]
-    inputs = {"rules": digest(run.rules.model_dump(mode="json")), "contests": digest({"contests": contests})}
-    return Job(
-        folder, folder, _job_file(run, "report", "report", None, inputs, needs), _labels(needs), "report", Work()
-    )
+    spec = ReportJobSpec(rules=run.rules, contests=between_arms(runs))
+    return Job(folder, folder, _job_file(run, "report", "report", spec, {}, needs), _labels(needs), "report", Work())
 
 
 def _job_file(
-    run: RunSpec, kind: str, label: str, spec: JobSpec | None, inputs: Mapping[str, str], needs: Mapping[str, Job]
+    run: RunSpec, kind: str, label: str, spec: JobSpec, inputs: Mapping[str, str], needs: Mapping[str, Job]
 ) -> JobFile:
     own = kind in {"arm", "evaluation", "fresh_pairs"}
     return JobFile(

@@ -284,7 +284,7 @@ def log_tail(path: Path) -> list[str]:
 
 def find_offline_runs(plan: Plan) -> list[str]:
     """Folders of this sweep that hold W&B runs which were never uploaded."""
-    folders = dict.fromkeys([plan.folder, *(job.folder for job in plan.jobs if job.folder != job.ledger)])
+    folders = dict.fromkeys([plan.folder, *(job.folder for job in plan.jobs if job.shared)])
     runs = {folder: [run for run in folder.glob("**/wandb/offline-run-*") if run.is_dir()] for folder in folders}
     unsent = [folder for folder, found in runs.items() if any(not list(run.glob("*.synced")) for run in found)]
     return [str(folder) for folder in unsent]

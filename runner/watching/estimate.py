@@ -23,7 +23,7 @@ SCORED = {"evaluation": 2.0, "base_evaluation": 1.0, "ranking_data": 0.5} | {
     name: record.scored for name, record in CATALOGUE.items()
 }
 
-SHORT = {"measure", "report"}  # take seconds, so an estimate may do without them
+SHORT = {"base_model", "measure", "report"}  # take seconds, so an estimate may do without them
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ ORDER = {
     ),
     "runner": (
         "ledger",
-        "terminal trackers planning engines prepare",
+        "terminal trackers planning engines",
         "watching working",
         "driving",
         "status job",
