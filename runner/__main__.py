@@ -34,7 +34,7 @@ from runner.driving.retention import check_starts
 from runner.engines import make_engine
 from runner.ledger.command import RUNNER, as_typed, recorded
 from runner.planning.overrides import advice, misread, quoted
-from runner.planning.plan import check_folder, check_keys, check_models, check_texts, make_plan
+from runner.planning.plan import check_folder, check_inputs, check_keys, make_plan
 from runner.planning.problems import CONF, Problem, listing, schema_keys, siblings, unknown, validation_problems
 from runner.terminal import complain, run_command
 from runner.watching.display import Display, show_plan
@@ -54,8 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         check_starts(plan)
         engine = make_engine(plan.engine, plan.folder)
         check_keys(plan)
-        texts = check_texts(plan)
-        check_models(plan)
+        texts = check_inputs(plan)
         if "--plan" in arguments:
             show_plan(plan, engine.describe(), display)
             display.say(f"\n{texts}")

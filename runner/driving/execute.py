@@ -28,7 +28,6 @@ from runner.ledger.reader import (
     removed_points,
 )
 from runner.ledger.requests import (
-    Request,
     ask_job,
     driver_requests,
     forget_driver_requests,
@@ -159,7 +158,7 @@ class Scheduler:
         self._running: dict[str, tuple[Job, ...]] = {}
         self._watch = ProgressMonitor(display, driver)
         self._folder, self._attempt = plan.folder, driver.attempt
-        self._obeyed: set[Request] = set()
+        self._obeyed: set[str | None] = set()
         self._stopping: set[str] = set()
         self._listened = float("-inf")
         self._unheard: dict[str, tuple[Outcome, float]] = {}  # ended, and until when their jobs' words may be under way
@@ -384,19 +383,19 @@ class Scheduler:
         if time.monotonic() - self._listened < LISTEN_SECONDS:
             return
         self._listened = time.monotonic()
-        for request in driver_requests(self._folder, self._attempt):
-            if request not in self._obeyed:
-                self._obeyed.add(request)
-                self._display.event(request.arm or "sweep", "is stopped on request")
-                for job in self._asked(request):
+        for arm in driver_requests(self._folder, self._attempt):
+            if arm not in self._obeyed:
+                self._obeyed.add(arm)
+                self._display.event(arm or "sweep", "is stopped on request")
+                for job in self._asked(arm):
                     self._stop(job)
 
-    def _asked(self, request: Request) -> list[Job]:
+    def _asked(self, arm: str | None) -> list[Job]:
         """The jobs to stop: all that have no result or, of an arm, those that wait for no other of its jobs."""
         left = {label: job for label, job in self._jobs.items() if label not in self.results}
-        if request.arm is None:
+        if arm is None:
             return list(left.values())
-        own = {label: job for label, job in left.items() if belongs(label, request.arm)}
+        own = {label: job for label, job in left.items() if belongs(label, arm)}
         return [job for job in own.values() if not own.keys() & set(job.needs.values())]
 
     def _stop(self, job: Job) -> None:
