@@ -16,7 +16,6 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from experiments import passes
@@ -32,13 +31,12 @@ from runner.ledger.reader import is_finished
 from runner.ledger.requests import is_asked_to_end
 from runner.ledger.tracker import Tracker
 from runner.ledger.writer import LedgerRecorder, StatusFile, TornLedgerError
-from runner.terminal import complain, run_command
+from runner.terminal import BAD_INPUT, FAILED, INTERRUPTED, OK, complain, raise_interrupt, run_command
 from runner.trackers import make_tracker
 from runner.working.folder import alone, clear, has_checkpoint, is_readable, logged
 from runner.working.life import CHECK_SECONDS, STOPPED, alive, watch_parent
 from runner.working.work import work
 
-OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 QUIET = {  # no library sends usage data, draws progress bars into a log, or warns about its own threads
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -64,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         return BAD_INPUT
     os.environ.update(QUIET)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+        signal.signal(number, raise_interrupt)
     watch_parent()
     for folder in map(Path, arguments):
         code = run_job(folder)
@@ -196,10 +194,6 @@ def _peak_memory() -> dict[str, int] | None:
     from experiments.meter import peak_memory
 
     return peak_memory()
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 
 from filelock import FileLock, Timeout
 
@@ -38,10 +37,10 @@ from runner.ledger.writer import record_end
 from runner.planning.graph import Job, with_needs
 from runner.planning.plan import Plan
 from runner.planning.specifications import COMPARING
-from runner.watching.display import Display, Result
+from runner.terminal import BAD_INPUT, FAILED, INTERRUPTED, OK, STOPPED, raise_interrupt
+from runner.watching.display import Display, Row
 from runner.watching.watch import ProgressMonitor, records
 
-OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 POLL_SECONDS = 0.2
 LISTEN_SECONDS = 1.0  # between two looks for requests
 LOCK_SECONDS = 1.0  # `runner.status` tries the lock for an instant
@@ -121,7 +120,7 @@ def _unwritable(plan: Plan, error: OSError) -> InputError:
     return InputError(f"{plan.folder} cannot be written ({error.strerror}); runs_dir=… chooses another place")
 
 
-def exit_code(results: Iterable[Result]) -> int:
+def exit_code(results: Iterable[Row]) -> int:
     """What the whole sweep's process ends with."""
     states = {result.state for result in results}
     if "failed" in states:
@@ -132,7 +131,7 @@ def exit_code(results: Iterable[Result]) -> int:
 @contextlib.contextmanager
 def _requests_to_end_as_ctrl_c() -> Iterator[None]:
     """SIGTERM, and SIGHUP of a closed terminal, end the jobs in the same way as Ctrl-C does."""
-    handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.signal(number, raise_interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
@@ -146,7 +145,7 @@ class Scheduler:
     def __init__(
         self, plan: Plan, engine: Engine, display: Display, driver: DriverFile, command: Sequence[str]
     ) -> None:
-        self.results: dict[str, Result] = {}
+        self.results: dict[str, Row] = {}
         self._jobs = {job.label: job for job in plan.jobs}
         self._one_process = plan.engine.artifacts_in_one_process
         minutes = plan.engine.time_limit_minutes
@@ -364,13 +363,13 @@ class Scheduler:
         except OSError as error:
             self._give_up(job, "failed", f"finished, but its record cannot be kept in {job.ledger}: {error.strerror}")
             return False
-        self.results[job.label] = Result(state, note, _seconds(job.folder))
+        self.results[job.label] = Row(job.label, state, note, _seconds(job.folder))
         return True
 
     def _give_up(self, job: Job, state: str, reason: str) -> None:
         """Keep why a job has no result, also in the sweep's own folders: a killed job could not say so itself."""
         seconds = None if state == "skipped" else _seconds(job.folder)
-        self.results[job.label] = Result(state, reason, seconds)
+        self.results[job.label] = Row(job.label, state, reason, seconds)
         self._display.event(job.label, f"{state}: {reason}")
         # An artifact's folder in the cache may be in use by another sweep; what has finished stays so.
         if not job.shared and not is_finished(job.folder, job.identity):
@@ -425,7 +424,3 @@ def _seconds(folder: Path) -> float | None:
     """How long a job has worked, by its own record, which a change of the clock does not touch."""
     seconds = (read_status(folder) or {}).get("seconds")
     return float(seconds) if isinstance(seconds, int | float) else None
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

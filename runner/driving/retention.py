@@ -12,14 +12,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import Literal
 
-from experiments.errors import InputError
 from experiments.records import ADAPTER_FOLDER
 from experiments.spec import ArmJobSpec, start_of, start_point
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.reader import REMOVED_ADAPTERS, is_finished, removed_points
 from runner.planning.graph import Job
 from runner.planning.plan import Plan
-from runner.planning.problems import Problem, listing
+from runner.planning.problems import Problem, refuse
 
 
 class Retention:
@@ -86,8 +85,7 @@ def check_starts(plan: Plan) -> None:
                 f"{first.label} again"
             )
             problems.append(Problem(job.label, what))
-    if problems:
-        raise InputError(listing(problems))
+    refuse(problems)
 
 
 def _remove_all_but(arm: Job, kept: set[int]) -> list[int]:

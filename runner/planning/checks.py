@@ -111,7 +111,6 @@ def _findings(question: Question, checks: list[str]) -> Findings:
 def main() -> int:
     """The checks themselves. If the texts cannot be used, nothing else is checked."""
     question, checks = Question.model_validate_json(sys.stdin.read()), sys.argv[1:]
-    passed: dict[str, str]
     passed: dict[str, str] = {}
     problems: list[str] = []
     with contextlib.redirect_stdout(sys.stderr):

@@ -130,50 +130,38 @@ def with_needs(job: Job, there: Mapping[str, Job]) -> Job:
 
 
 def jobs_of_all(runs: Sequence[RunSpec], inputs: Sequence[Mapping[str, str]]) -> list[dict[str, Job]]:
-    """The jobs of each arm, by kind. Those that start from another arm need that arm's."""
+    """The jobs of each arm, by kind. An arm that starts from another one needs that arm's jobs."""
     started_from = set(filter(None, map(label_of_start, runs)))
     found: dict[str, dict[str, Job]] = {}
-    for run, fingerprints in zip(runs, inputs, strict=True):
-        if start_of(run.arm) is None:
-            jobs = _jobs_of(run, fingerprints)
-            if label_of(run) in started_from:
-                jobs["arm"] = replace(jobs["arm"], rank="first_stage")
-            found[label_of(run)] = jobs
-    for run, fingerprints in zip(runs, inputs, strict=True):
-        if label := label_of_start(run):
-            found[label_of(run)] = _jobs_after(run, fingerprints, found[label])
+    for run, fingerprints in sorted(zip(runs, inputs, strict=True), key=lambda pair: start_of(pair[0].arm) is not None):
+        start, label = label_of_start(run), label_of(run)
+        found[label] = jobs = _jobs_of(run, fingerprints, found[start] if start else {})
+        if label in started_from:
+            jobs["arm"] = replace(jobs["arm"], rank="first_stage")
     return [found[label_of(run)] for run in runs]
 
 
-def _jobs_of(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
+def _jobs_of(run: RunSpec, inputs: Mapping[str, str], first: Mapping[str, Job]) -> dict[str, Job]:
     """The jobs that one arm depends on and consists of, by kind.
 
-    ``inputs``: fingerprints of base model and data and, for the evaluations alone, of the embedder if there is one.
+    Args:
+        run: the arm.
+        inputs: fingerprints of base model and data and, for the evaluations alone, of the embedder if there is one.
+        first: the jobs of the arm that it starts from, by kind; empty if that is the base.
     """
-    shared = _shared_jobs(run, inputs)
-    trained_on = without_embedder(inputs)
-    to_evaluate = {kind: shared[kind] for kind in ("ranking_data", "measure", "reward_model")}
-    needs = {kind: job for kind, job in to_evaluate.items() if kind in CATALOGUE[run.arm.algorithm].needs}
-    arm = _own_job(run, "arm", arm_spec(run), trained_on, needs, arm_work(run))
-    return shared | {"arm": arm, "evaluation": _evaluation_job(run, inputs, {"arm": arm} | to_evaluate)}
-
-
-def _jobs_after(run: RunSpec, inputs: Mapping[str, str], first: Mapping[str, Job]) -> dict[str, Job]:
-    """The same of an arm that starts from a checkpoint of the arm with the jobs ``first``."""
     shared, trained_on = _shared_jobs(run, inputs), without_embedder(inputs)
-    needs, pairs = {"start": first["arm"]}, {}
-    to_evaluate = {kind: shared[kind] for kind in ("measure", "ranking_data", "reward_model")}
+    artifacts = {kind: shared[kind] for kind in ("ranking_data", "measure", "reward_model")}
+    roles, own = CATALOGUE[run.arm.algorithm].needs, {}
+    there = artifacts | ({"start": first["arm"]} if first else {})
+    needs = {role: job for role, job in there.items() if role in roles}
     if isinstance(run.arm, PPOThenDPO):
-        spec, work = (
-            fresh_pairs_spec(run, run.arm.start),
-            Work(sampled=num_fresh_labels(run) * run.data.max_new_tokens),
-        )
-        needs |= {"ranking_data": shared["ranking_data"]}  # of the base, which must be the one that was sampled
-        measure = {"measure": shared["measure"]}
-        pairs = {"fresh_pairs": _own_job(run, "fresh_pairs", spec, trained_on, needs | measure, work)}
-    arm = _own_job(run, "arm", arm_spec(run), trained_on, needs | pairs, arm_work(run))
-    evaluation = _evaluation_job(run, inputs, {"arm": arm, "start_evaluation": first["evaluation"]} | to_evaluate)
-    return shared | pairs | {"arm": arm, "evaluation": evaluation}
+        needs["ranking_data"] = shared["ranking_data"]  # of the base, which must be the one that was sampled
+        spec, work = fresh_pairs_spec(run, run.arm.start), Work(sampled=num_fresh_labels(run) * run.data.max_new_tokens)
+        pairs = _own_job(run, "fresh_pairs", spec, trained_on, needs | {"measure": shared["measure"]}, work)
+        own, needs = {"fresh_pairs": pairs}, needs | {"fresh_pairs": pairs}
+    arm = _own_job(run, "arm", arm_spec(run), trained_on, needs, arm_work(run))
+    before = {"start_evaluation": first["evaluation"]} if first else {}
+    return shared | own | {"arm": arm, "evaluation": _evaluation_job(run, inputs, {"arm": arm} | before | artifacts)}
 
 
 def _evaluation_job(run: RunSpec, inputs: Mapping[str, str], needs: Mapping[str, Job]) -> Job:

@@ -24,12 +24,8 @@ ADDED = {"arm", "sweep"}  # groups that nothing is chosen of until a person does
 class Problem:
     """One thing to put right."""
 
-    where: str  # "dpo/seed0", or "" where it concerns no arm in particular
+    where: str  # "dpo/seed0", or "" if it concerns no arm in particular
     what: str  # key, value and reason
-
-    def __str__(self) -> str:
-        """One line."""
-        return f"{self.where}: {self.what}" if self.where else self.what
 
 
 def listing(problems: Sequence[Problem]) -> str:
@@ -164,10 +160,10 @@ def _tags(model: type[BaseModel]) -> set[str]:
 
 
 def refuse(problems: Sequence[Problem]) -> None:
-    """Stop if there are any.
+    """Stop if there are any problems.
 
     Raises:
         InputError: lists all of them.
     """
     if problems:
-        raise InputError(listing(problems))
+        raise InputError(listing(problems)) from None

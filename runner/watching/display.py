@@ -34,15 +34,6 @@ LOG_LINES, LOG_BYTES = 8, 20_000
 
 
 @dataclass(frozen=True)
-class Result:
-    """What became of a job."""
-
-    state: str  # "finished", "reused", "failed", "stopped" or "skipped"
-    reason: str = ""
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
 class Row:
     """A job in a table."""
 
@@ -52,11 +43,6 @@ class Row:
     seconds: float | None = None  # worked
     left: float | None = None
     status: Mapping[str, Any] = field(default_factory=dict)  # of one that runs
-
-    @classmethod
-    def of_result(cls, label: str, result: Result) -> Row:
-        """One that has ended."""
-        return cls(label, result.state, result.reason, result.seconds)
 
     @classmethod
     def of_status(cls, label: str, status: Mapping[str, Any], state: str = "running") -> Row:
@@ -141,7 +127,7 @@ class Display:
         left = own_time_left(status)
         self.event(label, progress_text(status) + (f", {duration(left)} left" if left else ""))
 
-    def summary(self, plan: Plan, results: Mapping[str, Result], again: str) -> None:
+    def summary(self, plan: Plan, results: Mapping[str, Row], again: str) -> None:
         """The table of all jobs, what went wrong and how to repeat it, and the report.
 
         Args:
@@ -150,7 +136,7 @@ class Display:
             again: what a person types to go on with this sweep.
         """
         self._console.print()
-        rows = [Row.of_result(job.label, results[job.label]) for job in plan.jobs]
+        rows = [results[job.label] for job in plan.jobs]
         self._console.print(jobs_table(rows, self._console.width))
         failed = [job for job in plan.jobs if results[job.label].state == "failed"]
         for job in failed:
@@ -161,8 +147,8 @@ class Display:
         if results["report"].state in {"finished", "reused"}:
             self._report(newest_report(plan.folder))
 
-    def _failure(self, job: Job, result: Result) -> None:
-        self.say(f"\n{clean(job.label)} {result.state}: {clean(result.reason)}")
+    def _failure(self, job: Job, result: Row) -> None:
+        self.say(f"\n{clean(job.label)} {result.state}: {clean(result.text)}")
         for line in log_tail(job.folder / "log.txt"):
             self.say(f"    {line}")
         self.say(f"  once more, alone: {as_typed(['python', '-m', 'runner.job', str(job.folder)])}")
