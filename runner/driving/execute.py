@@ -1,4 +1,4 @@
-"""Walk the plan: start what is ready, skip what is finished, keep going when an arm fails, and sum up."""
+"""Run the plan: start what is ready, skip what is finished, continue when an arm fails, and sum up."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from runner.watching.watch import ProgressMonitor, records
 POLL_SECONDS = 0.2
 LISTEN_SECONDS = 1.0  # between two looks for requests
 LOCK_SECONDS = 1.0  # `runner.status` tries the lock for an instant
-# By kind: what goes on in the same process.
+# Kind -> kind of the job that follows in the same process.
 FOLLOWED_BY = {"measure": "ranking_data", "fresh_pairs": "arm", "arm": "evaluation"}
 GOOD = {"finished", "reused"}
 SMALLER = f"passes that are {DIVISOR} times smaller"
@@ -58,10 +58,10 @@ def execute(
 
     Args:
         plan: what to do.
-        engine: where.
+        engine: what starts the jobs.
         display: what a person sees.
         command: what starts a job; the job's folders are appended.
-        again: what a person types to go on with this sweep.
+        again: what a person types to resume this sweep.
 
     Returns:
         The exit code: 0 if everything finished, 1 if a job failed, 3 if none failed but some were stopped by
@@ -92,27 +92,27 @@ def _execute(plan: Plan, engine: Engine, display: Display, command: Sequence[str
         driver = DriverFile(plan.folder, again, engine.describe())
     except OSError as error:
         raise _unwritable(plan, error) from None
-    walk, code = Scheduler(plan, engine, display, driver, command), FAILED
+    scheduler, code = Scheduler(plan, engine, display, driver, command), FAILED
     try:
         display.say(f"sweep {plan.name} in {plan.folder}: {engine.describe()}")
         engine.open()
         with display.watching():
-            walk.run()
-        code = exit_code(walk.results.values())
+            scheduler.run()
+        code = exit_code(scheduler.results.values())
     except InputError:
         code = BAD_INPUT
         raise
     except KeyboardInterrupt:
         code = INTERRUPTED
-        display.say(f"\ninterrupted; ending the jobs. The same command goes on from here: {again}")
+        display.say(f"\ninterrupted; ending the jobs. The same command resumes: {again}")
     except BrokenPipeError:  # the output went to a process that has ended
         code = INTERRUPTED
         raise
     finally:
         engine.stop()
-        driver.end(records({}, walk.results), code)
+        driver.end(records({}, scheduler.results), code)
     if code != INTERRUPTED:
-        display.summary(plan, walk.results, again)
+        display.summary(plan, scheduler.results, again)
     return code
 
 
@@ -140,7 +140,7 @@ def _requests_to_end_as_ctrl_c() -> Iterator[None]:
 
 
 class Scheduler:
-    """One walk over a plan. ``results`` fills up until every job has one."""
+    """Decides when each job of a plan starts. ``results`` fills up until every job has one."""
 
     def __init__(
         self, plan: Plan, engine: Engine, display: Display, driver: DriverFile, command: Sequence[str]
@@ -160,7 +160,7 @@ class Scheduler:
         self._obeyed: set[str | None] = set()
         self._stopping: set[str] = set()
         self._listened = float("-inf")
-        self._unheard: dict[str, tuple[Outcome, float]] = {}  # ended, and until when their jobs' words may be under way
+        self._awaiting_status: dict[str, tuple[Outcome, float]] = {}  # ended; deadline for their status files
 
     def run(self) -> None:
         """Until every job has a result."""
@@ -177,7 +177,7 @@ class Scheduler:
 
     # ---------------------------------------------------------------------------------------------- what need not start
     def _reuse(self) -> None:
-        """Recognise what an earlier run has finished."""
+        """Take over what an earlier run has finished."""
         for job in self._jobs.values():
             if job.kind == "report" and not self.results.keys() >= set(job.needs.values()):
                 continue  # what it is made from may change until its turn comes
@@ -201,7 +201,7 @@ class Scheduler:
         return False
 
     def _say_what_is_gone(self) -> None:
-        """Who asks for all adapters must not believe to have them."""
+        """Tell a person who asks for all adapters which of them are gone."""
         arms = [job for job in self._jobs.values() if job.kind == "arm" and job.label in self.results]
         gone = {job.label: sorted(removed_points(job.folder)) for job in arms} if self._retention.keep == "all" else {}
         lines = [f"{label} (points {', '.join(map(str, points))})" for label, points in gone.items() if points]
@@ -212,7 +212,7 @@ class Scheduler:
             )
 
     def _prune(self, touching: Job | None = None) -> None:
-        """Remove the adapters that nobody needs now. A disk that refuses costs room and nothing else."""
+        """Remove the adapters that nobody needs now. If the disk refuses, only room is lost."""
         good = {label for label, result in self.results.items() if result.state in GOOD}
         try:
             for label, points in self._retention.prune(good, touching).items():
@@ -270,56 +270,57 @@ class Scheduler:
         return None
 
     def _with_finished_needs(self, job: Job) -> Job:
-        """A comparison takes what there is; every other job has all its needs by now."""
+        """A comparison takes what has finished. Every other job has all its needs by now."""
         if job.kind in COMPARING:
             there = {label: self._jobs[label] for label, result in self.results.items() if result.state in GOOD}
             self._jobs[job.label] = job = with_needs(job, there)
         return job
 
     def _group(self, first: Job) -> tuple[Job, ...]:
-        """The jobs of one process, which so loads libraries and touches its memory once.
+        """The jobs of one process, which loads libraries and takes its memory once for all of them.
 
-        A job and the one that goes on from it (`FOLLOWED_BY`), or tiny shared artifacts all together.
+        These are a job and those that follow it (`FOLLOWED_BY`), or all the shared artifacts if they are tiny.
         """
         unfinished = [job for job in self._jobs.values() if job.label not in self.results]
         if self._one_process and first.shared:
             return tuple(job for job in unfinished if job.shared)
         group = [first]
         for job in unfinished:  # needs come first in a plan
-            goes_on = job.kind == FOLLOWED_BY.get(group[-1].kind) and group[-1].label in job.needs.values()
-            if goes_on and {*self.results, *(member.label for member in group)}.issuperset(job.needs.values()):
+            follows = job.kind == FOLLOWED_BY.get(group[-1].kind) and group[-1].label in job.needs.values()
+            if follows and {*self.results, *(member.label for member in group)}.issuperset(job.needs.values()):
                 group.append(job)
         return tuple(group)
 
     def _is_wide(self, group: tuple[Job, ...]) -> bool:
-        """Fixed by the settings, not by what is left to do: thread counts must not depend on the past."""
+        """Fixed by the settings and not by what is left to do, since thread counts must not depend on the past."""
         return any(job.wide or (self._one_process and job.shared) for job in group)
 
     def _working(self) -> list[Job]:
-        """Of each process the job that it works on now; the ones that follow wait."""
+        """Of each process the job that it works on now. Those that follow wait."""
         left = [[job for job in group if job.label not in self.results] for group in self._running.values()]
         return [jobs[0] for jobs in left if jobs]
 
     # -------------------------------------------------------------------------------------------------------- what ends
     def _settle_finished(self) -> None:
-        """Note what has finished in a process that goes on with another job: what needs it need not wait for that."""
+        """Note what has finished in a process that works on another job now, so that others need not wait for it."""
         for group in self._running.values():
             for job in group[:-1]:
                 if job.label not in self.results and is_finished(job.folder, job.identity):
                     self._finish(job)
 
     def _ended(self) -> list[Outcome]:
-        """Of the processes that have ended, those whose jobs have said how, or can no longer be expected to."""
+        """The processes that have ended and whose status files are there, or can no longer be expected."""
         now = time.monotonic()
         for outcome in self._engine.poll():
-            self._unheard[outcome.name] = outcome, now + self._engine.late_seconds
-        ended = [outcome for outcome, until in self._unheard.values() if now >= until or self._is_heard(outcome)]
+            self._awaiting_status[outcome.name] = outcome, now + self._engine.late_seconds
+        waiting = self._awaiting_status.values()
+        ended = [outcome for outcome, deadline in waiting if now >= deadline or self._is_explained(outcome)]
         for outcome in ended:
-            del self._unheard[outcome.name]
+            del self._awaiting_status[outcome.name]
         return ended
 
-    def _is_heard(self, outcome: Outcome) -> bool:
-        """Whether its jobs' files explain the end: another machine's may show up late."""
+    def _is_explained(self, outcome: Outcome) -> bool:
+        """Whether its jobs' files explain the end. Files of another machine may show up late."""
         if outcome.cause in {"cancelled", "not_started"}:
             return True
         left = [job for job in self._running[outcome.name] if job.label not in self.results]
@@ -328,9 +329,9 @@ class Scheduler:
         return not left or (outcome.exit_code != OK and said != "running")
 
     def _settle(self, outcome: Outcome) -> None:
-        """Read from each folder of an ended process what became of its job.
+        """Read from each folder of an ended process how its job ended.
 
-        The first that did not finish ended it; those after it never began, and are started again or skipped.
+        The first job that did not finish ended the process. Those after it never began, and are started or skipped.
         """
         group = self._running.pop(outcome.name)
         for job in group:
@@ -356,7 +357,7 @@ class Scheduler:
             self._prune(job)
 
     def _take(self, state: str, job: Job, note: str = "") -> bool:
-        """Take a finished job as one, with its record in the sweep's folder. Returns whether that could be made."""
+        """Take a finished job as a result, and keep its record in the sweep's folder. Returns whether that worked."""
         try:
             mend_specification(job)
             share(job)
@@ -367,7 +368,7 @@ class Scheduler:
         return True
 
     def _give_up(self, job: Job, state: str, reason: str) -> None:
-        """Keep why a job has no result, also in the sweep's own folders: a killed job could not say so itself."""
+        """Keep why a job has no result, also in its folder, because a killed job could not say so itself."""
         seconds = None if state == "skipped" else _seconds(job.folder)
         self.results[job.label] = Row(job.label, state, reason, seconds)
         self._display.event(job.label, f"{state}: {reason}")

@@ -11,13 +11,13 @@ from runner.planning.graph import Job
 
 
 def mend_specification(job: Job) -> None:
-    """Write a finished job's ``spec.json`` again where it is torn; the plan knows what stood in it."""
+    """Write a finished job's ``spec.json`` again if it is torn. The plan knows its content."""
     if (read_small_json(job.folder / "spec.json") or {}).get("identity") != job.identity:
         job.file.write(job.folder)
 
 
 def share(job: Job) -> None:
-    """Copy a shared artifact's record, without weights, into the sweep's folder, which so explains itself."""
+    """Copy a shared artifact's record, without weights, into the sweep's folder."""
     if not job.shared or _is_copied(job):
         return
     unfinished = job.ledger.with_name(f".{job.ledger.name}.unfinished")
@@ -43,5 +43,5 @@ def _is_copied(job: Job) -> bool:
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether it is a file, and no link to one: others may write to the cache."""
+    """Whether it is a file and no link, since others may write to the cache."""
     return path.is_file() and not path.is_symlink()

@@ -53,7 +53,7 @@ class JobFile(Strict):
         return self.model_dump(mode="json", by_alias=True)
 
     def write(self, folder: Path) -> None:
-        """Write ``spec.json``, making the folder where it is missing."""
+        """Write ``spec.json``, and make the folder if it is missing."""
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "spec.json", self.content())
 

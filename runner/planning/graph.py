@@ -4,8 +4,8 @@
                    │               └──► base evaluation   ├──► evaluation of each arm ──► (judges) ──► report
                    └──► dpo arms ─────────────────────────┘
 
-    An arm may start from another's checkpoint. It then waits for that arm to finish, and its evaluation for that of the
-    other, whose points up to the checkpoint it shares:
+    An arm may start from another's checkpoint. It then waits for that arm to finish. Its evaluation waits for that of
+    the other arm, since both share the points up to the checkpoint:
 
     ppo arm ──► fresh pairs, sampled from the checkpoint ──► dpo stage ──┬──► its evaluation
        └──► evaluation of the ppo arm ───────────────────────────────────┘
@@ -62,8 +62,8 @@ from runner.planning.specifications import (
 )
 from runner.planning.starts import label_of, label_of_start
 
-# What holds others up comes first (first_stage: an arm that others start from), and the shortest last, so that no long
-# job is left to run alone. Arms that need no reward model come before those that do: they can start beside it.
+# Jobs that others wait for come first (first_stage: an arm that others start from). The shortest come last, so that no
+# long job is left to run alone. Arms that need no reward model come before those that do, and can start beside it.
 PLAIN = sorted(
     (name for name, record in CATALOGUE.items() if not record.described.staged),
     key=lambda name: len(CATALOGUE[name].needs),
@@ -79,8 +79,8 @@ ORDER = (
 class Job:
     """One process's worth of work, in one folder."""
 
-    folder: Path  # where it works; shared artifacts lie in the cache
-    ledger: Path  # where RUNS_DIR keeps its record: the folder itself, or a copy without weights
+    folder: Path  # of its work; that of a shared artifact is in the cache
+    ledger: Path  # of its record in RUNS_DIR: the same folder, or a copy without weights
     file: JobFile
     needs: Mapping[str, str]  # role → label of what it waits for
     rank: str  # its place in ORDER
@@ -118,7 +118,7 @@ def run_folder(run: RunSpec) -> Path:
 
 
 def with_needs(job: Job, there: Mapping[str, Job]) -> Job:
-    """A comparison of what there is, by label: arms that failed are left out, and its identity says so."""
+    """A comparison of those jobs that are there, by label. Arms that failed are left out, and its identity says so."""
     needs = {role: label for role, label in job.needs.items() if label in there}
     files = {
         role: Need(folder=str(there[label].folder), identity=there[label].identity) for role, label in needs.items()

@@ -31,7 +31,7 @@ SETTINGS = ("model", "data", "reward_model", "evaluation", "budget")
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep: jobs in the order in which they start when there is room."""
+    """A sweep. Its jobs are in the order in which they start when there is room."""
 
     name: str
     folder: Path
@@ -64,9 +64,9 @@ class Plan:
         }
 
     def write(self) -> None:
-        """Write ``plan.json``; going on with a sweep makes neither it nor its registered rules younger.
+        """Write ``plan.json``. Resuming a sweep changes neither its date nor its registered rules.
 
-        It is part of the ledger, so it keeps the command that it has if nothing else differs, such as the engine.
+        It is part of the ledger. So it keeps its command if nothing in it but the command would differ.
         """
         path = self.folder / "plan.json"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def make_plan(runs: Sequence[RunSpec], arguments: Sequence[str] = ()) -> Plan:
 
     Raises:
         InputError: an arm is listed twice, arms disagree on what a sweep has once, a model or data path cannot be
-            used, or the comparison would not be fair. All that is wrong is listed.
+            used, or the comparison would not be fair. It lists everything that is wrong.
     """
     refuse(
         listed_twice(runs) + reserved_names(runs) + disagreements(runs) + start_problems(runs) + contest_problems(runs)

@@ -17,7 +17,7 @@ from experiments.errors import InputError
 from experiments.spec import RunSpec
 
 CONF = Path(__file__).parents[2] / "conf"
-ADDED = {"arm", "sweep"}  # groups that nothing is chosen of until a person does, with a plus sign
+ADDED = {"arm", "sweep"}  # groups without a default; a person chooses of them with a plus sign
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Problem:
 
 
 def listing(problems: Sequence[Problem]) -> str:
-    """All problems, one a line; what several arms share is said once, with their names."""
+    """All problems, one a line. A problem that several arms share is listed once, with their names."""
     arms: dict[str, list[str]] = {}
     for problem in problems:
         arms.setdefault(problem.what, []).append(problem.where)
@@ -45,7 +45,7 @@ def validation_problems(where: str, error: ValidationError) -> list[Problem]:
 
 
 def unknown(key: str, choices: Iterable[str]) -> str:
-    """That ``key`` is none of ``choices``, with who has it or the nearest of them or, where none is near, all."""
+    """That ``key`` is none of ``choices``. It names the groups that have it, else the nearest choice, else all."""
     if holders := choices_with(key):
         return f"{key}: there is no such key for the chosen {key.partition('.')[0]}; valid with {' or '.join(holders)}"
     group = key.rpartition(".")[0] + "."
@@ -74,7 +74,7 @@ def _holds(content: Any, path: Sequence[str]) -> bool:
 
 
 def siblings(key: str) -> list[str]:
-    """The dotted keys that ``conf/`` may hold beside ``key``, or all of them where its group is unknown."""
+    """The dotted keys that ``conf/`` may hold beside ``key``, or all of them if its group is unknown."""
     group = key.rpartition(".")[0]
     return [known for known in schema_keys() if known.rpartition(".")[0] == group] or schema_keys()
 

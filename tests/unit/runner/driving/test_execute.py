@@ -278,7 +278,7 @@ def test_ctrl_c_ends_the_children(planned: Planned, tmp_path: Path, request_to_e
     output, _ = process.communicate(timeout=30)
 
     assert process.returncode == 130
-    assert "The same command goes on from here" in output
+    assert "The same command resumes" in output
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
 
