@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,11 +43,13 @@ from experiments.tasks import TASKS
 from experiments.tasks.task import TRAINING_REWARD
 
 
-def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
+def build(
+    spec: RewardModelJobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder
+) -> None:
     """Train on the comparisons of most prompts; measure accuracy and normalise scores on the others' samples."""
     meter = Meter()
     tokenizer = Tokens.load(spec.model, cache_dir).tokenizer
-    ranked = load_ranking(ranking_folder)
+    ranked = load_ranking(needs["ranking_data"])
     num_held_out = max(1, round(spec.reward_model.held_out_fraction * len(ranked)))
     held_out, training = ranked[:num_held_out], ranked[num_held_out:]
     trainer = _trainer(spec, training, tokenizer, cache_dir, meter, recorder)

@@ -33,7 +33,6 @@ from experiments.inputs.layers import fuse_layers
 from experiments.inputs.lora import lora_config
 from experiments.inputs.model_files import local_folder
 from experiments.model_spec import Lora, Model
-from experiments.records import Recorder
 from experiments.seeding import derive_seed
 
 POLICY = "default"  # PEFT's own name, so that a saved policy loads with PeftModel.from_pretrained and nothing else
@@ -112,13 +111,6 @@ def switch_noise_off(model: nn.Module) -> None:
             is_noise = any(word in f"{type(owner).__name__} {name}".lower() for word in NOISE)
             if is_noise and isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1:
                 setattr(owner, name, type(value)(0))
-
-
-def convert(model: Model, cache_dir: Path, recorder: Recorder) -> None:
-    """Convert a packaged model before any job loads it. A job that finds no converted model still converts it."""
-    recorder.progress("convert the base model", 0, 1, "model")
-    prepare_model(model, cache_dir)
-    recorder.progress("convert the base model", 1, 1, "model")
 
 
 def prepare_model(model: Model, cache_dir: Path) -> str:
