@@ -31,14 +31,7 @@ from experiments.artifacts.ranking import load as load_ranking
 from experiments.artifacts.reward_scorer import RewardScorer
 from experiments.errors import DivergedError
 from experiments.inputs import adapters as checkpoints
-from experiments.inputs.models import (
-    adapter_seed,
-    load_base,
-    precision,
-    reference,
-    takes_any_mask,
-    with_policy,
-)
+from experiments.inputs.models import adapter_seed, load_base, precision, reference, takes_any_mask, with_policy
 from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
 from experiments.records import Axes, Recorder

@@ -19,20 +19,8 @@ from runner.driving.retry import DIVISOR, read_retry, retry_smaller
 from runner.driving.sharing import mend_specification, share
 from runner.engines import Engine, Outcome, Task
 from runner.ledger.driver import DriverFile
-from runner.ledger.reader import (
-    damaged_files,
-    has_ended_well,
-    is_finished,
-    read_status,
-    removed_points,
-)
-from runner.ledger.requests import (
-    ask_job,
-    driver_requests,
-    forget_driver_requests,
-    forget_job_request,
-    is_asked_to_end,
-)
+from runner.ledger.reader import damaged_files, has_ended_well, is_finished, read_status, removed_points
+from runner.ledger.requests import ask_job, driver_requests, forget_driver_requests, forget_job_request, is_asked_to_end
 from runner.ledger.writer import record_end
 from runner.planning.graph import Job, with_needs
 from runner.planning.plan import Plan
