@@ -246,7 +246,7 @@ def test_an_edited_specification_is_refused(gold: Job) -> None:
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(None, "is no run folder"), ("{", "is not valid JSON"), ("{}", "kind=None is none of measure")],
+    [(None, "is no run folder"), ("{", "is not valid JSON"), ("{}", "kind=None is none of base_model")],
 )
 def test_a_folder_that_is_no_job_is_refused(tmp_path: Path, content: str | None, expected: str) -> None:
     if content is not None:
