@@ -20,7 +20,7 @@ PLAN_SCHEMA = 3
 
 def _inside(folder: str) -> str:
     if not is_inside(folder):
-        raise ValueError("the folder is outside of the sweep's")
+        raise ValueError(f"{folder!r} is outside the run folder")
     return folder
 
 
@@ -75,7 +75,7 @@ class PlanFile(Strict):
     algorithms: dict[str, dict[str, Any]] = Field(description="name -> what the report says of it, from the catalogue")
     contests: list[Contest]
     scores: list[ScoreCard] = Field(description="of every sample, and of the judges that are asked")
-    shared: dict[str, str] = Field(description="kind of a shared job -> its folder")
+    shared: dict[str, Inside] = Field(description="kind of a shared job -> its folder")
     settings: dict[str, Any] = Field(description="what every arm has in common, as conf/ has it")
     fairness: list[Check]
     jobs: list[PlannedJob]
