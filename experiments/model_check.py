@@ -26,13 +26,7 @@ from transformers.models.auto import modeling_auto
 
 from experiments.errors import InputError
 from experiments.evaluation.embedder import MAX_TOKENS, SentenceEncoder
-from experiments.inputs.fingerprint import (
-    EMBEDDER,
-    JUDGE,
-    is_made_here,
-    is_our_reward_model,
-    our_reward_model_base,
-)
+from experiments.inputs.fingerprint import EMBEDDER, JUDGE, is_made_here, is_our_reward_model, our_reward_model_base
 from experiments.inputs.model_files import first_line, loaded_files, local_folder, refuse_damaged
 from experiments.inputs.models import (
     arithmetic,

@@ -239,6 +239,12 @@ class RunSpec(Strict):
 
 
 # --------------------------------------------------------------------------------------- what a job is given
+class BaseModelJobSpec(Strict):
+    """Convert a base model that comes in a package."""
+
+    model: Model
+
+
 class MeasureJobSpec(Strict):
     """Make what the task's measure needs."""
 
@@ -320,8 +326,16 @@ class JudgementJobSpec(Strict):
     contests: tuple[Contest, ...] = Field(description="between arms, by name")
 
 
+class ReportJobSpec(Strict):
+    """Write the report of the sweep, which reads everything else from the ledger."""
+
+    rules: Rules
+    contests: tuple[Contest, ...] = Field(description="between arms, by name")
+
+
 JobSpec = (
-    MeasureJobSpec
+    BaseModelJobSpec
+    | MeasureJobSpec
     | RankingJobSpec
     | FreshPairsJobSpec
     | RewardModelJobSpec
@@ -329,6 +343,7 @@ JobSpec = (
     | EvaluationJobSpec
     | ArmJobSpec
     | JudgementJobSpec
+    | ReportJobSpec
 )
 
 
@@ -354,6 +369,7 @@ def evaluation_updates(num_updates: int, num_points: int) -> list[int]:
 
 
 JOB_SPECS: dict[str, type[JobSpec]] = {
+    "base_model": BaseModelJobSpec,
     "measure": MeasureJobSpec,
     "ranking_data": RankingJobSpec,
     "fresh_pairs": FreshPairsJobSpec,
@@ -362,4 +378,5 @@ JOB_SPECS: dict[str, type[JobSpec]] = {
     "arm": ArmJobSpec,
     "evaluation": EvaluationJobSpec,
     "judgement": JudgementJobSpec,
+    "report": ReportJobSpec,
 }

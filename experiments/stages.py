@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from experiments.catalogue import CATALOGUE
 from experiments.collector import gc_disabled
 from experiments.records import Recorder
 from experiments.rewards import REWARDS
-from experiments.spec import (
-    ArmJobSpec,
-    BaseEvaluationJobSpec,
-    EvaluationJobSpec,
-    FreshPairsJobSpec,
-    JobSpec,
-    JudgementJobSpec,
-    MeasureJobSpec,
-    RankingJobSpec,
-    RewardModelJobSpec,
-)
+from experiments.spec import JOB_SPECS, ArmJobSpec, JobSpec, MeasureJobSpec, RewardModelJobSpec
 from experiments.tasks import task_of
+
+# Kind of job -> dotted name of a function with the arguments of `run_stage` after the kind. Two kinds are not here:
+# what measures depends on the task, and how an arm is trained on its algorithm.
+STAGES = {
+    "base_model": "experiments.artifacts.base_model.build",
+    "ranking_data": "experiments.artifacts.ranking.build",
+    "fresh_pairs": "experiments.artifacts.ranking.build_fresh",
+    "reward_model": "experiments.artifacts.reward_model.build",
+    "base_evaluation": "experiments.evaluation.evaluate.evaluate_base",
+    "evaluation": "experiments.evaluation.evaluate.evaluate_arm",
+    "judgement": "experiments.evaluation.judging.job.build",
+}
 
 
 def run_stage(
@@ -32,11 +34,11 @@ def run_stage(
     """Do the work of one job.
 
     Args:
-        kind: a key of `experiments.spec.JOB_SPECS`.
+        kind: a key of `experiments.spec.JOB_SPECS`; "report" alone is no stage of an experiment.
         spec: the specification of that kind.
         needs: folders of the finished jobs this one depends on, by role (the kind of each, or "arm"; "start" and
-            "start_evaluation" of the arm that one starts from; a judge's evaluations by their labels). Where the
-            ranking data is among them, the base must be the one that it was sampled from.
+            "start_evaluation" of the arm that one starts from; a judge's evaluations by their labels). If the ranking
+            data is among them, the base must be the one that it was sampled from.
         folder: where the results go.
         cache_dir: where converted models lie.
         recorder: where metrics, samples and progress go.
@@ -44,15 +46,16 @@ def run_stage(
     Raises:
         InputError: an input turned out to be unusable.
     """
+    assert type(spec) is JOB_SPECS[kind], f"no stage for kind {kind!r} with {type(spec).__name__}"
     with gc_disabled():
-        work = _import_work(kind, spec, needs, folder, cache_dir, recorder)
+        work = _import_work(kind, spec)
         guard = _import_guard(needs)
     with guard:
-        work()
+        work(spec, needs, folder, cache_dir, recorder)
 
 
 def _import_guard(needs: Mapping[str, Path]) -> AbstractContextManager[None]:
-    """What keeps another base than the one that was sampled from being used, where there are samples of it."""
+    """What keeps another base than the one that was sampled from being used, if there are samples of it."""
     if "ranking_data" not in needs:
         return nullcontext()
     from experiments.artifacts import same_base
@@ -60,57 +63,20 @@ def _import_guard(needs: Mapping[str, Path]) -> AbstractContextManager[None]:
     return same_base.same_as_in(needs["ranking_data"])
 
 
-def _import_work(
-    kind: str, spec: JobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder
-) -> Callable[[], None]:
-    """What `run_stage` is to call, with everything that it imports."""
-    match kind, spec:
-        case "measure", MeasureJobSpec():
-            return partial(task_of(spec.measure).work.build_measure, spec.measure, folder, recorder)
-        case "ranking_data", RankingJobSpec():
-            from experiments.artifacts import ranking
-
-            return partial(ranking.build, spec, needs["measure"], folder, cache_dir, recorder)
-        case "fresh_pairs", FreshPairsJobSpec():
-            from experiments.artifacts import ranking
-
-            return partial(ranking.build_fresh, spec, needs["start"], needs["measure"], folder, cache_dir, recorder)
-        case "reward_model", RewardModelJobSpec():
-            from experiments.artifacts import reward_model, text_reward
-
-            build = text_reward.build if REWARDS[spec.reward_model.kind].score else reward_model.build
-            return partial(build, spec, needs["ranking_data"], folder, cache_dir, recorder)
-        case "base_evaluation", BaseEvaluationJobSpec():
-            from experiments.evaluation import evaluate
-
-            return partial(evaluate.evaluate_base, spec, needs["measure"], needs["reward_model"], cache_dir, recorder)
-        case "evaluation", EvaluationJobSpec():
-            from experiments.evaluation import evaluate
-
-            return partial(
-                evaluate.evaluate_arm,
-                spec,
-                needs["arm"],
-                needs["measure"],
-                needs["reward_model"],
-                cache_dir,
-                recorder,
-                needs.get("start_evaluation"),
-            )
-        case "arm", ArmJobSpec():
-            return _import_arm(spec, needs, folder, cache_dir, recorder)
-        case "judgement", JudgementJobSpec():
-            from experiments.evaluation.judging import job
-
-            return partial(job.build, spec, needs, folder, cache_dir, recorder)
-        case _:
-            raise AssertionError(f"no stage for kind {kind!r} with {type(spec).__name__}")
+def _import_work(kind: str, spec: JobSpec) -> Callable[..., None]:
+    """The function of a stage, with everything that it imports."""
+    if isinstance(spec, MeasureJobSpec):
+        build = task_of(spec.measure).work.build_measure
+        return lambda spec, _, folder, __, recorder: build(spec.measure, folder, recorder)
+    if isinstance(spec, ArmJobSpec):
+        record = CATALOGUE[spec.arm.algorithm]
+        train = _imported(record.train)
+        return lambda spec, needs, *rest: train(spec, *(needs[role] for role in record.needs), *rest)
+    if isinstance(spec, RewardModelJobSpec) and REWARDS[spec.reward_model.kind].score:
+        return _imported("experiments.artifacts.text_reward.build")
+    return _imported(STAGES[kind])
 
 
-def _import_arm(
-    spec: ArmJobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder
-) -> Callable[[], None]:
-    record = CATALOGUE[spec.arm.algorithm]
-    module, _, function = record.train.rpartition(".")
-    train = getattr(import_module(module), function)
-    return partial(train, spec, *(needs[role] for role in record.needs), folder, cache_dir, recorder)
+def _imported(name: str) -> Callable[..., Any]:
+    module, _, function = name.rpartition(".")
+    return getattr(import_module(module), function)  # type: ignore[no-any-return]

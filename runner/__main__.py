@@ -29,14 +29,14 @@ from pydantic import ValidationError
 
 from experiments.errors import InputError
 from experiments.spec import RunSpec
-from runner.driving.execute import BAD_INPUT, INTERRUPTED, OK, execute
+from runner.driving.execute import execute
 from runner.driving.retention import check_starts
 from runner.engines import make_engine
 from runner.ledger.command import RUNNER, as_typed, recorded
 from runner.planning.overrides import advice, misread, quoted
-from runner.planning.plan import check_folder, check_keys, check_models, check_texts, make_plan
-from runner.planning.problems import CONF, Problem, listing, schema_keys, siblings, unknown, validation_problems
-from runner.terminal import complain, run_command
+from runner.planning.plan import check_folder, check_inputs, check_keys, make_plan
+from runner.planning.problems import CONF, Problem, refuse, schema_keys, siblings, unknown, validation_problems
+from runner.terminal import BAD_INPUT, INTERRUPTED, OK, complain, run_command
 from runner.watching.display import Display, show_plan
 
 TAKES_A_VALUE = re.compile(r"--config-(path|name|dir)|-c[pnd]|--package|-p")  # of Hydra's flags
@@ -54,8 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         check_starts(plan)
         engine = make_engine(plan.engine, plan.folder)
         check_keys(plan)
-        texts = check_texts(plan)
-        check_models(plan)
+        texts = check_inputs(plan)
         if "--plan" in arguments:
             show_plan(plan, engine.describe(), display)
             display.say(f"\n{texts}")
@@ -91,8 +90,7 @@ def compose(arguments: list[str]) -> list[RunSpec]:
         except (HydraException, OmegaConfBaseException) as error:
             failures.append(error)
 
-    if wrong := [Problem("", what) for what in misread(overrides)]:
-        raise InputError(listing(wrong))
+    refuse([Problem("", what) for what in misread(overrides)])
     composer = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(compose_all)
     with _hydra_command_line(flags, [text for text in overrides if not _sweeps(text)]):
         try:
@@ -102,8 +100,7 @@ def compose(arguments: list[str]) -> list[RunSpec]:
     if failures:
         raise InputError(explain(failures[0], arguments)) from None
     results = [found[number] for number in sorted(found)]
-    if problems := [problem for result in results if isinstance(result, list) for problem in result]:
-        raise InputError(listing(problems))
+    refuse([problem for result in results if isinstance(result, list) for problem in result])
     return [result for result in results if isinstance(result, RunSpec)]
 
 

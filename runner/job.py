@@ -1,8 +1,8 @@
 """The one process that every engine starts: ``python -m runner.job RUN_DIR [RUN_DIR …]``. It runs by hand as well.
 
-Each folder's ``spec.json`` says what to do. A folder that has finished is left alone; an arm that was interrupted goes
-on from its last checkpoint, any other job starts over. Output goes to the folder's ``log.txt``, or to the terminal
-where there is one. Exit codes: 0 finished, 1 failed, 2 bad input, 130 interrupted.
+Each folder's ``spec.json`` says what to do. A folder that has finished is left alone. An arm that was interrupted
+resumes from its last checkpoint, and any other job starts over. Output goes to the terminal if there is one, and
+otherwise to the folder's ``log.txt``. Exit codes: 0 finished, 1 failed, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import contextlib
 import gc
 import os
 import signal
-import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 from experiments import passes
 from experiments.errors import InputError, is_out_of_memory
@@ -32,13 +31,12 @@ from runner.ledger.reader import is_finished
 from runner.ledger.requests import is_asked_to_end
 from runner.ledger.tracker import Tracker
 from runner.ledger.writer import LedgerRecorder, StatusFile, TornLedgerError
-from runner.terminal import complain, run_command
+from runner.terminal import BAD_INPUT, FAILED, INTERRUPTED, OK, complain, raise_interrupt, run_command
 from runner.trackers import make_tracker
-from runner.working.folder import alone, clear, is_readable, logged
+from runner.working.folder import alone, clear, has_checkpoint, is_readable, logged
 from runner.working.life import CHECK_SECONDS, STOPPED, alive, watch_parent
-from runner.working.report import make_report
+from runner.working.work import work
 
-OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 QUIET = {  # no library sends usage data, draws progress bars into a log, or warns about its own threads
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -48,11 +46,10 @@ QUIET = {  # no library sends usage data, draws progress bars into a log, or war
     "TRACKIO_DISABLE_TELEMETRY": "1",
     "WANDB_ERROR_REPORTING": "false",
 }
-PREPARE = (sys.executable, "-m", "runner.prepare")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Work on each folder in turn; the first that does not finish ends the process.
+    """Work on each folder in turn. The first that does not finish ends the process.
 
     Args:
         arguments: the folders.
@@ -65,37 +62,14 @@ def main(arguments: Sequence[str]) -> int:
         return BAD_INPUT
     os.environ.update(QUIET)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+        signal.signal(number, raise_interrupt)
     watch_parent()
-    folders = [Path(argument) for argument in arguments]
-    with _model_prepared_beside(folders):
-        for folder in folders:
-            code = run_job(folder)
-            if code != OK:
-                return code
-            gc.collect()  # trainers are full of cycles, and the next folder's models need the room
+    for folder in map(Path, arguments):
+        code = run_job(folder)
+        if code != OK:
+            return code
+        gc.collect()  # trainers are full of cycles, and the next folder's models need the room
     return OK
-
-
-@contextlib.contextmanager
-def _model_prepared_beside(folders: list[Path]) -> Iterator[None]:
-    """While the measure is made, on one core and without a model, another core converts that of the next job."""
-    process = None
-    with contextlib.suppress(InputError, OSError):  # what is wrong with a folder, its own job says
-        if len(folders) > 1 and read_job_file(folders[0]).kind == "measure" and _converts(read_job_file(folders[1])):
-            process = subprocess.Popen((*PREPARE, folders[1]))
-    try:
-        yield
-    finally:
-        if process:
-            process.terminate()
-            process.wait()
-
-
-def _converts(job: JobFile) -> bool:
-    """Whether a job's model takes long to convert, where that has not been done."""
-    model = getattr(job.spec, "model", None)
-    return model is not None and str(model.path).startswith("package:")
 
 
 def run_job(folder: Path) -> int:
@@ -121,7 +95,7 @@ def run_job(folder: Path) -> int:
 
 
 def _read_job(folder: Path) -> JobFile:
-    """What is to be done, with its needs checked: again and again where another machine's files may show up late."""
+    """What is to be done, with its needs checked. If files of another machine may show up late, it looks repeatedly."""
     deadline = time.monotonic() + float(os.environ.get(PATIENCE_VARIABLE, 0))
     while True:
         try:
@@ -150,34 +124,28 @@ def check_needs(job: JobFile) -> None:
         raise InputError(f"{job.label} cannot start: not finished, or finished as something else: {'; '.join(missing)}")
 
 
-def _attempt(job: JobFile, folder: Path, can_go_on: bool = True) -> int:
-    """One attempt: its beginning, its work and its end are all in the ledger. ``can_go_on``: from a checkpoint."""
+def _attempt(job: JobFile, folder: Path, may_resume: bool = True) -> int:
+    """One attempt: its beginning, its work and its end are all in the ledger. ``may_resume``: from a checkpoint."""
     print(f"--- {timestamp()} {job.label} starts, process {os.getpid()}", flush=True)
-    goes_on = not clear(folder, can_go_on=can_go_on and is_readable(folder))
-    earlier = earlier_starts(folder) if goes_on else []
+    resumes = has_checkpoint(folder) and may_resume and is_readable(folder)
+    if not resumes:
+        clear(folder)
     retry = read_retry(folder, job.identity) or {}
-    status = StatusFile(folder, job.identity, retry.get("pass_divisor", 1))
+    divisor = retry.get("pass_divisor", 1)
+    status = StatusFile(folder, job.identity, divisor)
     tracker = Tracker()
     code = FAILED
     try:
-        origin = provenance()
-        hashes = {
-            "identity": job.identity,
-            "inputs": job.inputs,
-            "needs": {role: need.identity for role, need in job.needs.items()},
-            "retry": {key: retry[key] for key in ("pass_divisor", "because", "time") if key in retry} or None,
-        }
-        write_json(folder / PROVENANCE, {"time": timestamp()} | origin | hashes | {"earlier_starts": earlier})
-        tracker = make_tracker(job, folder, (origin["git"] or {}).get("commit"))
-        with alive(folder, status), passes.divided(retry.get("pass_divisor", 1)):
-            _work(job, folder, LedgerRecorder(folder, status, tracker), tracker)
-        files = {} if job.kind == "report" else fingerprints(folder)  # a report is signed and written again
-        status.finish(files, _peak_memory())
+        commit = _record_provenance(job, folder, retry, earlier_starts(folder) if resumes else [])
+        tracker = make_tracker(job, folder, commit)
+        with alive(folder, status), passes.divided(divisor):
+            work(job, folder, LedgerRecorder(folder, status, tracker))
+        status.finish(fingerprints(folder), _peak_memory())
         code = OK
     except TornLedgerError as error:
         print(f"{error}; it starts over", flush=True)
         tracker.close(FAILED)
-        return _attempt(job, folder, can_go_on=False)
+        return _attempt(job, folder, may_resume=False)
     except KeyboardInterrupt:
         code = INTERRUPTED
         with contextlib.suppress(OSError):  # the disk may be full
@@ -189,20 +157,23 @@ def _attempt(job: JobFile, folder: Path, can_go_on: bool = True) -> int:
     return code
 
 
-def _work(job: JobFile, folder: Path, recorder: LedgerRecorder, tracker: Tracker) -> None:
-    if job.spec is None:
-        make_report(folder, tracker)
-        return
-    from experiments.inputs import planned
-    from experiments.stages import run_stage
-
-    needs = {role: Path(need.folder) for role, need in job.needs.items()}
-    with planned.inputs(job.inputs, job.spec):
-        run_stage(job.kind, job.spec, needs, folder, Path(job.cache_dir), recorder)
+def _record_provenance(
+    job: JobFile, folder: Path, retry: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """Write where the attempt's results come from. Returns the commit of the code, if there is one."""
+    origin = provenance()
+    hashes = {
+        "identity": job.identity,
+        "inputs": job.inputs,
+        "needs": {role: need.identity for role, need in job.needs.items()},
+        "retry": {key: retry[key] for key in ("pass_divisor", "because", "time") if key in retry} or None,
+    }
+    write_json(folder / PROVENANCE, {"time": timestamp()} | origin | hashes | {"earlier_starts": earlier})
+    return (origin["git"] or {}).get("commit")
 
 
 def _report_failure(folder: Path, error: Exception, status: StatusFile) -> None:
-    """Traceback to the output and, where that is a terminal, to the log as well; one line to the status."""
+    """Write one line to the status and the traceback to the output. If that is a terminal, the log gets it as well."""
     traceback.clear_frames(error.__traceback__)  # what they hold may be all the memory there is
     text = str(error) if isinstance(error, InputError) else traceback.format_exc()
     lines = str(error).splitlines() or [""]
@@ -217,16 +188,12 @@ def _report_failure(folder: Path, error: Exception, status: StatusFile) -> None:
 
 
 def _peak_memory() -> dict[str, int] | None:
-    """What the process took of its device; a job that never loaded torch is too small to matter."""
+    """The most that the process took of its device. A job that never loaded torch is too small to matter."""
     if "torch" not in sys.modules:
         return None
     from experiments.meter import peak_memory
 
     return peak_memory()
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""``python -m runner.status RUNS_DIR``: what became of a sweep, or becomes of it, from any terminal or machine.
+"""``python -m runner.status RUNS_DIR``: the state of a sweep, from any terminal or machine.
 
-Only reads files, so it is safe at any time, also long after the fact, and in a folder that others can write.
-Exit codes: 0, or 2 where RUNS_DIR is no sweep.
+It only reads files. So it is safe at any time, also long after the sweep, and in a folder that others can write.
+Exit codes: 0, or 2 if RUNS_DIR is no sweep.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,7 +19,8 @@ from rich.text import Text
 from experiments.errors import InputError
 from experiments.foreign import clean_lines
 from runner.ledger.driver import read_driver
-from runner.ledger.reader import read_json, read_status
+from runner.ledger.plan_file import PlanFile, read_plan
+from runner.ledger.reader import read_status
 from runner.ledger.signs import Process, Sign, signs_of_life
 from runner.terminal import complain, run_command
 from runner.watching.display import Row, Terminal, jobs_table, summary_line
@@ -51,45 +52,8 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
     return 0
 
 
-def read_plan(runs_dir: Path) -> dict[str, Any]:
-    """The plan of the sweep in a folder.
-
-    Raises:
-        InputError: the folder holds none, or a torn one; the message names the sweeps that are near.
-    """
-    try:
-        plan = read_json(runs_dir / "plan.json")
-        return plan | {"jobs": _parts(plan["jobs"], "label"), "arms": _parts(plan["arms"], "arm")}
-    except FileNotFoundError:
-        near = sorted(str(path.parent) for path in runs_dir.glob("*/plan.json")) if runs_dir.is_dir() else []
-        near = near or sorted(str(path.parent) for path in runs_dir.parent.glob("*/plan.json"))
-        hint = f"; sweeps are {', '.join(near)}" if near else ""
-        raise InputError(f"{runs_dir} is not the folder of a sweep: it has no plan.json{hint}") from None
-    except KeyError as error:
-        raise InputError(f"{runs_dir / 'plan.json'} is no plan of a sweep: it has no {error}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{runs_dir} is no sweep that can be read: {error}") from None
-
-
-def _parts(parts: Any, name: str) -> list[dict[str, str]]:
-    """The jobs or the arms of a plan: what each is called, and its folder in the sweep's.
-
-    Raises:
-        ValueError: one is something else, or its folder would be outside of the sweep's.
-    """
-    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-        raise ValueError("plan.json lists something that is no object")
-    found = [{key: part.get(key) for key in (name, "folder")} for part in parts]
-    if not all(isinstance(text, str) for part in found for text in part.values()):
-        raise ValueError(f"plan.json lists something without a {name} or a folder")
-    for folder in (PurePath(part["folder"]) for part in found):
-        if folder.is_absolute() or ".." in folder.parts:
-            raise ValueError(f"plan.json names a folder outside of the sweep's: {folder}")
-    return found
-
-
 def driver_sign(runs_dir: Path, driver: Mapping[str, Any] | None) -> Sign | None:
-    """Whether the sweep's driver lives; None where it has ended in order, or was never seen."""
+    """Whether the sweep's driver lives. None if it has ended in order, or was never seen."""
     if driver is None or driver.get("state") != "running":
         return None
     return signs_of_life([Process(partial(read_driver, runs_dir), runs_dir / "sweep.lock")])[0]
@@ -103,14 +67,14 @@ def describe_driver(runs_dir: Path, driver: Mapping[str, Any] | None, sign: Sign
     if sign is None:
         code, when = driver.get("exit_code"), driver.get("updated")
         lines = [f"{runs_dir}: its last run ended at {when} with exit code {code}"]
-        return lines if code == 0 else [*lines, f"go on: {command}"]
+        return lines if code == 0 else [*lines, f"resume: {command}"]
     if sign.alive:
         return [f"{runs_dir}: running on {driver.get('where')} ({sign.how})"]
-    return [f"{runs_dir}: its driver died ({sign.how})", f"go on: {command}"]
+    return [f"{runs_dir}: its driver died ({sign.how})", f"resume: {command}"]
 
 
-def job_rows(runs_dir: Path, plan: Mapping[str, Any], driver: Mapping[str, Any] | None, is_watched: bool) -> list[Row]:
-    """Every job of the plan, as its own files and the driver's tell it.
+def job_rows(runs_dir: Path, plan: PlanFile, driver: Mapping[str, Any] | None, is_watched: bool) -> list[Row]:
+    """Every job of the plan, as its own files and the driver's file describe it.
 
     Args:
         runs_dir: the sweep's folder.
@@ -124,14 +88,13 @@ def job_rows(runs_dir: Path, plan: Mapping[str, Any], driver: Mapping[str, Any] 
     return [_row(label, folders[label], told.get(label, {}), signs.get(label), is_watched) for label in folders]
 
 
-def working_folders(runs_dir: Path, plan: Mapping[str, Any], driver: Mapping[str, Any] | None) -> dict[str, Path]:
-    """Where each job works or has left its record: a shared artifact that runs does so in the cache."""
+def working_folders(runs_dir: Path, plan: PlanFile, driver: Mapping[str, Any] | None) -> dict[str, Path]:
+    """Where each job works or has left its record. A shared artifact is made in the cache."""
     told: Mapping[str, Any] = (driver or {}).get("jobs", {})
     folders = {}
-    for job in plan["jobs"]:
-        label, folder = job["label"], job["folder"]
-        elsewhere = told.get(label, {}).get("folder") if folder.startswith("shared/") else None
-        folders[label] = Path(elsewhere) if elsewhere else runs_dir / folder
+    for job in plan.jobs:
+        elsewhere = told.get(job.label, {}).get("folder") if job.folder.startswith("shared/") else None
+        folders[job.label] = Path(elsewhere) if elsewhere else runs_dir / job.folder
     return folders
 
 

@@ -1,25 +1,25 @@
 """``python -m runner.stop RUNS_DIR [ARM]``: end a sweep, or an arm or one seed of it, from any terminal or machine.
 
-It leaves request files, which the sweep's driver and its jobs honour within seconds: jobs end as after Ctrl-C, with
-their ledger whole and arms with their last checkpoint, so the same sweep command goes on later. Exit codes: 0 asked, or
+It leaves request files, which the sweep's driver and its jobs obey within seconds. Jobs end as after Ctrl-C: their
+ledger is whole, and arms keep their last checkpoint. So the same sweep command resumes later. Exit codes: 0 asked, or
 nothing to end; 1 a request could not be left, since the disk is full or the folder cannot be written; 2 bad input.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.errors import InputError
 from experiments.foreign import clean_lines
 from runner.driving.execute import belongs
 from runner.ledger.command import as_typed
 from runner.ledger.driver import read_driver
+from runner.ledger.plan_file import PlanFile, read_plan
 from runner.ledger.reader import read_status
 from runner.ledger.requests import ask_driver, ask_job
-from runner.status import driver_sign, job_signs, read_plan, running_jobs, working_folders
+from runner.status import driver_sign, job_signs, running_jobs, working_folders
 from runner.terminal import complain, run_command
 
 USAGE = "usage: python -m runner.stop RUNS_DIR [ARM]"
@@ -54,21 +54,21 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def known_arm(plan: Mapping[str, Any], arm: str) -> str:
+def known_arm(plan: PlanFile, arm: str) -> str:
     """An arm of the plan, or one seed of it.
 
     Raises:
-        InputError: there is none of this name; the message lists those that there are.
+        InputError: there is none of this name. The message lists all that exist.
     """
     arm = arm.rstrip("/")
-    names = dict.fromkeys(one[key] for key in ("arm", "folder") for one in plan["arms"])
+    names = dict.fromkeys([*(one.arm for one in plan.arms), *(one.folder for one in plan.arms)])
     if arm not in names:
         raise InputError(f"{arm}: there is no such arm in this sweep; valid are {', '.join(names)}")
     return arm
 
 
-def ask(runs_dir: Path, plan: Mapping[str, Any], arm: str | None) -> Iterator[str]:
-    """Leave the requests; yields whom they reach. The driver is asked first, so that it starts nothing in between."""
+def ask(runs_dir: Path, plan: PlanFile, arm: str | None) -> Iterator[str]:
+    """Leave the requests, and yield whom they reach. The driver is asked first, so that it starts nothing meanwhile."""
     driver = read_driver(runs_dir)
     sign = driver_sign(runs_dir, driver)
     if driver is not None and sign is not None and sign.alive:

@@ -1,20 +1,27 @@
-"""What every command of the runner has in common: help, version, errors in plain lines, and a reader who leaves."""
+"""What all commands of the runner share: exit codes, help, version, plain errors, and output that nobody reads."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 from experiments.foreign import clean_lines
 from runner.ledger.provenance import project_version
 
+OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes of all commands
 UNREAD = 141  # exit code of a command whose output nobody read to its end, as of one that SIGPIPE ended
 
 
 def complain(error: object) -> None:
-    """Say what is wrong. It may quote a foreign file."""
+    """Print what is wrong. It may quote a foreign file."""
     print(clean_lines(error), file=sys.stderr)
+
+
+def raise_interrupt(number: int, frame: FrameType | None) -> None:
+    """Handle a signal as Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def run_command(main: Callable[[Sequence[str]], int], description: str | None) -> int:

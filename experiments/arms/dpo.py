@@ -31,14 +31,7 @@ from experiments.catalogue import PairSettings
 from experiments.errors import DivergedError, InputError
 from experiments.inputs import adapters as checkpoints
 from experiments.inputs.lora import lora_config
-from experiments.inputs.models import (
-    adapter_seed,
-    decoder_of,
-    device,
-    language_head,
-    load_base,
-    takes_any_mask,
-)
+from experiments.inputs.models import adapter_seed, decoder_of, language_head, load_base, takes_any_mask, trl_arguments
 from experiments.inputs.tokens import Tokens
 from experiments.meter import Meter
 from experiments.passes import recompute_in_backward
@@ -307,7 +300,7 @@ def shared_parts(spec: ArmJobSpec, cache_dir: Path) -> dict[str, Any]:
 def shared_arguments(spec: ArmJobSpec, arm: PairSettings, scratch: Path, steps_done: int) -> dict[str, Any]:
     """TRL's arguments that every algorithm on pairs has alike."""
     return dict(
-        output_dir=str(scratch),
+        **trl_arguments(str(scratch)),
         learning_rate=arm.learning_rate,
         lr_scheduler_type="constant",
         max_steps=spec.num_prompts // arm.pairs_per_step - steps_done,
@@ -315,17 +308,9 @@ def shared_arguments(spec: ArmJobSpec, arm: PairSettings, scratch: Path, steps_d
         max_grad_norm=arm.max_gradient_norm,
         max_length=None,
         seed=adapter_seed(spec.seed),  # TRL seeds the adapter's initialisation with it; nothing else is random
-        bf16=False,  # the base has its precision, and LoraLinear follows it; autocast would only add casts
-        use_cpu=device().type == "cpu",
-        gradient_checkpointing=False,
         precompute_ref_log_probs=False,
-        remove_unused_columns=False,
         router_aux_loss_coef=0.0,
-        save_strategy="no",
-        logging_steps=1,
         logging_nan_inf_filter=False,  # a loss that is not finite must not be logged as 0
-        report_to="none",
-        disable_tqdm=True,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -77,7 +77,7 @@ class Drawn:
     scores: list[dict[str, float]]  # of each response, by the name of the card; the training reward's is NaN
 
 
-def build(spec: RankingJobSpec, measure_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
+def build(spec: RankingJobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder) -> None:
     """Sample the base and rank its samples by the task's measure.
 
     DPO's reference log-probs are the sampler's own where those are the same numbers: at DPO's temperature, and in
@@ -86,7 +86,7 @@ def build(spec: RankingJobSpec, measure_folder: Path, folder: Path, cache_dir: P
     """
     meter, data = Meter(), spec.data
     tokens, base = Tokens.load(spec.model, cache_dir), load_base(spec.model, cache_dir)
-    drawn = _draw(spec, base, tokens, measure_folder, data.seed, "sample the base", recorder)
+    drawn = _draw(spec, base, tokens, needs["measure"], data.seed, "sample the base", recorder)
     frame, responses = drawn.frame, drawn.responses
     if data.temperature == DPO_TEMPERATURE and base.dtype == precision(base.dtype):
         frame["reference_logp"] = [math.fsum(response.logps) for response in responses]
@@ -104,7 +104,7 @@ def build(spec: RankingJobSpec, measure_folder: Path, folder: Path, cache_dir: P
 
 
 def build_fresh(
-    spec: FreshPairsJobSpec, start_folder: Path, measure_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder
+    spec: FreshPairsJobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder
 ) -> None:
     """Sample the checkpoint that a staged arm starts from, and rank its samples by the task's measure.
 
@@ -113,8 +113,8 @@ def build_fresh(
     meter = Meter()
     tokens = Tokens.load(spec.model, cache_dir)
     policy = with_policy(load_base(spec.model, cache_dir), spec.model.lora, seed=0)
-    checkpoints.load(policy, checkpoints.weights_file(start_folder, spec.start_point))
-    drawn = _draw(spec, policy, tokens, measure_folder, spec.seed, "sample the checkpoint", recorder)
+    checkpoints.load(policy, checkpoints.weights_file(needs["start"], spec.start_point))
+    drawn = _draw(spec, policy, tokens, needs["measure"], spec.seed, "sample the checkpoint", recorder)
     drawn.frame["reference_logp"] = math.nan
     _keep(drawn, folder, meter, recorder, is_base=False)
     (folder / SPENT_FILE).write_text(json.dumps(asdict(meter.axes())))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ from experiments.algorithms.dpo import ranking_loss
 from experiments.artifacts.ranking import RankedPrompt
 from experiments.artifacts.ranking import load as load_ranking
 from experiments.inputs.lora import lora_config
-from experiments.inputs.models import decoder_of, device, language_head, load_base, precision, takes_any_mask
+from experiments.inputs.models import decoder_of, language_head, load_base, precision, takes_any_mask, trl_arguments
 from experiments.inputs.tokens import Tokens
 from experiments.intervals import share, with_interval
 from experiments.meter import Meter
@@ -44,20 +44,21 @@ from experiments.tasks import TASKS
 from experiments.tasks.task import TRAINING_REWARD
 
 
-def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
+def build(
+    spec: RewardModelJobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder
+) -> None:
     """Train on the comparisons of most prompts; measure accuracy and normalise scores on the others' samples."""
     meter, settings = Meter(), spec.reward_model
     assert isinstance(settings, RewardModel)
     tokenizer = Tokens.load(spec.model, cache_dir).tokenizer
-    ranked = load_ranking(ranking_folder)
+    ranked = load_ranking(needs["ranking_data"])
     num_held_out = max(1, round(settings.held_out_fraction * len(ranked)))
     held_out, training = ranked[:num_held_out], ranked[num_held_out:]
     trainer = _trainer(spec, settings, training, tokenizer, cache_dir, meter, recorder)
     trainer.train()
     model = trainer.model.eval()
-    seen = training[
-        :num_held_out
-    ]  # as many as held out: enough to show by how much the training prompts were learnt by heart
+    # As many as held out: enough to show by how much the training prompts were learnt by heart.
+    seen = training[:num_held_out]
     train_scores, held_out_scores = (_score_all(model, part) for part in (seen, held_out))
     all_held_out = np.concatenate(held_out_scores)
     model.save_pretrained(folder / "adapter")
@@ -112,20 +113,12 @@ def _trainer(
     comparisons_per_prompt = sum(len(prompt.comparisons(spec.comparisons)) for prompt in rows) / len(rows)
     prompts_per_step = max(1, round(settings.comparisons_per_step / comparisons_per_prompt))
     arguments = RewardConfig(
-        output_dir=tempfile.gettempdir(),  # nothing is written: no saving, no logging to files
+        **trl_arguments(tempfile.gettempdir()),
         per_device_train_batch_size=prompts_per_step,
         num_train_epochs=settings.num_epochs,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="linear",
         seed=seed,
-        bf16=False,  # the base has its precision, and LoraLinear follows it; autocast would only add casts
-        use_cpu=device().type == "cpu",
-        gradient_checkpointing=False,
-        remove_unused_columns=False,
-        save_strategy="no",
-        logging_steps=1,
-        report_to="none",
-        disable_tqdm=True,
     )
     return _RankingTrainer(
         model=model,

@@ -6,7 +6,7 @@ PPO's critic needs hidden states. They are the base's own, because this reward h
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,9 @@ from experiments.tasks import TASKS
 FILE = "text_reward.json"
 
 
-def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
+def build(
+    spec: RewardModelJobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder
+) -> None:
     """Find the scale of the scores on the base's ranking samples.
 
     Raises:
@@ -42,7 +44,7 @@ def build(spec: RewardModelJobSpec, ranking_folder: Path, folder: Path, cache_di
     meter, tokens, render = Meter(), Tokens.load(spec.model, cache_dir), TASKS[spec.task].work.render
     texts = [
         render(prompt.prompt, text)
-        for prompt in load_ranking(ranking_folder)
+        for prompt in load_ranking(needs["ranking_data"])
         for text in tokens.response_texts([prompt.prompt_ids] * len(prompt.response_ids), prompt.response_ids)
     ]
     scores = _scores(spec.reward_model, texts)

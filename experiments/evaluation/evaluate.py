@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,14 +126,14 @@ class Evaluator:
 
 
 def evaluate_base(
-    spec: BaseEvaluationJobSpec, measure_folder: Path, reward_folder: Path, cache_dir: Path, recorder: Recorder
+    spec: BaseEvaluationJobSpec, needs: Mapping[str, Path], _: Path, cache_dir: Path, recorder: Recorder
 ) -> None:
     """Point 0 of every arm, with two sets of random numbers: base against base is the floor of every distance.
 
     The further samples, under a third set, show how good the best of several responses is before any training.
     """
     meter = Meter()
-    evaluator = Evaluator(spec, measure_folder, reward_folder, cache_dir)
+    evaluator = Evaluator(spec, needs["measure"], needs["reward_model"], cache_dir)
     evaluator.to_draw = (2 * spec.samples_per_prompt + spec.further_samples_per_prompt) * spec.num_prompts
     rows = [evaluator.evaluate(stream, recorder, f"base, random numbers {stream}", is_base=True) for stream in (1, 2)]
     if spec.further_samples_per_prompt:
@@ -148,19 +148,14 @@ def evaluate_base(
 
 
 def evaluate_arm(
-    spec: EvaluationJobSpec,
-    arm_folder: Path,
-    measure_folder: Path,
-    reward_folder: Path,
-    cache_dir: Path,
-    recorder: Recorder,
-    start_evaluation: Path | None = None,
+    spec: EvaluationJobSpec, needs: Mapping[str, Path], _: Path, cache_dir: Path, recorder: Recorder
 ) -> None:
     """Every kept adapter of an arm. Rows carry what the arm had spent at that point, not what the evaluation cost.
 
-    Points that are another arm's are taken from that arm's evaluation, `start_evaluation`.
+    Points that are another arm's are taken from that arm's evaluation, the need `start_evaluation`.
     """
-    evaluator = Evaluator(spec, measure_folder, reward_folder, cache_dir)
+    evaluator = Evaluator(spec, needs["measure"], needs["reward_model"], cache_dir)
+    arm_folder, start_evaluation = needs["arm"], needs.get("start_evaluation")
     points, num_inherited = checkpoints.points(arm_folder), checkpoints.inherited_points(arm_folder)
     evaluator.to_draw *= len(points) - num_inherited
     for point in points:

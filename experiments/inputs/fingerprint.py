@@ -48,6 +48,11 @@ def is_made_here(path: str) -> bool:
     return path.partition(":")[0] in {"package", "tiny"}
 
 
+def is_packaged(path: str) -> bool:
+    """Whether `model.path` names a model in a package, which takes a while to convert."""
+    return path.startswith("package:")
+
+
 def pinned_model(model: Model) -> Model:
     """The model at the commit that its revision means now, so that every job loads that one.
 

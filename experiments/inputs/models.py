@@ -113,6 +113,21 @@ def switch_noise_off(model: nn.Module) -> None:
                 setattr(owner, name, type(value)(0))
 
 
+def trl_arguments(folder: str) -> dict[str, Any]:
+    """Arguments that all of TRL's trainers get here. Nothing is written to ``folder``."""
+    return dict(
+        output_dir=folder,
+        bf16=False,  # the base has its precision, and LoraLinear follows it; autocast would only add casts
+        use_cpu=device().type == "cpu",
+        gradient_checkpointing=False,
+        remove_unused_columns=False,
+        save_strategy="no",
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
 def prepare_model(model: Model, cache_dir: Path) -> str:
     """The folder that `from_pretrained` takes. A hub id is downloaded, packaged and tiny models are converted once.
 

@@ -1,4 +1,4 @@
-"""Walk the plan: start what is ready, skip what is finished, keep going when an arm fails, and sum up."""
+"""Run the plan: start what is ready, skip what is finished, continue when an arm fails, and sum up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 
 from filelock import FileLock, Timeout
 
@@ -20,33 +19,20 @@ from runner.driving.retry import DIVISOR, read_retry, retry_smaller
 from runner.driving.sharing import mend_specification, share
 from runner.engines import Engine, Outcome, Task
 from runner.ledger.driver import DriverFile
-from runner.ledger.reader import (
-    damaged_files,
-    has_ended_well,
-    is_finished,
-    read_status,
-    removed_points,
-)
-from runner.ledger.requests import (
-    Request,
-    ask_job,
-    driver_requests,
-    forget_driver_requests,
-    forget_job_request,
-    is_asked_to_end,
-)
+from runner.ledger.reader import damaged_files, has_ended_well, is_finished, read_status, removed_points
+from runner.ledger.requests import ask_job, driver_requests, forget_driver_requests, forget_job_request, is_asked_to_end
 from runner.ledger.writer import record_end
 from runner.planning.graph import Job, with_needs
 from runner.planning.plan import Plan
-from runner.planning.specifications import COMPARING, SHARED
-from runner.watching.display import Display, Result
+from runner.planning.specifications import COMPARING
+from runner.terminal import BAD_INPUT, FAILED, INTERRUPTED, OK, STOPPED, raise_interrupt
+from runner.watching.display import Display, Row
 from runner.watching.watch import ProgressMonitor, records
 
-OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 POLL_SECONDS = 0.2
 LISTEN_SECONDS = 1.0  # between two looks for requests
 LOCK_SECONDS = 1.0  # `runner.status` tries the lock for an instant
-# By kind: what goes on in the same process.
+# Kind -> kind of the job that follows in the same process.
 FOLLOWED_BY = {"measure": "ranking_data", "fresh_pairs": "arm", "arm": "evaluation"}
 GOOD = {"finished", "reused"}
 SMALLER = f"passes that are {DIVISOR} times smaller"
@@ -60,10 +46,10 @@ def execute(
 
     Args:
         plan: what to do.
-        engine: where.
+        engine: what starts the jobs.
         display: what a person sees.
         command: what starts a job; the job's folders are appended.
-        again: what a person types to go on with this sweep.
+        again: what a person types to resume this sweep.
 
     Returns:
         The exit code: 0 if everything finished, 1 if a job failed, 3 if none failed but some were stopped by
@@ -94,27 +80,27 @@ def _execute(plan: Plan, engine: Engine, display: Display, command: Sequence[str
         driver = DriverFile(plan.folder, again, engine.describe())
     except OSError as error:
         raise _unwritable(plan, error) from None
-    walk, code = Scheduler(plan, engine, display, driver, command), FAILED
+    scheduler, code = Scheduler(plan, engine, display, driver, command), FAILED
     try:
         display.say(f"sweep {plan.name} in {plan.folder}: {engine.describe()}")
         engine.open()
         with display.watching():
-            walk.run()
-        code = exit_code(walk.results.values())
+            scheduler.run()
+        code = exit_code(scheduler.results.values())
     except InputError:
         code = BAD_INPUT
         raise
     except KeyboardInterrupt:
         code = INTERRUPTED
-        display.say(f"\ninterrupted; ending the jobs. The same command goes on from here: {again}")
+        display.say(f"\ninterrupted; ending the jobs. The same command resumes: {again}")
     except BrokenPipeError:  # the output went to a process that has ended
         code = INTERRUPTED
         raise
     finally:
         engine.stop()
-        driver.end(records({}, walk.results), code)
+        driver.end(records({}, scheduler.results), code)
     if code != INTERRUPTED:
-        display.summary(plan, walk.results, again)
+        display.summary(plan, scheduler.results, again)
     return code
 
 
@@ -122,7 +108,7 @@ def _unwritable(plan: Plan, error: OSError) -> InputError:
     return InputError(f"{plan.folder} cannot be written ({error.strerror}); runs_dir=… chooses another place")
 
 
-def exit_code(results: Iterable[Result]) -> int:
+def exit_code(results: Iterable[Row]) -> int:
     """What the whole sweep's process ends with."""
     states = {result.state for result in results}
     if "failed" in states:
@@ -133,7 +119,7 @@ def exit_code(results: Iterable[Result]) -> int:
 @contextlib.contextmanager
 def _requests_to_end_as_ctrl_c() -> Iterator[None]:
     """SIGTERM, and SIGHUP of a closed terminal, end the jobs in the same way as Ctrl-C does."""
-    handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.signal(number, raise_interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
@@ -142,12 +128,12 @@ def _requests_to_end_as_ctrl_c() -> Iterator[None]:
 
 
 class Scheduler:
-    """One walk over a plan. ``results`` fills up until every job has one."""
+    """Decides when each job of a plan starts. ``results`` fills up until every job has one."""
 
     def __init__(
         self, plan: Plan, engine: Engine, display: Display, driver: DriverFile, command: Sequence[str]
     ) -> None:
-        self.results: dict[str, Result] = {}
+        self.results: dict[str, Row] = {}
         self._jobs = {job.label: job for job in plan.jobs}
         self._one_process = plan.engine.artifacts_in_one_process
         minutes = plan.engine.time_limit_minutes
@@ -159,10 +145,10 @@ class Scheduler:
         self._running: dict[str, tuple[Job, ...]] = {}
         self._watch = ProgressMonitor(display, driver)
         self._folder, self._attempt = plan.folder, driver.attempt
-        self._obeyed: set[Request] = set()
+        self._obeyed: set[str | None] = set()
         self._stopping: set[str] = set()
         self._listened = float("-inf")
-        self._unheard: dict[str, tuple[Outcome, float]] = {}  # ended, and until when their jobs' words may be under way
+        self._awaiting_status: dict[str, tuple[Outcome, float]] = {}  # ended; deadline for their status files
 
     def run(self) -> None:
         """Until every job has a result."""
@@ -179,7 +165,7 @@ class Scheduler:
 
     # ---------------------------------------------------------------------------------------------- what need not start
     def _reuse(self) -> None:
-        """Recognise what an earlier run has finished."""
+        """Take over what an earlier run has finished."""
         for job in self._jobs.values():
             if job.kind == "report" and not self.results.keys() >= set(job.needs.values()):
                 continue  # what it is made from may change until its turn comes
@@ -203,7 +189,7 @@ class Scheduler:
         return False
 
     def _say_what_is_gone(self) -> None:
-        """Who asks for all adapters must not believe to have them."""
+        """Tell a person who asks for all adapters which of them are gone."""
         arms = [job for job in self._jobs.values() if job.kind == "arm" and job.label in self.results]
         gone = {job.label: sorted(removed_points(job.folder)) for job in arms} if self._retention.keep == "all" else {}
         lines = [f"{label} (points {', '.join(map(str, points))})" for label, points in gone.items() if points]
@@ -214,7 +200,7 @@ class Scheduler:
             )
 
     def _prune(self, touching: Job | None = None) -> None:
-        """Remove the adapters that nobody needs now. A disk that refuses costs room and nothing else."""
+        """Remove the adapters that nobody needs now. If the disk refuses, only room is lost."""
         good = {label for label, result in self.results.items() if result.state in GOOD}
         try:
             for label, points in self._retention.prune(good, touching).items():
@@ -272,56 +258,57 @@ class Scheduler:
         return None
 
     def _with_finished_needs(self, job: Job) -> Job:
-        """A comparison takes what there is; every other job has all its needs by now."""
+        """A comparison takes what has finished. Every other job has all its needs by now."""
         if job.kind in COMPARING:
             there = {label: self._jobs[label] for label, result in self.results.items() if result.state in GOOD}
             self._jobs[job.label] = job = with_needs(job, there)
         return job
 
     def _group(self, first: Job) -> tuple[Job, ...]:
-        """The jobs of one process, which so loads libraries and touches its memory once.
+        """The jobs of one process, which loads libraries and takes its memory once for all of them.
 
-        A job and the one that goes on from it (`FOLLOWED_BY`), or tiny shared artifacts all together.
+        These are a job and those that follow it (`FOLLOWED_BY`), or all the shared artifacts if they are tiny.
         """
         unfinished = [job for job in self._jobs.values() if job.label not in self.results]
-        if self._one_process and first.kind in SHARED:
-            return tuple(job for job in unfinished if job.kind in SHARED)
+        if self._one_process and first.shared:
+            return tuple(job for job in unfinished if job.shared)
         group = [first]
         for job in unfinished:  # needs come first in a plan
-            goes_on = job.kind == FOLLOWED_BY.get(group[-1].kind) and group[-1].label in job.needs.values()
-            if goes_on and {*self.results, *(member.label for member in group)}.issuperset(job.needs.values()):
+            follows = job.kind == FOLLOWED_BY.get(group[-1].kind) and group[-1].label in job.needs.values()
+            if follows and {*self.results, *(member.label for member in group)}.issuperset(job.needs.values()):
                 group.append(job)
         return tuple(group)
 
     def _is_wide(self, group: tuple[Job, ...]) -> bool:
-        """Fixed by the settings, not by what is left to do: thread counts must not depend on the past."""
-        return any(job.wide or (self._one_process and job.kind in SHARED) for job in group)
+        """Fixed by the settings and not by what is left to do, since thread counts must not depend on the past."""
+        return any(job.wide or (self._one_process and job.shared) for job in group)
 
     def _working(self) -> list[Job]:
-        """Of each process the job that it works on now; the ones that follow wait."""
+        """Of each process the job that it works on now. Those that follow wait."""
         left = [[job for job in group if job.label not in self.results] for group in self._running.values()]
         return [jobs[0] for jobs in left if jobs]
 
     # -------------------------------------------------------------------------------------------------------- what ends
     def _settle_finished(self) -> None:
-        """Note what has finished in a process that goes on with another job: what needs it need not wait for that."""
+        """Note what has finished in a process that works on another job now, so that others need not wait for it."""
         for group in self._running.values():
             for job in group[:-1]:
                 if job.label not in self.results and is_finished(job.folder, job.identity):
                     self._finish(job)
 
     def _ended(self) -> list[Outcome]:
-        """Of the processes that have ended, those whose jobs have said how, or can no longer be expected to."""
+        """The processes that have ended and whose status files are there, or can no longer be expected."""
         now = time.monotonic()
         for outcome in self._engine.poll():
-            self._unheard[outcome.name] = outcome, now + self._engine.late_seconds
-        ended = [outcome for outcome, until in self._unheard.values() if now >= until or self._is_heard(outcome)]
+            self._awaiting_status[outcome.name] = outcome, now + self._engine.late_seconds
+        waiting = self._awaiting_status.values()
+        ended = [outcome for outcome, deadline in waiting if now >= deadline or self._is_explained(outcome)]
         for outcome in ended:
-            del self._unheard[outcome.name]
+            del self._awaiting_status[outcome.name]
         return ended
 
-    def _is_heard(self, outcome: Outcome) -> bool:
-        """Whether its jobs' files explain the end: another machine's may show up late."""
+    def _is_explained(self, outcome: Outcome) -> bool:
+        """Whether its jobs' files explain the end. Files of another machine may show up late."""
         if outcome.cause in {"cancelled", "not_started"}:
             return True
         left = [job for job in self._running[outcome.name] if job.label not in self.results]
@@ -330,9 +317,9 @@ class Scheduler:
         return not left or (outcome.exit_code != OK and said != "running")
 
     def _settle(self, outcome: Outcome) -> None:
-        """Read from each folder of an ended process what became of its job.
+        """Read from each folder of an ended process how its job ended.
 
-        The first that did not finish ended it; those after it never began, and are started again or skipped.
+        The first job that did not finish ended the process. Those after it never began, and are started or skipped.
         """
         group = self._running.pop(outcome.name)
         for job in group:
@@ -358,23 +345,23 @@ class Scheduler:
             self._prune(job)
 
     def _take(self, state: str, job: Job, note: str = "") -> bool:
-        """Take a finished job as one, with its record in the sweep's folder. Returns whether that could be made."""
+        """Take a finished job as a result, and keep its record in the sweep's folder. Returns whether that worked."""
         try:
             mend_specification(job)
             share(job)
         except OSError as error:
             self._give_up(job, "failed", f"finished, but its record cannot be kept in {job.ledger}: {error.strerror}")
             return False
-        self.results[job.label] = Result(state, note, _seconds(job.folder))
+        self.results[job.label] = Row(job.label, state, note, _seconds(job.folder))
         return True
 
     def _give_up(self, job: Job, state: str, reason: str) -> None:
-        """Keep why a job has no result, also in the sweep's own folders: a killed job could not say so itself."""
+        """Keep why a job has no result, also in its folder, because a killed job could not say so itself."""
         seconds = None if state == "skipped" else _seconds(job.folder)
-        self.results[job.label] = Result(state, reason, seconds)
+        self.results[job.label] = Row(job.label, state, reason, seconds)
         self._display.event(job.label, f"{state}: {reason}")
         # An artifact's folder in the cache may be in use by another sweep; what has finished stays so.
-        if job.folder == job.ledger and not is_finished(job.folder, job.identity):
+        if not job.shared and not is_finished(job.folder, job.identity):
             with contextlib.suppress(OSError):
                 record_end(job.folder, job.identity, state, reason)
 
@@ -384,19 +371,19 @@ class Scheduler:
         if time.monotonic() - self._listened < LISTEN_SECONDS:
             return
         self._listened = time.monotonic()
-        for request in driver_requests(self._folder, self._attempt):
-            if request not in self._obeyed:
-                self._obeyed.add(request)
-                self._display.event(request.arm or "sweep", "is stopped on request")
-                for job in self._asked(request):
+        for arm in driver_requests(self._folder, self._attempt):
+            if arm not in self._obeyed:
+                self._obeyed.add(arm)
+                self._display.event(arm or "sweep", "is stopped on request")
+                for job in self._asked(arm):
                     self._stop(job)
 
-    def _asked(self, request: Request) -> list[Job]:
+    def _asked(self, arm: str | None) -> list[Job]:
         """The jobs to stop: all that have no result or, of an arm, those that wait for no other of its jobs."""
         left = {label: job for label, job in self._jobs.items() if label not in self.results}
-        if request.arm is None:
+        if arm is None:
             return list(left.values())
-        own = {label: job for label, job in left.items() if belongs(label, request.arm)}
+        own = {label: job for label, job in left.items() if belongs(label, arm)}
         return [job for job in own.values() if not own.keys() & set(job.needs.values())]
 
     def _stop(self, job: Job) -> None:
@@ -426,7 +413,3 @@ def _seconds(folder: Path) -> float | None:
     """How long a job has worked, by its own record, which a change of the clock does not touch."""
     seconds = (read_status(folder) or {}).get("seconds")
     return float(seconds) if isinstance(seconds, int | float) else None
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -1,8 +1,8 @@
 """How much memory a job will take, as far as earlier jobs of its kind have shown.
 
-A finished job's status says what its process had taken at most by then. That is kept in the cache under a digest of
-those settings that decide about memory, so that later sweeps know as well. Learning rates, seeds and the length of
-training do not matter.
+A finished job's status says how much its process had taken at most. The cache keeps that under a digest of the settings
+that decide about memory, so that later sweeps know it too. Learning rates, seeds and the length of training do not
+matter.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ CUDA_BYTES = 600 * 2**20  # what CUDA itself takes for each process on a GPU, be
 
 
 def needed_bytes(jobs: Sequence[Job], device: str) -> int:
-    """Memory that a process will take for these jobs, one after the other; 0 where nobody knows.
+    """Memory that a process will take for these jobs, one after the other. 0 if it is unknown.
 
     Args:
         jobs: of one process.
-        device: "gpu" for its memory, "cpu" for main memory where there is no GPU.
+        device: "gpu" for its memory, "cpu" for main memory if there is no GPU.
     """
     peak = max(_peak(_kept(_record(job)), device) for job in jobs)
     return peak + CUDA_BYTES if device == "gpu" and peak else peak
@@ -55,7 +55,7 @@ def learn(job: Job) -> None:
 
 
 def _record(job: Job) -> Path:
-    spec = flatten(job.file.spec.model_dump(mode="json")) if job.file.spec else {}
+    spec = flatten(job.file.spec.model_dump(mode="json"))
     deciding = {key: value for key, value in spec.items() if key in DECIDING or key.startswith(("model.", "measure."))}
     key = digest({"kind": job.kind, "settings": deciding})
     return Path(job.file.cache_dir) / "memory" / f"{key[:16]}.json"

@@ -1,8 +1,8 @@
 """Which adapters a finished arm keeps (`keep_adapters`). Weights are nearly all that a sweep leaves on the disk.
 
-With "final", those of earlier points are removed, but only once every job of the sweep that reads them has finished and
-its files were checked. An arm that others start from keeps what they begin with. What was removed stands in
-`adapters/removed.json`, which is no part of the ledger: removing weights changes no signed record.
+With "final", those of earlier points are removed when every job of the sweep that reads them has finished and its files
+were checked. An arm that others start from keeps what they begin with. `adapters/removed.json` lists what was removed.
+It is no part of the ledger, so removing weights changes no signed record.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import Literal
 
-from experiments.errors import InputError
 from experiments.records import ADAPTER_FOLDER
 from experiments.spec import ArmJobSpec, start_of, start_point
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.reader import REMOVED_ADAPTERS, is_finished, removed_points
 from runner.planning.graph import Job
 from runner.planning.plan import Plan
-from runner.planning.problems import Problem, listing
+from runner.planning.problems import Problem, refuse
 
 
 class Retention:
@@ -57,7 +56,7 @@ class Retention:
         return {label: points for label, points in found.items() if points}
 
     def kept_points(self, arm: Job) -> set[int]:
-        """The last, and those up to a checkpoint that another arm starts from: it begins with copies of them."""
+        """The last, and those up to a checkpoint that another arm starts from, which begins with copies of them."""
         starts = [_start_point(job) for job in self._readers[arm.label]]
         return {_spec(arm).num_points - 1, *range(1, max(starts, default=0) + 1)}
 
@@ -86,12 +85,11 @@ def check_starts(plan: Plan) -> None:
                 f"{first.label} again"
             )
             problems.append(Problem(job.label, what))
-    if problems:
-        raise InputError(listing(problems))
+    refuse(problems)
 
 
 def _remove_all_but(arm: Job, kept: set[int]) -> list[int]:
-    """Note the others as removed, then remove them: a file that is gone without a note would count as lost."""
+    """Note the others as removed, then remove them. A file that is gone without a note would count as lost."""
     others = set(range(1, _spec(arm).num_points)) - kept
     there = sorted(point for point in others if (arm.folder / ADAPTER_FOLDER.format(point=point)).is_dir())
     if there:

@@ -1,7 +1,7 @@
 """A job that ran out of memory is started once more, with smaller passes through its model.
 
-What is computed stays the same, so the job's identity does: `retry.json` lies beside its specification. It says how
-much smaller the passes are and why, and a job that is started again later finds it as well.
+The results stay the same, and so does the job's identity. `retry.json` beside its specification says how much smaller
+the passes are and why. A job that is started again later finds it as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def retry_smaller(job: Job, outcome: Outcome) -> str:
     """Prepare the second start of a job that has run out of memory for the first time.
 
     Returns:
-        What ran out, in one line; "" where the job has not run out of memory, or has been started again before.
+        What ran out, in one line. "" if the job has not run out of memory, or has been started again before.
     """
     status = read_status(job.folder) or {}
     own = status.get("identity") == job.identity and status.get("state") == "failed" and status.get("out_of_memory")

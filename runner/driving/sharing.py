@@ -11,14 +11,14 @@ from runner.planning.graph import Job
 
 
 def mend_specification(job: Job) -> None:
-    """Write a finished job's ``spec.json`` again where it is torn; the plan knows what stood in it."""
+    """Write a finished job's ``spec.json`` again if it is torn. The plan knows its content."""
     if (read_small_json(job.folder / "spec.json") or {}).get("identity") != job.identity:
         job.file.write(job.folder)
 
 
 def share(job: Job) -> None:
-    """Copy a shared artifact's record, without weights, into the sweep's folder, which so explains itself."""
-    if job.folder == job.ledger or _is_shared(job):
+    """Copy a shared artifact's record, without weights, into the sweep's folder."""
+    if not job.shared or _is_copied(job):
         return
     unfinished = job.ledger.with_name(f".{job.ledger.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -33,7 +33,7 @@ def share(job: Job) -> None:
     unfinished.rename(job.ledger)
 
 
-def _is_shared(job: Job) -> bool:
+def _is_copied(job: Job) -> bool:
     """Whether the record in the sweep's folder is what the artifact's own folder holds."""
     records = [*filter(_is_plain, job.folder.glob("*.json*")), *filter(_is_plain, job.folder.glob("samples/*"))]
     copies = [job.ledger / path.relative_to(job.folder) for path in records]
@@ -43,5 +43,5 @@ def _is_shared(job: Job) -> bool:
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether it is a file, and no link to one: others may write to the cache."""
+    """Whether it is a file and no link, since others may write to the cache."""
     return path.is_file() and not path.is_symlink()

@@ -10,19 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from experiments import spec
 from runner.engines import Outcome, Task
 from runner.engines.devices import Device, FreeMemory, available_cores, visible_devices
 from runner.engines.process import Process, slot_environment
 from runner.engines.slots import FreeBytes, Lease, Slot, SlotPool
-
-
-@dataclass(frozen=True)
-class _Running:
-    lease: Lease
-    process: Process
 
 
 class LocalEngine:
@@ -41,7 +34,7 @@ class LocalEngine:
         self._slots = tuple(slots)
         self._pool = SlotPool(slots, free_bytes or FreeMemory(), say)
         self._reserved: tuple[str, Lease] | None = None
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, tuple[Lease, Process]] = {}
 
     def describe(self) -> str:
         """Slots, devices and threads."""
@@ -71,26 +64,26 @@ class LocalEngine:
         environment = slot_environment(os.environ, slot.device, threads)
         inherited = () if lease.lock is None else (lease.lock,)
         try:
-            self._running[task.name] = _Running(lease, Process(task, environment, inherited=inherited))
+            self._running[task.name] = lease, Process(task, environment, inherited=inherited)
         except OSError:
             self._pool.give_back(lease)
             raise
 
     def poll(self) -> list[Outcome]:
         """Collect what has ended and free its slots."""
-        ended = [outcome for running in self._running.values() if (outcome := running.process.poll())]
+        ended = [outcome for _, process in self._running.values() if (outcome := process.poll())]
         for outcome in ended:
-            self._pool.give_back(self._running.pop(outcome.name).lease)
+            self._pool.give_back(self._running.pop(outcome.name)[0])
         return ended
 
     def cancel(self, name: str) -> None:
         """Ask the process group to end."""
         if name in self._running:
-            self._running[name].process.end("cancelled")
+            self._running[name][1].end("cancelled")
 
     def stop(self) -> None:
         """Ask every process group to end, wait, and kill what is left; a second Ctrl-C cuts the waiting short."""
-        processes = [running.process for running in self._running.values()]
+        processes = [process for _, process in self._running.values()]
         for process in processes:
             process.end("cancelled")
         with contextlib.suppress(KeyboardInterrupt):

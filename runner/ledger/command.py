@@ -30,7 +30,7 @@ def changed(arguments: Sequence[str], changes: Mapping[str, str]) -> tuple[str, 
 
 
 def hydra_text(text: str) -> str:
-    """A name as a value of Hydra's grammar, where ``20261130`` and ``20261130_2`` would be numbers."""
+    """A name as a value of Hydra's grammar, which takes ``20261130`` and ``20261130_2`` for numbers."""
     return text if PLAIN_WORD.fullmatch(text) else f"'{text}'"
 
 

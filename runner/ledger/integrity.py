@@ -26,7 +26,7 @@ def fingerprints(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def damaged(folder: Path, recorded: Mapping[str, Any]) -> list[str]:
-    """What is no longer as `fingerprints` recorded it, in words; nothing where nothing was recorded."""
+    """What is no longer as `fingerprints` recorded it, in words; nothing if nothing was recorded."""
     found = []
     for name, expected in recorded.items():
         try:

@@ -35,7 +35,7 @@ class JobFile(Strict):
     sweep: str
     arm: str | None
     seed: int | None
-    spec: JobSpec | None  # None for the report
+    spec: JobSpec
     inputs: dict[str, str]
     needs: dict[str, Need]
     identity: str
@@ -53,12 +53,12 @@ class JobFile(Strict):
         return self.model_dump(mode="json", by_alias=True)
 
     def write(self, folder: Path) -> None:
-        """Write ``spec.json``, making the folder where it is missing."""
+        """Write ``spec.json``, and make the folder if it is missing."""
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "spec.json", self.content())
 
 
-def identity_of(kind: str, spec: JobSpec | None, inputs: Mapping[str, str], needs: Mapping[str, str]) -> str:
+def identity_of(kind: str, spec: JobSpec, inputs: Mapping[str, str], needs: Mapping[str, str]) -> str:
     """Hex SHA-256 of everything a job's result depends on, apart from the code.
 
     Args:
@@ -67,7 +67,7 @@ def identity_of(kind: str, spec: JobSpec | None, inputs: Mapping[str, str], need
         inputs: fingerprints of the base model and the data, as far as it uses them.
         needs: role → identity of the job that plays it.
     """
-    return digest({"kind": kind, "spec": spec and spec.model_dump(mode="json"), "inputs": inputs, "needs": needs})
+    return digest({"kind": kind, "spec": spec.model_dump(mode="json"), "inputs": inputs, "needs": needs})
 
 
 def digest(content: object) -> str:
@@ -85,10 +85,9 @@ def read_job_file(folder: Path) -> JobFile:
     try:
         content = read_json(path)
         kind = content.get("kind")
-        if isinstance(kind, str) and kind in JOB_SPECS:
-            content["spec"] = JOB_SPECS[kind].model_validate(content.get("spec"))
-        elif kind != "report":
-            raise InputError(f"{path}: kind={kind!r} is none of {', '.join([*JOB_SPECS, 'report'])}")
+        if not isinstance(kind, str) or kind not in JOB_SPECS:
+            raise InputError(f"{path}: kind={kind!r} is none of {', '.join(JOB_SPECS)}")
+        content["spec"] = JOB_SPECS[kind].model_validate(content.get("spec"))
         job = JobFile.model_validate(content)
     except FileNotFoundError:
         raise InputError(

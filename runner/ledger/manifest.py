@@ -22,7 +22,7 @@ RECORDS = ("*.json", "*.jsonl", "*.parquet", "*/*.parquet")  # of a job's folder
 
 @dataclass(frozen=True)
 class FileHash:
-    """One file: SHA-256 of its bytes, and the digests of its rows one after the other (empty where it has no rows)."""
+    """One file: SHA-256 of its bytes, and the digests of its rows one after the other (empty if it has no rows)."""
 
     sha256: str
     rows: str = ""

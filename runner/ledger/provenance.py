@@ -37,7 +37,7 @@ def provenance() -> dict[str, Any]:
 
 
 def earlier_starts(folder: Path) -> list[dict[str, Any]]:
-    """Of a job that goes on from a checkpoint: what each start before this one ran on, oldest first.
+    """What each earlier start of a job that resumes from a checkpoint ran on, oldest first.
 
     One whose record cannot be read is empty.
     """
@@ -49,7 +49,7 @@ def earlier_starts(folder: Path) -> list[dict[str, Any]]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit (None before the first) and whether tracked files differ from it; None where this is no git checkout."""
+    """Commit (None before the first) and whether tracked files differ from it; None if this is no git checkout."""
     root = _output("git", "-C", str(PROJECT), "rev-parse", "--show-toplevel")
     if root is None or Path(root).resolve() != PROJECT.resolve():
         return None
@@ -90,7 +90,7 @@ def _cpu_model() -> str:
 
 
 def _output(*command: str) -> str | None:
-    """What a command prints, or None where it is missing, fails or hangs."""
+    """What a command prints, or None if it is missing, fails or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -1,15 +1,15 @@
 """Read a job's folder. Readers tolerate what a killed job leaves behind: a missing file, a torn last line.
 
-They also tolerate what others may have put there: nothing that is no plain file is opened, see `experiments.foreign`.
+They open plain files only, because others may have put anything there, see `experiments.foreign`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from experiments.foreign import open_plain, parse_object, read_object
 from runner.ledger.integrity import damaged
@@ -20,32 +20,36 @@ REMOVED_ADAPTERS = "adapters/removed.json"  # in an arm's folder: what `runner.d
 PREFERENCES = "preferences.parquet"  # in a judge's folder: what it made of every pair
 MAX_STATUS_BYTES = 2**24  # of the small files that are read again and again
 MAX_METRICS_BYTES = 2**30
-NUMBER, TEXT = (int, float), (str, type(None))
-STATUS: dict[str, tuple[type, ...]] = {  # the types of what others rely on in a status
-    "state": (str,),
-    "identity": (str,),
-    "attempt": (str,),
-    "stage": (str,),
-    "unit": (str,),
-    "done": (int,),
-    "total": (int,),
-    "seconds": NUMBER,
-    "counted_from": (dict,),
-    "counted_to": NUMBER,
-    "latest": (dict,),
-    "flags": (dict,),
-    "files": (dict,),
-    "error": TEXT,
-    "out_of_memory": (bool,),
-    "peak_memory": (dict, type(None)),
-}
-INNER: dict[str, tuple[type, ...]] = {  # … and of the values in those that are objects
-    "counted_from": NUMBER,
-    "latest": (*NUMBER, type(None)),
-    "flags": (int,),
-    "files": (dict,),
-    "peak_memory": (int,),
-}
+Number = int | float
+
+
+class Status(BaseModel):
+    """What ``status.json`` says. Readers rely on these types and ignore other keys."""
+
+    model_config = ConfigDict(strict=True)
+
+    state: str = "running"
+    identity: str = ""
+    stage: str = "starting"
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    counted_from: dict[str, Number] = Field(default={"done": 0, "seconds": 0.0}, description="where this count began")
+    counted_to: Number = Field(default=0.0, description="seconds when the count last advanced")
+    latest: dict[str, Number | None] = {}
+    flags: dict[str, int] = Field(default={}, description="name -> rows with it: one row alone must not be overlooked")
+    started: str = ""
+    attempt: str = ""
+    pid: int | None = None
+    host: str = ""
+    error: str | None = None
+    out_of_memory: bool = False
+    pass_divisor: int = Field(default=1, description="above 1 after a retry because memory ran out")
+    peak_memory: dict[str, int] | None = Field(
+        default=None, description='of the whole process, bytes: {"gpu": ...} or {"cpu": ...}'
+    )
+    files: dict[str, dict[str, Any]] = Field(default={}, description="what a finished job left, see integrity")
+    seconds: Number = Field(default=0.0, description="worked by now")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -60,7 +64,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_small_json(path: Path) -> dict[str, Any] | None:
-    """The object in one of the small files that processes leave for each other, or None where there is none."""
+    """The object in one of the small files that processes leave for each other, or None if there is none."""
     try:
         return read_json(path) if path.lstat().st_size <= MAX_STATUS_BYTES else None
     except (OSError, ValueError):
@@ -68,7 +72,7 @@ def read_small_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of ``metrics.jsonl`` in the order they were written; empty where there is no such file.
+    """The rows of ``metrics.jsonl`` in the order they were written; empty if there is no such file.
 
     Raises:
         ValueError: it is no plain file or too large, or a line other than the last one is no object in JSON; the
@@ -93,26 +97,19 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return rows + _complete(torn)
 
 
+def read_typed(path: Path, model: type[BaseModel]) -> dict[str, Any] | None:
+    """The object in a small file as it stands there, or None if it is missing or has other types than ``model``."""
+    content = read_small_json(path)
+    try:
+        model.model_validate(content)
+    except ValidationError:
+        return None
+    return content
+
+
 def read_status(folder: Path) -> dict[str, Any] | None:
-    """What ``status.json`` says, or None where there is none or it holds anything else than a status."""
-    status = read_small_json(folder / "status.json")
-    return status if status and has_types(status, STATUS, INNER) else None
-
-
-def has_types(
-    value: Mapping[str, Any],
-    outer: Mapping[str, tuple[type, ...]],
-    inner: Mapping[str, tuple[type, ...]] = MappingProxyType({}),
-) -> bool:
-    """Whether the keys that are there hold what they should: `outer` of themselves, `inner` of the values in them."""
-    whole = all(_is_one(value[key], kinds) for key, kinds in outer.items() if key in value)
-    objects = {key: value[key] or {} for key in inner if key in value}
-    return whole and all(_is_one(item, inner[key]) for key, content in objects.items() for item in content.values())
-
-
-def _is_one(value: object, kinds: tuple[type, ...]) -> bool:
-    """As `isinstance`, but a truth value is no number."""
-    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+    """What ``status.json`` says, or None if it is missing or holds anything else than a status."""
+    return read_typed(folder / "status.json", Status)
 
 
 def has_ended_well(folder: Path, identity: str) -> bool:
@@ -122,13 +119,13 @@ def has_ended_well(folder: Path, identity: str) -> bool:
 
 
 def is_finished(folder: Path, identity: str) -> bool:
-    """Whether it did, and what it left is still whole."""
+    """Whether the job finished in that way, and its files are still whole."""
     return has_ended_well(folder, identity) and not damaged_files(folder)
 
 
 def damaged_files(folder: Path) -> list[str]:
-    """Which result files are no longer what a finished job left, in words; of a report, also whether its ledger is."""
-    if folder.name == REPORT:  # it is written and signed by others too, so its files vouch for each other
+    """Which files are no longer what a finished job left, in words. Of a report, also how its ledger has changed."""
+    if folder.name == REPORT:  # others write and sign it too, so its files vouch for each other
         from runner.ledger.reports import report_problems  # which reads by this module
 
         return report_problems(folder.parent)
@@ -159,7 +156,7 @@ def embeddings_file(folder: Path, point: int) -> Path:
 
 
 def newest_report(runs_dir: Path) -> Path:
-    """The folder of a sweep's newest report: ``report``, or the highest ``report-N`` where signed ones were kept."""
+    """The folder of a sweep's newest report: ``report``, or the highest ``report-N`` if signed ones were kept."""
     numbered = {
         int(m[1]): path
         for path in runs_dir.glob("report-*")
@@ -169,7 +166,7 @@ def newest_report(runs_dir: Path) -> Path:
 
 
 def _complete(last: str) -> list[dict[str, Any]]:
-    """The row in a last line without a newline: killed between the two, or in the middle of the row."""
+    """The row in a last line without a newline. The job was killed between the two, or in the middle of the row."""
     try:
         return [parse_object(last)]
     except ValueError:

@@ -1,14 +1,13 @@
-"""Requests to end, as files: they reach any machine that shares the folder.
+"""Requests to end, as files, so that they reach any machine that shares the folder.
 
-``RUNS_DIR/.stop/*.json`` asks a sweep's driver, ``stop.request`` in a job's folder asks the job itself. A request is
-addressed to one attempt by its random id, so an old one never ends a later attempt, whatever the clocks say.
+``RUNS_DIR/.stop/*.json`` asks a sweep's driver, and ``stop.request`` in a job's folder asks the job itself. A request
+names one attempt by its random id. So an old one never ends a later attempt, whatever the clocks say.
 """
 
 from __future__ import annotations
 
 import shutil
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 
 from runner.ledger.files import write_json
@@ -16,13 +15,6 @@ from runner.ledger.reader import read_small_json
 
 SWEEP_REQUESTS = ".stop"
 JOB_REQUEST = "stop.request"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a driver is asked to end."""
-
-    arm: str | None  # an arm, or one seed of it ("ppo/seed0"); None: the whole sweep
 
 
 def new_attempt() -> str:
@@ -37,14 +29,17 @@ def ask_driver(runs_dir: Path, attempt: str, arm: str | None) -> None:
     write_json(folder / f"{new_attempt()}.json", {"attempt": attempt, "arm": arm})
 
 
-def driver_requests(runs_dir: Path, attempt: str) -> list[Request]:
-    """The requests that are addressed to this driver; files that are torn or hold anything else are none."""
+def driver_requests(runs_dir: Path, attempt: str) -> list[str | None]:
+    """What this driver is asked to end: an arm, one seed of it ("ppo/seed0"), or None for the whole sweep.
+
+    Files that are torn or hold anything else are ignored.
+    """
     found = []
     for path in sorted((runs_dir / SWEEP_REQUESTS).glob("*.json")):
         content = read_small_json(path) or {}
         arm = content.get("arm")
         if content.get("attempt") == attempt and (arm is None or isinstance(arm, str)):
-            found.append(Request(arm))
+            found.append(arm)
     return found
 
 

@@ -74,7 +74,7 @@ def _second_look(before: Mapping[str, Any], after: Mapping[str, Any], wait: floa
 
 
 def is_locked(path: Path) -> bool | None:
-    """Whether a process holds the lock of a file; None where there is no such file or it cannot be locked here."""
+    """Whether a process holds the lock of a file; None if there is no such file or it cannot be locked here."""
     try:
         with open_plain(path) as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -86,7 +86,7 @@ def is_locked(path: Path) -> bool | None:
 
 
 def age_seconds(status: Mapping[str, Any]) -> float | None:
-    """Seconds since a status was written, by this machine's clock; None where it does not say when."""
+    """Seconds since a status was written, by this machine's clock; None if it does not say when."""
     try:
         return (datetime.now(UTC) - datetime.fromisoformat(str(status.get("updated")))).total_seconds()
     except (ValueError, TypeError, OverflowError):

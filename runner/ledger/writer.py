@@ -1,7 +1,7 @@
 """Write a job's folder while it works: the ledger first, the tracker second.
 
-Every metrics row is one line, flushed at once, so that a killed job loses nothing it has said. Samples and status are
-replaced atomically. What a tracker makes of it is its own business: it gets a row after the row is on disk.
+Every metrics row is one line and is flushed at once, so that a killed job loses none. Samples and status are replaced
+atomically. A tracker gets a row after the row is on disk.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from experiments.records import (
 )
 from experiments.tasks import TASKS
 from runner.ledger.files import replacing, timestamp, write_json
-from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status
+from runner.ledger.reader import PREFERENCES, Status, embeddings_file, read_metrics, read_status
 from runner.ledger.requests import new_attempt
 from runner.ledger.signs import HEARTBEAT_SECONDS
 from runner.ledger.tracker import Tracker
@@ -45,12 +45,12 @@ SHOWN = [card for task in TASKS.values() for card in task.scores if card.role in
 LATEST = {"score_mean", "kl", "reward_margin", "accuracy", "held_out_accuracy", "loss", "cost"} | {
     f"{card.name}_mean" for card in SHOWN
 }
-FLAG = "flag/"  # prefix of the columns that say what goes wrong, 1 where it does
+FLAG = "flag/"  # prefix of the columns that are 1 when something goes wrong
 ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 
 
 class TornLedgerError(ValueError):
-    """What an attempt left cannot be gone on from."""
+    """An attempt cannot resume from what an earlier one left."""
 
 
 class StatusFile:
@@ -65,38 +65,24 @@ class StatusFile:
         self._lock = threading.Lock()
         self.attempt = new_attempt()
         self._began, self._written = time.monotonic(), -math.inf
-        self._latest: dict[str, float | None] = {}
-        self._flags: dict[str, int] = {}  # name → rows in which it was up: one row alone must not be overlooked
-        self._status: dict[str, Any] = {
-            "state": "running",
-            "identity": identity,
-            "stage": "starting",
-            "done": 0,
-            "total": 0,
-            "unit": "",
-            "counted_from": {"done": 0, "seconds": 0.0},  # where the count that goes on now began
-            "counted_to": 0.0,  # seconds when it last went on
-            "latest": self._latest,
-            "flags": self._flags,
-            "started": timestamp(),
-            "attempt": self.attempt,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "error": None,
-            "out_of_memory": False,
-            "pass_divisor": pass_divisor,  # above 1 after a retry for want of memory
-            "peak_memory": None,  # of the whole process, bytes: {"gpu": …} or {"cpu": …}
-        }
+        self._status = Status(
+            identity=identity,
+            started=timestamp(),
+            attempt=self.attempt,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            pass_divisor=pass_divisor,
+        ).model_dump()
         self._write()
 
     def progress(self, stage: str, done: int, total: int, unit: str) -> None:
         """Keep how far the job is; a new stage and the end of one are written at once."""
         with self._lock:
             notable = stage != self._status["stage"] or done >= total
-            goes_on = (total, unit) == (self._status["total"], self._status["unit"]) and done >= self._status["done"]
-            if not goes_on:
+            continues = (total, unit) == (self._status["total"], self._status["unit"]) and done >= self._status["done"]
+            if not continues:
                 self._status["counted_from"] = {"done": done, "seconds": self._seconds()}
-            if not goes_on or done > self._status["done"]:
+            if not continues or done > self._status["done"]:
                 self._status["counted_to"] = self._seconds()
             self._status |= {"stage": stage, "done": done, "total": total, "unit": unit}
             self._write_if_due(notable)
@@ -104,11 +90,11 @@ class StatusFile:
     def latest(self, values: Mapping[str, float]) -> None:
         """Keep the few numbers that tell a watching person how it goes, and the flags that were up."""
         with self._lock:
-            self._latest |= {
-                name: _finite(value) for name, value in values.items() if name.rpartition("/")[2] in LATEST
-            }
+            shown = {name: value for name, value in values.items() if name.rpartition("/")[2] in LATEST}
+            self._status["latest"] |= {name: _finite(value) for name, value in shown.items()}
+            flags = self._status["flags"]
             for name in (name.removeprefix(FLAG) for name, value in values.items() if name.startswith(FLAG) and value):
-                self._flags[name] = self._flags.get(name, 0) + 1
+                flags[name] = flags.get(name, 0) + 1
             self._write_if_due()
 
     def heartbeat(self) -> None:
@@ -142,13 +128,13 @@ class StatusFile:
 
 
 def record_end(folder: Path, identity: str, state: str, error: str) -> None:
-    """Write the end of a job that could not do so itself: it was killed, or never began.
+    """Write the end of a job that could not do so itself, because it was killed or never began.
 
-    What the job said of itself stays; a status of another specification is replaced.
+    What the job said of itself stays. A status of another specification is replaced.
     """
     there = read_status(folder) or {}
     if there.get("identity") != identity:
-        there = {"identity": identity, "stage": "", "done": 0, "total": 0, "unit": "", "latest": {}, "flags": {}}
+        there = {"identity": identity}
     if there.get("state") != state or not there.get("error"):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "status.json", there | {"state": state, "error": error})
@@ -217,6 +203,10 @@ class LedgerRecorder:
             ValueError: a row has other columns than `PreferenceRow`.
         """
         _write_parquet(self._folder / PREFERENCES, rows, PREFERENCE_COLUMNS, "PreferenceRow")
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Give the tracker numbers and texts that stand for the whole job; the ledger has them elsewhere."""
+        self._tracker.summary(values)
 
     def progress(self, stage: str, done: int, total: int, unit: str) -> None:
         """Say how far the job is, in ``status.json``."""

@@ -1,4 +1,4 @@
-"""Which arm is compared with which: what the sweep declares or, by default, each algorithm with every other."""
+"""Which arm is compared with which: as the sweep declares or, by default, each algorithm with every other."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _by_default() -> Iterator[tuple[str, str]]:
 
 
 def _arms(runs: Sequence[RunSpec], side: str) -> list[str]:
-    """The arms of a side, in the plan's order, or by algorithm where it is all that start from the base."""
+    """The arms of a side in the plan's order. For "plain", all that start from the base, by algorithm."""
     if side == "plain":
         return [arm for name, one in CATALOGUE.items() if not one.described.staged for arm in _arms(runs, GROUP + name)]
     return list(dict.fromkeys(run.arm.name for run in runs if side in (run.arm.name, GROUP + run.arm.algorithm)))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from experiments.spec import PPOThenDPO, RunSpec, start_of
 from experiments.tasks import task_of
+from runner.ledger.plan_file import Check
 
-# Each shared artifact and the keys of conf/ it is made from, beyond those of the artifacts it needs.
+# Each shared artifact and the keys of conf/ that it is made from, beyond those of the artifacts that it needs.
 MADE_FROM: dict[str, dict[str, Any]] = {
     "ranking_data": {"data": True, "budget": {"num_ranking_prompts"}},
     "reward_model": {"reward_model": True},
@@ -20,19 +20,10 @@ MADE_FROM: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Check:
-    """One condition of a fair comparison."""
-
-    check: str
-    value: str  # what all arms have or, where they differ, who has what
-    ok: bool
-
-
 def fairness_checks(
     runs: Mapping[str, RunSpec], fingerprints: Mapping[str, str], identities: Mapping[str, Mapping[str, str]]
 ) -> tuple[Check, ...]:
-    """What must not differ between arms. Cost may differ: it is recorded and reported.
+    """What must not differ between arms. Cost may differ, since it is recorded and reported.
 
     Args:
         runs: label -> arm x seed.
@@ -50,7 +41,7 @@ def fairness_checks(
         _check("base model", f"{model.path}, {model.dtype}, {fingerprints[first][:19]}", bases),
         *(_artifact_check(kind, runs, identities) for kind in MADE_FROM),
         _check("prompt presentations", f"{budget.num_prompts}{_divided(runs.values())}", presentations),
-        Check(f"{task_of(runs[first].data).measure} labels", _labels(runs.values()), True),
+        Check(check=f"{task_of(runs[first].data).measure} labels", value=_labels(runs.values()), ok=True),
         _check("evaluation points", str(budget.num_evaluation_points), points),
         _seed_check(runs.values()),
     )
@@ -91,7 +82,7 @@ def _divided(runs: Iterable[RunSpec]) -> str:
 
 
 def _labels(runs: Iterable[RunSpec]) -> str:
-    """Not equal, but said: a staged arm's first stage has used the shared labels, and its second needs new ones."""
+    """How many each arm uses, which may differ: a staged arm's second stage needs new labels."""
     listed = list(runs)
     shared = listed[0].budget.num_ranking_prompts * listed[0].data.samples_per_prompt
     fresh = {run.arm.name: number for run in listed if (number := num_fresh_labels(run))}
@@ -100,7 +91,7 @@ def _labels(runs: Iterable[RunSpec]) -> str:
 
 def _check(name: str, value: str, facts: Mapping[str, Mapping[str, Any]]) -> Check:
     found = differences(facts)
-    return Check(name, "; ".join(found) or value, not found)
+    return Check(check=name, value="; ".join(found) or value, ok=not found)
 
 
 def _artifact_check(kind: str, runs: Mapping[str, RunSpec], identities: Mapping[str, Mapping[str, str]]) -> Check:

@@ -4,11 +4,13 @@
                    │               └──► base evaluation   ├──► evaluation of each arm ──► (judges) ──► report
                    └──► dpo arms ─────────────────────────┘
 
-    An arm may start from another's checkpoint. It then waits for that arm to finish, and its evaluation for that of the
-    other, whose points up to the checkpoint it shares:
+    An arm may start from another's checkpoint. It then waits for that arm to finish. Its evaluation waits for that of
+    the other arm, since both share the points up to the checkpoint:
 
     ppo arm ──► fresh pairs, sampled from the checkpoint ──► dpo stage ──┬──► its evaluation
        └──► evaluation of the ppo arm ───────────────────────────────────┘
+
+A base model that comes in a package is converted by a job of its own, before the ranking data is sampled.
 
 A job's identity is the hash of what its result depends on. Equal identities are one job, so shared artifacts are
 built once.
@@ -23,22 +25,24 @@ from pathlib import Path
 from experiments.catalogue import CATALOGUE
 from experiments.errors import InputError
 from experiments.evaluation.judging.template import TEMPLATE_SHA256
-from experiments.inputs.fingerprint import reward_model_fingerprint
+from experiments.inputs.fingerprint import is_packaged, reward_model_fingerprint
 from experiments.judge_spec import EndpointJudge, JudgeSettings, RewardModelJudge
 from experiments.spec import (
+    BaseModelJobSpec,
     JobSpec,
     JudgedRun,
     JudgementJobSpec,
     MeasureJobSpec,
     PPOThenDPO,
     RankingJobSpec,
+    ReportJobSpec,
     RewardModelJobSpec,
     RunSpec,
     start_of,
     start_point,
 )
 from experiments.tasks import task_of
-from runner.ledger.jobfile import JobFile, Need, digest, identity_of
+from runner.ledger.jobfile import JobFile, Need, identity_of
 from runner.planning.contests import between_arms
 from runner.planning.fairness import num_fresh_labels
 from runner.planning.problems import Problem, listing
@@ -58,16 +62,16 @@ from runner.planning.specifications import (
 )
 from runner.planning.starts import label_of, label_of_start
 
-# What holds others up comes first (first_stage: an arm that others start from), and the shortest last, so that no long
-# job is left to run alone. Arms that need no reward model come before those that do: they can start beside it.
+# Jobs that others wait for come first (first_stage: an arm that others start from). The shortest come last, so that no
+# long job is left to run alone. Arms that need no reward model come before those that do, and can start beside it.
 PLAIN = sorted(
     (name for name, record in CATALOGUE.items() if not record.described.staged),
     key=lambda name: len(CATALOGUE[name].needs),
 )
 STAGED = [name for name, record in CATALOGUE.items() if record.described.staged]
 ORDER = (
-    "measure", "ranking_data", "reward_model", "first_stage", *PLAIN, "fresh_pairs", *STAGED, "evaluation",
-    "base_evaluation", "judgement", "report",
+    "base_model", "measure", "ranking_data", "reward_model", "first_stage", *PLAIN, "fresh_pairs", *STAGED,
+    "evaluation", "base_evaluation", "judgement", "report",
 )  # fmt: skip
 
 
@@ -75,10 +79,10 @@ ORDER = (
 class Job:
     """One process's worth of work, in one folder."""
 
-    folder: Path  # where it works; shared artifacts lie in the cache
-    ledger: Path  # where RUNS_DIR keeps its record: the folder itself, or a copy without weights
+    folder: Path  # of its work; that of a shared artifact is in the cache
+    ledger: Path  # of its record in RUNS_DIR: the same folder, or a copy without weights
     file: JobFile
-    needs: Mapping[str, str]  # role → label
+    needs: Mapping[str, str]  # role → label of what it waits for
     rank: str  # its place in ORDER
     work: Work
 
@@ -98,8 +102,13 @@ class Job:
         return self.file.identity
 
     @property
+    def shared(self) -> bool:
+        """Whether it is made once in the cache, for all arms and for later sweeps."""
+        return self.folder != self.ledger
+
+    @property
     def wide(self) -> bool:
-        """Whether it gets the whole machine where there is no GPU: everything else waits for it."""
+        """Whether it gets the whole machine if there is no GPU. Everything else then waits for it."""
         return self.kind in {"measure", "ranking_data"}
 
 
@@ -109,7 +118,7 @@ def run_folder(run: RunSpec) -> Path:
 
 
 def with_needs(job: Job, there: Mapping[str, Job]) -> Job:
-    """A comparison of what there is, by label: arms that failed are left out, and its identity says so."""
+    """A comparison of those jobs that are there, by label. Arms that failed are left out, and its identity says so."""
     needs = {role: label for role, label in job.needs.items() if label in there}
     files = {
         role: Need(folder=str(there[label].folder), identity=there[label].identity) for role, label in needs.items()
@@ -121,50 +130,38 @@ def with_needs(job: Job, there: Mapping[str, Job]) -> Job:
 
 
 def jobs_of_all(runs: Sequence[RunSpec], inputs: Sequence[Mapping[str, str]]) -> list[dict[str, Job]]:
-    """The jobs of each arm, by kind. Those that start from another arm need that arm's."""
+    """The jobs of each arm, by kind. An arm that starts from another one needs that arm's jobs."""
     started_from = set(filter(None, map(label_of_start, runs)))
     found: dict[str, dict[str, Job]] = {}
-    for run, fingerprints in zip(runs, inputs, strict=True):
-        if start_of(run.arm) is None:
-            jobs = _jobs_of(run, fingerprints)
-            if label_of(run) in started_from:
-                jobs["arm"] = replace(jobs["arm"], rank="first_stage")
-            found[label_of(run)] = jobs
-    for run, fingerprints in zip(runs, inputs, strict=True):
-        if label := label_of_start(run):
-            found[label_of(run)] = _jobs_after(run, fingerprints, found[label])
+    for run, fingerprints in sorted(zip(runs, inputs, strict=True), key=lambda pair: start_of(pair[0].arm) is not None):
+        start, label = label_of_start(run), label_of(run)
+        found[label] = jobs = _jobs_of(run, fingerprints, found[start] if start else {})
+        if label in started_from:
+            jobs["arm"] = replace(jobs["arm"], rank="first_stage")
     return [found[label_of(run)] for run in runs]
 
 
-def _jobs_of(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
+def _jobs_of(run: RunSpec, inputs: Mapping[str, str], first: Mapping[str, Job]) -> dict[str, Job]:
     """The jobs that one arm depends on and consists of, by kind.
 
-    ``inputs``: fingerprints of base model and data and, for the evaluations alone, of the embedder if there is one.
+    Args:
+        run: the arm.
+        inputs: fingerprints of base model and data and, for the evaluations alone, of the embedder if there is one.
+        first: the jobs of the arm that it starts from, by kind; empty if that is the base.
     """
-    shared = _shared_jobs(run, inputs)
-    trained_on = without_embedder(inputs)
-    to_evaluate = {kind: shared[kind] for kind in ("ranking_data", "measure", "reward_model")}
-    needs = {kind: job for kind, job in to_evaluate.items() if kind in CATALOGUE[run.arm.algorithm].needs}
-    arm = _own_job(run, "arm", arm_spec(run), trained_on, needs, arm_work(run))
-    return shared | {"arm": arm, "evaluation": _evaluation_job(run, inputs, {"arm": arm} | to_evaluate)}
-
-
-def _jobs_after(run: RunSpec, inputs: Mapping[str, str], first: Mapping[str, Job]) -> dict[str, Job]:
-    """The same of an arm that starts from a checkpoint of the arm with the jobs ``first``."""
     shared, trained_on = _shared_jobs(run, inputs), without_embedder(inputs)
-    needs, pairs = {"start": first["arm"]}, {}
-    to_evaluate = {kind: shared[kind] for kind in ("measure", "ranking_data", "reward_model")}
+    artifacts = {kind: shared[kind] for kind in ("ranking_data", "measure", "reward_model")}
+    roles, own = CATALOGUE[run.arm.algorithm].needs, {}
+    there = artifacts | ({"start": first["arm"]} if first else {})
+    needs = {role: job for role, job in there.items() if role in roles}
     if isinstance(run.arm, PPOThenDPO):
-        spec, work = (
-            fresh_pairs_spec(run, run.arm.start),
-            Work(sampled=num_fresh_labels(run) * run.data.max_new_tokens),
-        )
-        needs |= {"ranking_data": shared["ranking_data"]}  # of the base, which must be the one that was sampled
-        measure = {"measure": shared["measure"]}
-        pairs = {"fresh_pairs": _own_job(run, "fresh_pairs", spec, trained_on, needs | measure, work)}
-    arm = _own_job(run, "arm", arm_spec(run), trained_on, needs | pairs, arm_work(run))
-    evaluation = _evaluation_job(run, inputs, {"arm": arm, "start_evaluation": first["evaluation"]} | to_evaluate)
-    return shared | pairs | {"arm": arm, "evaluation": evaluation}
+        needs["ranking_data"] = shared["ranking_data"]  # of the base, which must be the one that was sampled
+        spec, work = fresh_pairs_spec(run, run.arm.start), Work(sampled=num_fresh_labels(run) * run.data.max_new_tokens)
+        pairs = _own_job(run, "fresh_pairs", spec, trained_on, needs | {"measure": shared["measure"]}, work)
+        own, needs = {"fresh_pairs": pairs}, needs | {"fresh_pairs": pairs}
+    arm = _own_job(run, "arm", arm_spec(run), trained_on, needs, arm_work(run))
+    before = {"start_evaluation": first["evaluation"]} if first else {}
+    return shared | own | {"arm": arm, "evaluation": _evaluation_job(run, inputs, {"arm": arm} | before | artifacts)}
 
 
 def _evaluation_job(run: RunSpec, inputs: Mapping[str, str], needs: Mapping[str, Job]) -> Job:
@@ -195,7 +192,18 @@ def _shared_jobs(run: RunSpec, inputs: Mapping[str, str]) -> dict[str, Job]:
     reward = _shared_job(run, "reward_model", reward_spec, only_model, {"ranking_data": ranking}, trained)
     needs = {"measure": measure, "ranking_data": ranking, "reward_model": reward}
     base = _shared_job(run, "base_evaluation", base_evaluation_spec(run), inputs, needs, base_evaluation_work(run))
-    return {job.kind: job for job in (measure, ranking, reward, base)}
+    shared = {job.kind: job for job in (measure, ranking, reward, base)}
+    return shared | _conversion(run, only_model, ranking) if is_packaged(run.model.path) else shared
+
+
+def _conversion(run: RunSpec, inputs: Mapping[str, str], ranking: Job) -> dict[str, Job]:
+    """The job that converts a packaged base, and the first job that loads it, which now waits for the other.
+
+    The conversion is in no job's identity: the package's fingerprint is there already.
+    """
+    conversion = _shared_job(run, "base_model", BaseModelJobSpec(model=run.model), inputs, {}, Work())
+    waiting = replace(ranking, needs={**ranking.needs, "base_model": conversion.label})
+    return {conversion.kind: conversion, ranking.kind: waiting}
 
 
 def _shared_job(
@@ -249,19 +257,16 @@ def _read_by(judge: JudgeSettings) -> dict[str, str]:
 
 
 def report_job(runs: Sequence[RunSpec], jobs: Sequence[Job], judges: Sequence[Job]) -> Job:
-    """It reads plan.json, so its inputs are the rules and contests; an arm that is trained again must end before it."""
+    """Of the whole sweep. An arm that is trained again must end before it, so it waits for the arms as well."""
     run, read = runs[0], {"arm", "base_evaluation", "evaluation", "judgement"}
     needs = {job.label: job for job in (*jobs, *judges) if job.kind in read}
     folder = run_folder(run) / "report"
-    contests = [contest.model_dump() for contest in between_arms(runs)]
-    inputs = {"rules": digest(run.rules.model_dump(mode="json")), "contests": digest({"contests": contests})}
-    return Job(
-        folder, folder, _job_file(run, "report", "report", None, inputs, needs), _labels(needs), "report", Work()
-    )
+    spec = ReportJobSpec(rules=run.rules, contests=between_arms(runs))
+    return Job(folder, folder, _job_file(run, "report", "report", spec, {}, needs), _labels(needs), "report", Work())
 
 
 def _job_file(
-    run: RunSpec, kind: str, label: str, spec: JobSpec | None, inputs: Mapping[str, str], needs: Mapping[str, Job]
+    run: RunSpec, kind: str, label: str, spec: JobSpec, inputs: Mapping[str, str], needs: Mapping[str, Job]
 ) -> JobFile:
     own = kind in {"arm", "evaluation", "fresh_pairs"}
     return JobFile(

@@ -15,13 +15,11 @@ from experiments.judge_spec import EndpointJudge
 from experiments.spec import Engine, JudgementJobSpec, RunSpec
 from runner.ledger.files import timestamp, write_json
 from runner.ledger.jobfile import digest
-from runner.ledger.plan_file import PLAN_SCHEMA
+from runner.ledger.plan_file import PLAN_SCHEMA, Check
 from runner.ledger.reader import is_finished, read_json
-from runner.planning.check_models import check_models as check_models_apart
-from runner.planning.check_texts import Question
-from runner.planning.check_texts import check_texts as check_texts_apart
+from runner.planning import checks
 from runner.planning.contests import against_base, between_arms, contest_problems
-from runner.planning.fairness import Check, fairness_checks
+from runner.planning.fairness import fairness_checks
 from runner.planning.graph import ORDER, Job, jobs_of_all, judge_jobs, report_job, run_folder
 from runner.planning.problems import Problem, refuse
 from runner.planning.refusals import changes_of, disagreements, listed_twice, reserved_names
@@ -33,7 +31,7 @@ SETTINGS = ("model", "data", "reward_model", "evaluation", "budget")
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep: jobs in the order in which they start when there is room."""
+    """A sweep. Its jobs are in the order in which they start when there is room."""
 
     name: str
     folder: Path
@@ -52,7 +50,7 @@ class Plan:
             "contests": [one.model_dump() for one in (*against_base(self.runs), *between_arms(self.runs))],
             "shared": {job.kind: str(job.ledger.relative_to(self.folder)) for job in self.jobs if job.kind in SHARED},
             "settings": self.runs[0].model_dump(mode="json", include=set(SETTINGS)),
-            "fairness": [{"check": check.check, "value": check.value, "ok": check.ok} for check in self.fairness],
+            "fairness": [check.model_dump() for check in self.fairness],
             "jobs": [
                 {
                     "label": job.label,
@@ -66,9 +64,9 @@ class Plan:
         }
 
     def write(self) -> None:
-        """Write ``plan.json``; going on with a sweep makes neither it nor its registered rules younger.
+        """Write ``plan.json``. Resuming a sweep changes neither its date nor its registered rules.
 
-        It is part of the ledger, so it keeps the command that it has if nothing else differs, such as the engine.
+        It is part of the ledger. So it keeps its command if nothing in it but the command would differ.
         """
         path = self.folder / "plan.json"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +91,7 @@ def make_plan(runs: Sequence[RunSpec], arguments: Sequence[str] = ()) -> Plan:
 
     Raises:
         InputError: an arm is listed twice, arms disagree on what a sweep has once, a model or data path cannot be
-            used, or the comparison would not be fair. All that is wrong is listed.
+            used, or the comparison would not be fair. It lists everything that is wrong.
     """
     refuse(
         listed_twice(runs) + reserved_names(runs) + disagreements(runs) + start_problems(runs) + contest_problems(runs)
@@ -111,28 +109,11 @@ def make_plan(runs: Sequence[RunSpec], arguments: Sequence[str] = ()) -> Plan:
     return Plan(runs[0].name, run_folder(runs[0]), runs[0].engine, tuple(runs), fairness, tuple(jobs), tuple(arguments))
 
 
-def check_texts(plan: Plan) -> str:
-    """Make sure that the texts yield what the sweep will ask of them.
+def check_inputs(plan: Plan) -> str:
+    """Make sure that texts and models can do what the sweep will ask of them, hours from now.
 
     Returns:
-        How many of their rows are used, in a sentence.
-
-    Raises:
-        InputError: names what is missing. Found out here and not by the evaluation, hours later.
-    """
-    run = plan.runs[0]  # the fairness checks have made sure that every arm has the same data
-    measure = next(job for job in plan.jobs if job.kind == "measure")
-    question = Question(
-        data=run.data,
-        fingerprint=measure.file.inputs["data"],
-        num_ranking_prompts=run.budget.num_ranking_prompts,
-        num_evaluation_prompts=run.budget.num_evaluation_prompts,
-    )
-    return check_texts_apart(question, Path(measure.file.cache_dir))
-
-
-def check_models(plan: Plan) -> None:
-    """Make sure that the base, the reward-model judge and the embedder can do what will be asked of them.
+        How many rows of the texts are used and why others are not, in a sentence.
 
     Raises:
         InputError: one sentence for each thing that cannot work.
@@ -141,7 +122,7 @@ def check_models(plan: Plan) -> None:
     for job in plan.jobs:
         if not (isinstance(job.file.spec, JudgementJobSpec) and isinstance(job.file.spec.judge, EndpointJudge)):
             inputs |= job.file.inputs
-    check_models_apart(plan.runs[0], inputs)  # the fairness checks have made sure that every arm has the same models
+    return checks.check_inputs(plan.runs[0], inputs)  # the fairness checks have made sure that all arms have the same
 
 
 def check_keys(plan: Plan) -> None:

@@ -17,23 +17,19 @@ from experiments.errors import InputError
 from experiments.spec import RunSpec
 
 CONF = Path(__file__).parents[2] / "conf"
-ADDED = {"arm", "sweep"}  # groups that nothing is chosen of until a person does, with a plus sign
+ADDED = {"arm", "sweep"}  # groups without a default; a person chooses of them with a plus sign
 
 
 @dataclass(frozen=True)
 class Problem:
     """One thing to put right."""
 
-    where: str  # "dpo/seed0", or "" where it concerns no arm in particular
+    where: str  # "dpo/seed0", or "" if it concerns no arm in particular
     what: str  # key, value and reason
-
-    def __str__(self) -> str:
-        """One line."""
-        return f"{self.where}: {self.what}" if self.where else self.what
 
 
 def listing(problems: Sequence[Problem]) -> str:
-    """All problems, one a line; what several arms share is said once, with their names."""
+    """All problems, one a line. A problem that several arms share is listed once, with their names."""
     arms: dict[str, list[str]] = {}
     for problem in problems:
         arms.setdefault(problem.what, []).append(problem.where)
@@ -49,7 +45,7 @@ def validation_problems(where: str, error: ValidationError) -> list[Problem]:
 
 
 def unknown(key: str, choices: Iterable[str]) -> str:
-    """That ``key`` is none of ``choices``, with who has it or the nearest of them or, where none is near, all."""
+    """That ``key`` is none of ``choices``. It names the groups that have it, else the nearest choice, else all."""
     if holders := choices_with(key):
         return f"{key}: there is no such key for the chosen {key.partition('.')[0]}; valid with {' or '.join(holders)}"
     group = key.rpartition(".")[0] + "."
@@ -78,7 +74,7 @@ def _holds(content: Any, path: Sequence[str]) -> bool:
 
 
 def siblings(key: str) -> list[str]:
-    """The dotted keys that ``conf/`` may hold beside ``key``, or all of them where its group is unknown."""
+    """The dotted keys that ``conf/`` may hold beside ``key``, or all of them if its group is unknown."""
     group = key.rpartition(".")[0]
     return [known for known in schema_keys() if known.rpartition(".")[0] == group] or schema_keys()
 
@@ -164,10 +160,10 @@ def _tags(model: type[BaseModel]) -> set[str]:
 
 
 def refuse(problems: Sequence[Problem]) -> None:
-    """Stop if there are any.
+    """Stop if there are any problems.
 
     Raises:
         InputError: lists all of them.
     """
     if problems:
-        raise InputError(listing(problems))
+        raise InputError(listing(problems)) from None

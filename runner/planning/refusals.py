@@ -58,7 +58,7 @@ def refuse_training_reward(run: RunSpec, judge: Path, reward: Path) -> None:
 
 
 def changes_of(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """Keys of two plans that differ, with both values; arms are compared where both plans have them."""
+    """Keys of two plans that differ, with both values. An arm is compared if both plans have it."""
     pairs = [("", there["settings"], here["settings"]), ("", _contests(there, here), _contests(here, there))]
     arms = {arm["folder"]: arm["knobs"] for arm in there["arms"]}
     pairs += [

@@ -33,7 +33,7 @@ from runner.planning.fairness import num_fresh_labels
 from runner.planning.problems import Problem, refuse
 
 SHARED = ("measure", "ranking_data", "reward_model", "base_evaluation")
-COMPARING = {"judgement", "report"}  # take those arms that there are, and are made again when others join
+COMPARING = {"judgement", "report"}  # use those arms that have finished, and are made again when others join
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def arm_spec(run: RunSpec) -> ArmJobSpec:
 
 
 def comparisons(run: RunSpec, by_default: Literal["all", "best_worst"]) -> Literal["all", "best_worst"]:
-    """Which pairs a model learns from; `by_default` where that is left to the arms."""
+    """Which pairs a model learns from. `by_default` counts if the configuration leaves that to the arms."""
     return by_default if run.data.comparisons == "per_arm" else run.data.comparisons
 
 

@@ -14,7 +14,7 @@ def label_of(run: RunSpec) -> str:
 
 
 def label_of_start(run: RunSpec) -> str | None:
-    """The label of the arm x seed that a run starts from; None where that is the base."""
+    """The label of the arm x seed that a run starts from. None if that is the base."""
     start = start_of(run.arm)
     return f"{start.arm}/seed{run.seed}" if start else None
 

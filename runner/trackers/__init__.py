@@ -61,7 +61,7 @@ def make_tracker(job: JobFile, folder: Path, commit: str | None) -> Tracker:
     Args:
         job: what is tracked.
         folder: the job's folder; the tracker's files go below it.
-        commit: of the code, where it is known.
+        commit: of the code, if it is known.
     """
     settings = job.tracker
     if not isinstance(settings, WandbTracker):

@@ -1,4 +1,4 @@
-"""Weights & Biases: online where a key is configured, offline otherwise, without asking.
+"""Weights & Biases: online if a key is configured, offline otherwise, without asking.
 
 Sent: the validated specification, the metrics rows over the shared axes, the report's headline and, only if asked
 for, samples. Switched off: git state and diff, code, host name, package list, hardware statistics, console, crash
@@ -90,7 +90,7 @@ def has_key(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def _start(settings: WandbTracker, arguments: dict[str, Any]) -> tuple[Any, bool]:
-    """The run and whether it is online; where the server cannot be used, offline."""
+    """The run and whether it is online. It is offline if the server cannot be used."""
     if settings.mode == "offline" or (settings.mode == "auto" and not has_key()):
         return wandb.init(mode="offline", **arguments), False
     try:

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs, at its end, and of its plan; plain lines where there is no terminal."""
+"""What a person sees of a plan, while a sweep runs, and at its end. Without a terminal it is plain lines."""
 
 from __future__ import annotations
 
@@ -34,15 +34,6 @@ LOG_LINES, LOG_BYTES = 8, 20_000
 
 
 @dataclass(frozen=True)
-class Result:
-    """What became of a job."""
-
-    state: str  # "finished", "reused", "failed", "stopped" or "skipped"
-    reason: str = ""
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
 class Row:
     """A job in a table."""
 
@@ -52,11 +43,6 @@ class Row:
     seconds: float | None = None  # worked
     left: float | None = None
     status: Mapping[str, Any] = field(default_factory=dict)  # of one that runs
-
-    @classmethod
-    def of_result(cls, label: str, result: Result) -> Row:
-        """One that has ended."""
-        return cls(label, result.state, result.reason, result.seconds)
 
     @classmethod
     def of_status(cls, label: str, status: Mapping[str, Any], state: str = "running") -> Row:
@@ -74,7 +60,7 @@ class _Seen:
 
 
 class Terminal(Console):
-    """A console that prints texts as they are; a pipe that nobody reads any more is an error, as in `print`."""
+    """A console that prints texts as they are. A pipe that nobody reads any more is an error, as in `print`."""
 
     def __init__(self) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -96,7 +82,7 @@ class Display:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """While inside, `show` keeps a live table below the lines, where this is a terminal that can."""
+        """Inside it, `show` keeps a live table below the lines, if the terminal supports that."""
         if not self._console.is_terminal or self._console.is_dumb_terminal:
             yield
             return
@@ -107,7 +93,7 @@ class Display:
                 self._live = None
 
     def show(self, rows: Sequence[Row], summary: str) -> None:
-        """All jobs as they are now: the live table, or from time to time a line for each that runs and one for all."""
+        """Show all jobs as they are now: in the live table, or now and then in a line for each and one for all."""
         if self._live:
             width, height = self._console.size
             self._live.update(live_table(rows, summary, width, height), refresh=True)
@@ -120,7 +106,7 @@ class Display:
             self.event("sweep", summary)
 
     def say(self, text: str) -> None:
-        """Lines as they are, but for what would move the cursor: they may quote what others wrote."""
+        """Print lines as they are, without what would move the cursor, since they may quote what others wrote."""
         self._console.print(Text(clean_lines(text)))
 
     def table(self, table: Table) -> None:
@@ -141,16 +127,16 @@ class Display:
         left = own_time_left(status)
         self.event(label, progress_text(status) + (f", {duration(left)} left" if left else ""))
 
-    def summary(self, plan: Plan, results: Mapping[str, Result], again: str) -> None:
+    def summary(self, plan: Plan, results: Mapping[str, Row], again: str) -> None:
         """The table of all jobs, what went wrong and how to repeat it, and the report.
 
         Args:
             plan: the sweep.
             results: of every job, by label.
-            again: what a person types to go on with this sweep.
+            again: what a person types to resume this sweep.
         """
         self._console.print()
-        rows = [Row.of_result(job.label, results[job.label]) for job in plan.jobs]
+        rows = [results[job.label] for job in plan.jobs]
         self._console.print(jobs_table(rows, self._console.width))
         failed = [job for job in plan.jobs if results[job.label].state == "failed"]
         for job in failed:
@@ -161,8 +147,8 @@ class Display:
         if results["report"].state in {"finished", "reused"}:
             self._report(newest_report(plan.folder))
 
-    def _failure(self, job: Job, result: Result) -> None:
-        self.say(f"\n{clean(job.label)} {result.state}: {clean(result.reason)}")
+    def _failure(self, job: Job, result: Row) -> None:
+        self.say(f"\n{clean(job.label)} {result.state}: {clean(result.text)}")
         for line in log_tail(job.folder / "log.txt"):
             self.say(f"    {line}")
         self.say(f"  once more, alone: {as_typed(['python', '-m', 'runner.job', str(job.folder)])}")
@@ -186,7 +172,7 @@ def jobs_table(rows: Sequence[Row], width: int) -> Table:
 
     Args:
         rows: the jobs.
-        width: columns of the terminal. Where it is narrow, only job, state and what there is to say are shown.
+        width: columns of the terminal. If it is narrow, only job, state and text are shown.
     """
     columns = ["state", "", "left"] if width < NARROW else ["state", "time", "", "left"]
     columns = columns if any(row.left for row in rows) else columns[:-1]
@@ -198,7 +184,7 @@ def jobs_table(rows: Sequence[Row], width: int) -> Table:
 
 
 def live_table(rows: Sequence[Row], summary: str, width: int, height: int) -> Group:
-    """The jobs that have something to say, as many as there is room for, each in one line, and the sweep in one."""
+    """The jobs that work or went wrong, as many as there is room for, one a line, and a line for the sweep."""
     busy = [row for row in rows if row.state not in {"waiting", "finished", "reused", "skipped"}]
     busy.sort(key=lambda row: STATES.index(row.state))
     room = max(1, height - LIVE_LINES)
@@ -241,7 +227,7 @@ def progress_text(status: Mapping[str, Any]) -> str:
     """Stage, progress, speed and the latest numbers of a job.
 
     Args:
-        status: content of ``status.json``; empty where the job has not written any.
+        status: content of ``status.json``; empty if the job has not written any.
     """
     total, unit = int(status.get("total") or 0), status.get("unit", "")
     stage = status.get("stage", "starting")
@@ -254,7 +240,7 @@ def progress_text(status: Mapping[str, Any]) -> str:
 
 
 def _rate(status: Mapping[str, Any]) -> float:
-    """Units a second since the count began, 0 where nothing is known."""
+    """Units a second since the count began. 0 if it is unknown."""
     began = status.get("counted_from") or {}
     done = int(status.get("done") or 0) - int(began.get("done") or 0)
     seconds = float(status.get("counted_to") or 0) - float(began.get("seconds") or 0)
@@ -284,14 +270,14 @@ def log_tail(path: Path) -> list[str]:
 
 def find_offline_runs(plan: Plan) -> list[str]:
     """Folders of this sweep that hold W&B runs which were never uploaded."""
-    folders = dict.fromkeys([plan.folder, *(job.folder for job in plan.jobs if job.folder != job.ledger)])
+    folders = dict.fromkeys([plan.folder, *(job.folder for job in plan.jobs if job.shared)])
     runs = {folder: [run for run in folder.glob("**/wandb/offline-run-*") if run.is_dir()] for folder in folders}
     unsent = [folder for folder, found in runs.items() if any(not list(run.glob("*.synced")) for run in found)]
     return [str(folder) for folder in unsent]
 
 
 def _table(*columns: str, narrow: bool = False) -> Table:
-    """A borderless table whose first column is the job, in one piece where there is room for it."""
+    """A borderless table whose first column is the job. It is not wrapped if there is room for it."""
     table = Table(box=None, pad_edge=False)
     table.add_column("job", no_wrap=not narrow, overflow="fold")
     for column in columns:

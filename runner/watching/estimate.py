@@ -1,8 +1,8 @@
 """How long a sweep will still take, from what its jobs have recorded. Pure functions.
 
-A job that runs: from its own progress. One that has not started: from finished jobs of the same kind or, where there
-are none, from the work that the plan knows and the speed of all that has been done so far. The jobs are then placed on
-the slots in the plan's order, as the runner will do it. The estimate assumes that nothing fails.
+A running job is estimated from its own progress. A waiting one is estimated from finished jobs of the same kind. If
+there are none, its planned work and the speed of all finished jobs are used. The jobs are then placed on the slots in
+the plan's order, as the runner will do it. The estimate assumes that nothing fails.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SCORED = {"evaluation": 2.0, "base_evaluation": 1.0, "ranking_data": 0.5} | {
     name: record.scored for name, record in CATALOGUE.items()
 }
 
-SHORT = {"measure", "report"}  # take seconds, so an estimate may do without them
+SHORT = {"base_model", "measure", "report"}  # take seconds, so an estimate may do without them
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Load:
     label: str
     kind: str  # jobs of one kind take equally long for equal work
     needs: tuple[str, ...] = ()
-    units: float = 0.0  # of work, 0 where nobody knows; see `units_of`
+    units: float = 0.0  # of work, 0 if unknown; see `units_of`
     wide: bool = False  # takes all slots
     seconds: float | None = None  # worked: in all if it has ended, so far if it runs; None if it waits
     ended: bool = False
@@ -45,7 +45,7 @@ class Left:
     """Time left."""
 
     seconds: float
-    at_least: bool  # some job's time is unknown and is not in it
+    at_least: bool  # the time of some job is unknown and left out
 
 
 def units_of(kind: str, sampled: int, trained: int) -> float:
@@ -73,7 +73,7 @@ def own_time_left(status: Mapping[str, Any]) -> float | None:
 
 
 def sweep_time_left(loads: Sequence[Load], slots: int) -> Left | None:
-    """Seconds until the last job ends; None where nothing is known yet.
+    """Seconds until the last job ends. None if nothing is known yet.
 
     Args:
         loads: all jobs, in the order in which they start when there is room.
@@ -118,7 +118,7 @@ class _Speeds:
 
 
 def _job_time_left(load: Load, speeds: _Speeds) -> float | None:
-    """What a job's own progress says counts the more, the further it is; before, what its peers took."""
+    """At first what its peers took. The further a job is, the more its own progress counts."""
     peers, worked = speeds.from_peers(load), load.seconds or 0.0
     own = own_time_left(load.status) if load.status else None
     if own is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from runner.ledger.driver import DriverFile
 from runner.ledger.reader import read_status
 from runner.planning.graph import Job
-from runner.watching.display import Display, Result, Row, summary_line
+from runner.watching.display import Display, Row, summary_line
 from runner.watching.estimate import Left, Load, sweep_time_left, units_of
 
 LOOK_SECONDS = 1.0
@@ -25,7 +25,7 @@ class ProgressMonitor:
         self._most_at_once = 1  # an engine has at least as many slots as jobs that ran side by side
         self._left: Left | None = None
 
-    def look(self, jobs: Mapping[str, Job], results: Mapping[str, Result], running: Sequence[Job]) -> None:
+    def look(self, jobs: Mapping[str, Job], results: Mapping[str, Row], running: Sequence[Job]) -> None:
         """Show how it goes, unless that was done just now.
 
         Args:
@@ -42,7 +42,7 @@ class ProgressMonitor:
             self._estimated = self._looked
             loads = [_load(job, results.get(job.label), statuses.get(job.label)) for job in jobs.values()]
             self._left = sweep_time_left(loads, self._most_at_once)
-        rows = [Row.of_result(label, result) for label, result in results.items()]
+        rows = [*results.values()]
         rows += [Row.of_status(label, status) for label, status in statuses.items()]
         rows += [Row(label, "waiting") for label in jobs if label not in results and label not in statuses]
         self._display.show(rows, summary_line(rows, self._left))
@@ -50,11 +50,11 @@ class ProgressMonitor:
 
 
 def records(
-    jobs: Mapping[str, Job], results: Mapping[str, Result], running: Iterable[str] = ()
+    jobs: Mapping[str, Job], results: Mapping[str, Row], running: Iterable[str] = ()
 ) -> dict[str, dict[str, Any]]:
     """What ``driver.json`` says of the jobs that do not wait."""
     told = {
-        label: {"state": result.state, "reason": result.reason, "seconds": result.seconds}
+        label: {"state": result.state, "reason": result.text, "seconds": result.seconds}
         for label, result in results.items()
     }
     return told | {label: {"state": "running", "folder": str(jobs[label].folder)} for label in running}
@@ -66,7 +66,7 @@ def _current_status(job: Job) -> Mapping[str, Any]:
     return status if status and (status.get("state"), status.get("identity")) == ("running", job.identity) else {}
 
 
-def _load(job: Job, result: Result | None, status: Mapping[str, Any] | None) -> Load:
+def _load(job: Job, result: Row | None, status: Mapping[str, Any] | None) -> Load:
     units = units_of(job.rank, job.work.sampled, job.work.trained)
     needs = tuple(job.needs.values())
     if result is not None:

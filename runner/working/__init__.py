@@ -1,1 +1,1 @@
-"""What every job needs around its work: a folder of its own, signs of life, and the report as a job like others."""
+"""A job's process: its folder, its signs of life, and what it does."""

@@ -1,4 +1,4 @@
-"""A job's folder while it works: one process at a time, its output in the log, and no leftovers of a lost attempt."""
+"""A job's folder while it works: one process at a time, its output in the log, no leftovers of a failed attempt."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from experiments.records import RESUME_FOLDER
 from runner.ledger.files import timestamp
 from runner.ledger.reader import PREFERENCES, read_metrics
 
+CHECKPOINTS = f"*{RESUME_FOLDER}*"
 LEFTOVERS = (  # what an attempt appends to or adds to; the log is kept
     "metrics.jsonl",
     "samples",
@@ -25,7 +26,7 @@ LEFTOVERS = (  # what an attempt appends to or adds to; the log is kept
 
 
 def is_readable(folder: Path) -> bool:
-    """Whether the rows of an earlier attempt are whole, but for the last, which a killed job may have torn."""
+    """Whether the rows of an earlier attempt are whole. The last may be torn, because the job was killed."""
     try:
         read_metrics(folder)
     except (OSError, ValueError) as error:
@@ -34,22 +35,23 @@ def is_readable(folder: Path) -> bool:
     return True
 
 
-def clear(folder: Path, can_go_on: bool) -> bool:
-    """Remove what a half-finished attempt left, unless there is a checkpoint to go on from. Whether it was removed."""
-    checkpoints = list(folder.glob(f"*{RESUME_FOLDER}*"))
-    if checkpoints and can_go_on:
-        return False
-    for path in [*checkpoints, *(folder / name for name in LEFTOVERS)]:
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is a checkpoint to resume from, or a part of one."""
+    return any(folder.glob(CHECKPOINTS))
+
+
+def clear(folder: Path) -> None:
+    """Remove what a half-finished attempt left, its checkpoints included."""
+    for path in [*folder.glob(CHECKPOINTS), *(folder / name for name in LEFTOVERS)]:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    return True
 
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: two sweeps may ask for one artifact; the second waits, and then finds it finished."""
+    """Hold the folder's lock. If two sweeps ask for one artifact, the second waits and then finds it finished."""
     lock = FileLock(folder / "job.lock")
     try:
         lock.acquire(blocking=False)
@@ -64,7 +66,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def logged(folder: Path) -> Iterator[None]:
-    """Send the output of this process and its children to the folder's log, unless a person watches on a terminal."""
+    """Send the output of this process and its children to the folder's log. On a terminal, it stays there."""
     if sys.stdout.isatty():
         yield
         return

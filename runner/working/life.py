@@ -1,4 +1,4 @@
-"""The life of a job's process: it says that it lives, hears that it should end, and does not outlive its engine."""
+"""The life of a job's process: it writes heartbeats, obeys requests to end, and does not outlive its engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STOPPED = ("stopped", "on request")
 
 @contextlib.contextmanager
 def alive(folder: Path, status: StatusFile) -> Iterator[None]:
-    """While it works, a second thread writes heartbeats and listens for a request to end."""
+    """While the job works, a second thread writes heartbeats and looks for a request to end."""
     ended = threading.Event()
     threading.Thread(target=_live, args=(folder, status, ended), daemon=True).start()
     try:
@@ -42,7 +42,7 @@ def _live(folder: Path, status: StatusFile, ended: threading.Event) -> None:
 
 
 def watch_parent() -> None:
-    """End when the engine's process is gone: a killed driver must not leave training behind."""
+    """End when the engine's process is gone, so that a killed driver leaves no training behind."""
     parent = os.environ.get(PARENT_VARIABLE)
     if parent:
         threading.Thread(target=_end_with_parent, args=(int(parent),), daemon=True).start()

@@ -84,7 +84,7 @@ def plan(folder: Path) -> dict[str, Any]:
     """Seconds of each part of planning; at least `NUM_ARMS` arms, each with its own rate, of ten seeds."""
     from experiments.spec import RunSpec
     from runner.__main__ import compose
-    from runner.planning.plan import Plan, check_folder, check_keys, check_texts, make_plan
+    from runner.planning.plan import Plan, check_folder, check_inputs, check_keys, make_plan
 
     began = time.perf_counter()
     composed = compose(["+sweep=smoke", "tracker=none", "seed=range(0,10)", *_folders(folder)])
@@ -108,7 +108,7 @@ def plan(folder: Path) -> dict[str, Any]:
     runs = timed("validation", lambda: [RunSpec.model_validate(content) for content in contents])
     made: Plan = timed("jobs and fairness", lambda: make_plan(runs))
     timed("writing plan.json", made.write)
-    timed("checks", lambda: (check_folder(made), check_keys(made), check_texts(made)))
+    timed("checks", lambda: (check_folder(made), check_keys(made), check_inputs(made)))
     return {"compose_seconds_per_arm": per_arm, "seconds": seconds}
 
 
@@ -120,14 +120,14 @@ def sweep(folder: Path) -> dict[str, Any]:
     from runner.engines.local import LocalEngine
     from runner.engines.slots import Slot
     from runner.ledger.driver import DriverFile
-    from runner.planning.plan import check_folder, check_keys, check_texts, make_plan
+    from runner.planning.plan import check_folder, check_inputs, check_keys, make_plan
     from runner.watching.display import Display
 
     runs = compose(["+sweep=smoke", "tracker=none", "+arm=dpo", f"seed=range(0,{NUM_JOBS})", *_folders(folder)])
     whole = make_plan(runs)
     check_folder(whole)
     check_keys(whole)
-    check_texts(whole)
+    check_inputs(whole)
     start_up = time.perf_counter() - began
     arms = tuple(replace(job, needs={}) for job in whole.jobs if job.kind == "arm")
     job = (sys.executable, "-S", "-c", JOB, str(SECONDS))

@@ -19,8 +19,8 @@ import analysis.__main__
 from runner import job
 from runner.__main__ import main as run_driver
 from runner.engines import process
-from runner.planning import check_models, check_texts
-from runner.working import report
+from runner.planning import checks
+from runner.working import work
 from tests.chaos.strikes import Orders
 
 HEAVY = (  # what the stages import
@@ -50,10 +50,10 @@ def load() -> None:
     for name in HEAVY:
         importlib.import_module(name)
     process.subprocess = SimpleNamespace(Popen=Job, DEVNULL=None, STDOUT=None)  # type: ignore[assignment]
-    report.subprocess = SimpleNamespace(run=_analysis)  # type: ignore[assignment]
+    work.subprocess = SimpleNamespace(run=_analysis)  # type: ignore[assignment]
     # The same answers every time; processes of their own for them would take most of a driver's start.
-    check_texts.subprocess = SimpleNamespace(run=lambda *_, **__: SimpleNamespace(returncode=0, stdout=""))  # type: ignore[assignment]
-    check_models.subprocess = SimpleNamespace(run=lambda *_, **__: SimpleNamespace(returncode=0, stdout="[]"))  # type: ignore[assignment]
+    found = checks.Findings(passed=dict.fromkeys(("texts", "positions"), ""), problems=()).model_dump_json()
+    checks.subprocess = SimpleNamespace(run=lambda *_, **__: SimpleNamespace(returncode=0, stdout=found))  # type: ignore[assignment]
 
 
 def start_driver(overrides: Sequence[str], log: BinaryIO, orders: Orders) -> int:

@@ -255,7 +255,7 @@ while True: time.sleep(60)
         finally:
             driver.kill()
     assert driver.returncode == 130
-    assert "interrupted; ending the jobs. The same command goes on from here" in said
+    assert "interrupted; ending the jobs. The same command resumes" in said
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
     kept = json.loads((tmp_path / "runs" / "smoke" / "driver.json").read_text())

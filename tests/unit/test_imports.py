@@ -36,7 +36,7 @@ ORDER = {
     ),
     "runner": (
         "ledger",
-        "terminal trackers planning engines prepare",
+        "terminal trackers planning engines",
         "watching working",
         "driving",
         "status job",

@@ -24,13 +24,8 @@ from experiments.judge_spec import EndpointJudge
 from experiments.records import Axes, PreferenceRow, Recorder
 
 CACHE_FOLDER = "judge_answers"
-CAP, FAILED, REFUSED, CUT, UNREADABLE = (
-    "cost cap",
-    "request failed",
-    "refused",
-    "cut",
-    "no verdict",
-)  # why one is missing
+# Why a verdict is missing.
+CAP, FAILED, REFUSED, CUT, UNREADABLE = "cost cap", "request failed", "refused", "cut", "no verdict"
 COST_EVERY = 50  # answers between two rows of the ledger that say what was spent
 FINISHED = {"stop", None}
 

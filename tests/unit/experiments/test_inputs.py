@@ -17,6 +17,8 @@ from experiments.inputs import fingerprint, models
 from experiments.inputs.models import arithmetic, load_base, prepare_model, reference, with_policy
 from experiments.inputs.tokens import Tokens
 from experiments.model_spec import Model
+from experiments.spec import BaseModelJobSpec
+from experiments.stages import run_stage
 from experiments.tasks.sentiment import SentimentData
 from experiments.tasks.sentiment.texts import labelled_texts, prompts
 
@@ -208,11 +210,14 @@ class TestModels:
         assert not (folder / "damaged").exists()
 
     def test_a_gguf_file_becomes_what_transformers_reads_from_it_in_bfloat16(
-        self, tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tiny: Model, tmp_path: Path, recorder: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         source = write_gguf(tmp_path / "small.gguf")
         monkeypatch.setattr(models, "packaged_gguf", lambda name: source)
-        folder = Path(prepare_model(at(tiny, "package:small"), tmp_path))
+        model = at(tiny, "package:small")
+        run_stage("base_model", BaseModelJobSpec(model=model), {}, tmp_path / "job", tmp_path, recorder)
+        [folder] = (path for path in (tmp_path / "models").iterdir() if path.is_dir())
+        assert prepare_model(model, tmp_path) == str(folder)
         whole: Any = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=source.name, dtype=torch.float32)
         tokenizer: Any = AutoTokenizer.from_pretrained(tmp_path, gguf_file=source.name)
 

@@ -96,7 +96,7 @@ def test_the_pairs_are_samples_of_the_checkpoint(
 ) -> None:
     """Their log-probs, as the sampler had them, are those under the checkpoint, and not those under the base."""
     spec = FreshPairsJobSpec(model=tiny, data=data, num_ranking_prompts=12, start_point=1, seed=0)
-    build_fresh(spec, needs["start"], needs["measure"], tmp_path, cache_dir, recorder)
+    build_fresh(spec, needs, tmp_path, cache_dir, recorder)
     sampled = [row["logp_policy"] for row in recorder.sample_rows[0]]
     ranked, of_base = load(tmp_path), load(needs["ranking_data"])
     prompts = [prompt.prompt_ids for prompt in ranked for _ in prompt.response_ids]
@@ -166,15 +166,15 @@ def test_a_staged_arm_that_was_killed_goes_on_to_the_same_weights(
 def test_shared_points_are_taken_from_the_other_arms_evaluation(
     trained: Any, needs: dict[str, Path], evaluation_job: Any, cache_dir: Path, tmp_path: Path, make_recorder: Any
 ) -> None:
-    arguments = (needs["measure"], needs["reward_model"], cache_dir)
     first, ours, alone = make_recorder(), make_recorder(), make_recorder()
-    evaluate.evaluate_arm(evaluation_job, needs["start"], *arguments, first)
+    evaluate.evaluate_arm(evaluation_job, needs | {"arm": needs["start"]}, tmp_path, cache_dir, first)
     for point, rows in first.sample_rows.items():
         path = tmp_path / SAMPLES_FILE.format(point=point)
         path.parent.mkdir(exist_ok=True)
         pd.DataFrame(map(to_record, rows)).to_parquet(path)
-    evaluate.evaluate_arm(evaluation_job, trained[0], *arguments, ours, tmp_path)
-    evaluate.evaluate_arm(evaluation_job, trained[0], *arguments, alone)
+    own = needs | {"arm": trained[0]}
+    evaluate.evaluate_arm(evaluation_job, own | {"start_evaluation": tmp_path}, tmp_path, cache_dir, ours)
+    evaluate.evaluate_arm(evaluation_job, own, tmp_path, cache_dir, alone)
 
     assert ours.sample_rows == alone.sample_rows
     assert ours.rows == alone.rows

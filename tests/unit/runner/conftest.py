@@ -18,7 +18,7 @@ from runner.driving import execute as driver
 from runner.driving.execute import execute
 from runner.engines.local import LocalEngine
 from runner.engines.slots import Slot
-from runner.planning import check_models, check_texts
+from runner.planning import checks
 from runner.planning.plan import Plan, make_plan
 from runner.watching.display import Display
 
@@ -34,7 +34,8 @@ def _asked_once() -> Iterator[None]:
     passed: dict[tuple[str, ...], subprocess.CompletedProcess[str]] = {}
 
     def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        question = {**json.loads(options["input"]), "runs_dir": "", "cache_dir": "", "name": ""}
+        question = json.loads(options["input"])
+        question["run"] |= {"runs_dir": "", "cache_dir": "", "name": ""}
         key = (*command, json.dumps(question))
         if key in passed:
             return passed[key]
@@ -44,8 +45,7 @@ def _asked_once() -> Iterator[None]:
         return done
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (check_texts, check_models):
-            patch.setattr(module, "subprocess", SimpleNamespace(run=run, CompletedProcess=subprocess.CompletedProcess))
+        patch.setattr(checks, "subprocess", SimpleNamespace(run=run, CompletedProcess=subprocess.CompletedProcess))
         yield
 
 

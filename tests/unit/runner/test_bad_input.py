@@ -207,7 +207,7 @@ def test_the_plan_says_which_rows_are_left_out_and_asks_a_file_once(
     rows = [ROW.format(i, i % 2) for i in range(600)] + [ROW.format(3, 1), ROW.format(5, 0), "no label,\n", ",1\n"]
     (empty_folder / "texts.csv").write_text("text,label\n" + "".join(rows))
     assert main([SMOKE, "data.path=texts.csv", "--plan"]) == 0
-    monkeypatch.setattr("runner.planning.check_texts.subprocess", None)  # the answer is in the cache now
+    monkeypatch.setattr("runner.planning.checks.subprocess", None)  # the answer is in the cache now
     assert main([SMOKE, "data.path=texts.csv", "--plan"]) == 0
 
     said = (

@@ -16,9 +16,10 @@ from runner.ledger.manifest import MANIFEST, Manifest, sha256
 from runner.ledger.reader import is_finished, read_json, read_metrics, read_status
 from runner.ledger.reports import sealed
 from runner.ledger.tracker import Tracker
+from runner.ledger.writer import LedgerRecorder, StatusFile
 from runner.planning.graph import Job
 from runner.planning.plan import Plan
-from runner.working.report import make_report
+from runner.working.work import make_report
 
 # The stage is the only thing that is replaced: what it does is in the environment variable STAGE, as Python code.
 WITH_STAGE = """
@@ -245,7 +246,7 @@ def test_an_edited_specification_is_refused(gold: Job) -> None:
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(None, "is no run folder"), ("{", "is not valid JSON"), ("{}", "kind=None is none of measure")],
+    [(None, "is no run folder"), ("{", "is not valid JSON"), ("{}", "kind=None is none of base_model")],
 )
 def test_a_folder_that_is_no_job_is_refused(tmp_path: Path, content: str | None, expected: str) -> None:
     if content is not None:
@@ -320,17 +321,18 @@ def test_the_tracker_is_told_of_the_newest_report(tmp_path: Path, monkeypatch: p
         seal = sealed("", sha256((tmp_path / name / "report.json").read_bytes()))
         for file, text in ((MANIFEST, manifest.text), ("report.md", seal), ("report.html", seal)):
             (tmp_path / name / file).write_text(text)
-    monkeypatch.setattr("runner.working.report.subprocess.run", lambda *_, **__: subprocess.CompletedProcess([], 0))
+    monkeypatch.setattr("runner.working.work.subprocess.run", lambda *_, **__: subprocess.CompletedProcess([], 0))
     told: list[Mapping[str, object]] = []
 
     class Listener(Tracker):
         def summary(self, values: Mapping[str, object]) -> None:
             told.append(values)
 
-    make_report(tmp_path / "report", Listener())
+    recorder = LedgerRecorder(tmp_path, StatusFile(tmp_path, "identity"), Listener())
+    make_report(tmp_path / "report", recorder)
 
     assert told == [{"headline": "new", "gold/ppo": 1.0}]
 
     (tmp_path / "report-2" / "report.md").unlink()
     with pytest.raises(RuntimeError, match=r"report-2/report\.md is missing"):
-        make_report(tmp_path / "report", Listener())
+        make_report(tmp_path / "report", recorder)

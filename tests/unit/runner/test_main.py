@@ -26,7 +26,7 @@ def test_plan_shows_everything_and_writes_nothing_but_what_its_checks_found(
     for part in ("ppo/seed0/evaluation", "num_prompts: 64", "ok  seeds: 0", "to do", "response tokens", "report"):
         assert part in shown
     assert [path.name for path in empty_folder.iterdir()] == ["cache"]
-    assert {path.name for path in (empty_folder / "cache").iterdir()} <= {"text_checks", "model_checks"}
+    assert {path.name for path in (empty_folder / "cache").iterdir()} <= {"checks"}
 
 
 def test_every_shipped_sweep_and_budget_can_be_planned(capsys: pytest.CaptureFixture[str]) -> None:

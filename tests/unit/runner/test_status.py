@@ -98,7 +98,7 @@ def test_a_dead_job_and_a_dead_driver_are_told_from_living_ones(plan: Plan) -> N
     text = shown(plan.folder)
 
     assert "its driver died" in text
-    assert "go on: python -m runner +sweep=smoke" in text
+    assert "resume: python -m runner +sweep=smoke" in text
     assert rows(text)["ppo/seed0"].startswith("died 1 min 05 s process 7 on")
     assert "nobody holds its lock; it was at PPO 5/16 updates" in text
     assert "left" not in text.splitlines()[-1]  # nobody works, so there is no time left
@@ -124,7 +124,7 @@ def test_after_the_fact_every_end_is_told(planned: Planned, sweep_of: Callable[[
 
     found = rows(text)
     assert "with exit code 1" in text
-    assert "go on: python -m runner" in text
+    assert "resume: python -m runner" in text
     assert "killed by SIGKILL" in found["ppo/seed0"]
     assert found["ppo/seed0/evaluation"] == "skipped ppo/seed0 did not finish"
     assert found["measure"].startswith("finished")

@@ -51,6 +51,26 @@ def test_jobs_start_in_the_plans_order_and_after_their_needs(planned: Planned, s
     assert sweep.text.rstrip().endswith("DPO won.")
 
 
+def test_what_samples_the_base_waits_until_it_is_converted(planned: Planned, sweep_of: SweepOf) -> None:
+    pytest.importorskip("gguf")
+    sweep = sweep_of(planned(ONE_EACH, "model=smollm2_135m"))
+
+    assert sweep.run(base_model="fail") == 1
+    assert sweep.started() == ["base_model", "measure"]
+    assert "skipped: base_model did not finish" in sweep.text
+    assert sweep.run() == 0
+    assert sweep.started()[:2] == ["base_model", "ranking_data"]
+
+
+def test_the_base_is_converted_in_the_one_process_of_the_artifacts(planned: Planned, sweep_of: SweepOf) -> None:
+    pytest.importorskip("gguf")
+    sweep = sweep_of(planned("model=smollm2_135m"))
+
+    assert sweep.run() == 0
+    process = {entry["label"]: entry["pid"] for entry in sweep.trace() if entry["event"] == "start"}
+    assert process["base_model"] == process["measure"] == process["ranking_data"] == process["base_evaluation"]
+
+
 def test_what_goes_on_from_a_job_follows_in_its_process(planned: Planned, sweep_of: SweepOf) -> None:
     sweep = sweep_of(planned(ONE_EACH))
     sweep.run()
@@ -258,7 +278,7 @@ def test_ctrl_c_ends_the_children(planned: Planned, tmp_path: Path, request_to_e
     output, _ = process.communicate(timeout=30)
 
     assert process.returncode == 130
-    assert "The same command goes on from here" in output
+    assert "The same command resumes" in output
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
 

@@ -43,6 +43,26 @@ def test_jobs_come_in_the_order_that_holds_others_up_least(planned: Planned) -> 
     ]
 
 
+def test_a_packaged_base_is_converted_before_it_is_sampled(planned: Planned) -> None:
+    pytest.importorskip("gguf")
+    plan, tiny = planned("model=smollm2_135m"), planned()
+
+    assert plan.jobs[0].label == "base_model"
+    assert {job.label for job in plan.jobs} - {job.label for job in tiny.jobs} == {"base_model"}
+    assert job(plan, "ranking_data").needs == {"measure": "measure", "base_model": "base_model"}
+    entry = next(entry for entry in plan.content()["jobs"] if entry["label"] == "base_model")
+    assert entry["folder"] == "shared/base_model"
+
+
+def test_converting_the_base_is_in_no_identity_but_its_own(planned: Planned) -> None:
+    """The package's hash is in all of them, so a sweep that finished before stays finished."""
+    pytest.importorskip("gguf")
+    plan = planned("model=smollm2_135m")
+
+    assert not any("base_model" in entry.file.needs for entry in plan.jobs)
+    assert job(plan, "base_model").file.inputs == {"base_model": job(plan, "ranking_data").file.inputs["base_model"]}
+
+
 def test_every_need_stands_before_its_job(planned: Planned) -> None:
     labels = [job.label for job in planned("seed=0,1,2").jobs]
 

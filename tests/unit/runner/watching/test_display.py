@@ -9,7 +9,6 @@ from rich.console import Console
 from runner.planning.plan import Plan
 from runner.watching.display import (
     Display,
-    Result,
     Row,
     clean,
     duration,
@@ -112,9 +111,9 @@ def test_the_end_names_what_failed_with_its_reason_its_log_and_how_to_repeat_it(
     failed = next(job for job in plan.jobs if job.label == "ppo/seed0")
     failed.folder.mkdir(parents=True)
     (failed.folder / "log.txt").write_text("first\n\x1b]0;owned\x07 last\n")
-    results = {job.label: Result("finished", seconds=65) for job in plan.jobs}
-    results["ppo/seed0"] = Result("failed", "ValueError: \x1b[31mno luck", 3.2)
-    results["ppo/seed0/evaluation"] = Result("skipped", "ppo/seed0 did not finish")
+    results = {job.label: Row(job.label, "finished", seconds=65) for job in plan.jobs}
+    results["ppo/seed0"] = Row("ppo/seed0", "failed", "ValueError: \x1b[31mno luck", 3.2)
+    results["ppo/seed0/evaluation"] = Row("ppo/seed0/evaluation", "skipped", "ppo/seed0 did not finish")
     shown, output = display()
     shown.summary(plan, results, AGAIN)
     text = output.getvalue()
@@ -136,7 +135,7 @@ def test_the_newest_report_is_pointed_out(planned: Callable[..., Plan]) -> None:
         (plan.folder / name).mkdir(parents=True)
         (plan.folder / name / "report.json").write_text(f'{{"headline": "headline of {name}"}}')
     shown, output = display()
-    shown.summary(plan, {job.label: Result("finished") for job in plan.jobs}, AGAIN)
+    shown.summary(plan, {job.label: Row(job.label, "finished") for job in plan.jobs}, AGAIN)
 
     assert "headline of report-2" in output.getvalue()
     assert str(plan.folder / "report-2" / "report.html") in output.getvalue().replace("\n", "")
@@ -146,7 +145,7 @@ def test_offline_runs_are_pointed_out_until_they_are_uploaded(planned: Callable[
     plan = planned()
     run = plan.folder / "ppo" / "seed0" / "wandb" / "offline-run-1"
     run.mkdir(parents=True)
-    results = {job.label: Result("finished") for job in plan.jobs}
+    results = {job.label: Row(job.label, "finished") for job in plan.jobs}
     shown, output = display()
     shown.summary(plan, results, AGAIN)
     assert "wandb sync" in output.getvalue()
@@ -241,7 +240,7 @@ def test_a_dumb_terminal_gets_plain_lines() -> None:
 def test_the_end_fits_a_narrow_terminal(planned: Callable[..., Plan]) -> None:
     plan = planned()
     output = io.StringIO()
-    results = {job.label: Result("skipped", "reward_model did not finish") for job in plan.jobs}
+    results = {job.label: Row(job.label, "skipped", "reward_model did not finish") for job in plan.jobs}
     Display(Console(file=output, width=40, highlight=False)).summary(plan, results, AGAIN)
     table = output.getvalue().partition("all that is missing")[0]
 

@@ -1,4 +1,4 @@
-"""The check of the models before a sweep: one process, whose success is remembered under the models' fingerprints."""
+"""The checks before a sweep: one process, whose success is remembered under the fingerprints of texts and models."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from experiments.errors import InputError
 from experiments.inputs.models import prepare_model
 from experiments.model_spec import Model
 from experiments.spec import RunSpec
-from runner.planning import check_models as module
-from runner.planning.check_models import check_models
+from runner.planning import checks
+from runner.planning.checks import Findings, check_inputs
 from runner.planning.plan import make_plan
 
 
@@ -25,19 +25,20 @@ class Calls:
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
-        self.problems: list[str] = []
+        self.problems: tuple[str, ...] = ()
         self.code = 0
 
     def run(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         assert options["env"]["CUDA_VISIBLE_DEVICES"] == ""  # the GPUs are the jobs'
         self.asked.append(command[3:])
-        return subprocess.CompletedProcess(command, self.code, f"noise\n{json.dumps(self.problems)}\n", "trouble")
+        found = Findings(passed=dict.fromkeys(command[3:], "fine"), problems=self.problems).model_dump_json()
+        return subprocess.CompletedProcess(command, self.code, f"noise\n{found}\n", "trouble")
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     found = Calls()
-    monkeypatch.setattr(module.subprocess, "run", found.run)
+    monkeypatch.setattr(checks.subprocess, "run", found.run)
     return found
 
 
@@ -51,28 +52,28 @@ INPUTS = {"base_model": "sha256:1", "data": "sha256:2"}
 
 def test_what_has_passed_is_not_checked_again_until_something_changes(run: RunSpec, calls: Calls) -> None:
     for _ in range(2):
-        check_models(run, INPUTS)
-    check_models(run, INPUTS | {"data": "sha256:3"})
-    check_models(run, INPUTS | {"base_model": "sha256:4"})
-    check_models(run.model_copy(update={"model": run.model.model_copy(update={"dtype": "bfloat16"})}), INPUTS)
-    assert calls.asked == [["positions", "base"], ["positions"], ["positions", "base"], ["base"]]
+        assert check_inputs(run, INPUTS) == "fine"
+    check_inputs(run, INPUTS | {"data": "sha256:3"})
+    check_inputs(run, INPUTS | {"base_model": "sha256:4"})
+    check_inputs(run.model_copy(update={"model": run.model.model_copy(update={"dtype": "bfloat16"})}), INPUTS)
+    assert calls.asked == [["texts", "positions", "base"], ["texts", "positions"], ["positions", "base"], ["base"]]
 
 
 def test_failures_are_found_again_each_time(run: RunSpec, calls: Calls) -> None:
-    calls.problems = ["model.path=x: no", "model.path=x: never"]
+    calls.problems = ("model.path=x: no", "model.path=x: never")
     for _ in range(2):
         with pytest.raises(InputError, match=r"^model\.path=x: no\nmodel\.path=x: never$"):
-            check_models(run, INPUTS)
+            check_inputs(run, INPUTS)
     assert len(calls.asked) == 2
 
 
 def test_a_check_that_breaks_is_no_success(run: RunSpec, calls: Calls) -> None:
     calls.code = 1
     with pytest.raises(RuntimeError, match="trouble"):
-        check_models(run, INPUTS)
+        check_inputs(run, INPUTS)
     calls.code = -9
     with pytest.raises(InputError, match="signal 9; does the main memory hold the model"):
-        check_models(run, INPUTS)
+        check_inputs(run, INPUTS)
     assert len(calls.asked) == 2
 
 
@@ -80,8 +81,8 @@ def test_judge_and_embedder_are_checked_where_they_are_configured(
     composed: Callable[..., list[RunSpec]], calls: Calls, tmp_path: Path
 ) -> None:
     judge = ["judge=reward_model", f"judge.reward_model.path={tmp_path}", f"evaluation.embedder={tmp_path}"]
-    check_models(composed(*judge)[0], INPUTS | {"judge": "sha256:5", "embedder": "sha256:6"})
-    assert calls.asked == [["positions", "judge", "embedder"]]  # the tiny base is code
+    check_inputs(composed(*judge)[0], INPUTS | {"judge": "sha256:5", "embedder": "sha256:6"})
+    assert calls.asked == [["texts", "positions", "judge", "embedder"]]  # the tiny base is code
 
 
 def test_plan_refuses_a_base_without_its_head(
