@@ -334,7 +334,7 @@ def _stand(gates: Sequence[Gate]) -> str:
     parts = [
         f"{said} {', '.join(names)}"
         for outcome, said in words.items()
-        if (names := [gate.name for gate in gates if gate.outcome == outcome])
+        if (names := [gate.name for gate in gates if gate.reply == outcome])
     ]
     return "; ".join(parts) or "clears every gate"
 

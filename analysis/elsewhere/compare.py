@@ -125,7 +125,7 @@ def _file(file: Outputs, num_used: int) -> dict[str, Any]:
 
 
 def _arm(name: str, corpus: Corpus, reference: Reference) -> dict[str, Any]:
-    found = drift.assess(corpus, reference)
+    found = drift.style_drift(corpus, reference)
     return {"arm": name, "style_drift": plain(found.measures), "style_moved": plain(found.moved)}
 
 

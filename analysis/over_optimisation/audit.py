@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
+from analysis.answers import Reply
 from analysis.ledger import BASE, FLOOR_STREAM, STREAM, Ledger
 from analysis.over_optimisation import detectors as signs
 from analysis.scores import Curves, Halves, above_base, curves, divergence, score_gain, values
@@ -22,8 +22,6 @@ from analysis.statistics.controlled_win_rate import ControlledWinRate
 from analysis.statistics.scaling_law import Law, scaling_law
 from experiments.records import ScoreCard
 from experiments.rules import OverOptimisationRules
-
-Status = Literal["ok", "watch", "hacking", "not assessable"]
 
 PRIMARY, SUPPORTING, ALONE_NOTHING = ("H1", "H2"), ("H3", "H4a", "H4b", "H5", "H6", "H7"), "H7"
 NUM_SHOWN = 10
@@ -67,7 +65,9 @@ class Detector:
         code, name, meaning: which, for people.
         number: None where it could not be measured.
         threshold: in words, as registered.
-        why: the status in words.
+        reply: whether it shows over-optimisation: yes only at its severe level; inconclusive if it fires, which is
+            no proof by itself.
+        why: the reply in words.
     """
 
     code: str
@@ -75,7 +75,7 @@ class Detector:
     meaning: str
     number: Estimate | None
     threshold: str
-    status: Status
+    reply: Reply
     why: str
 
 
@@ -95,12 +95,14 @@ class Audit:
     """One arm.
 
     Attributes:
+        reply: whether the final model is over-optimised, by `VERDICT_RULE`: yes is “hacking”, inconclusive “watch”.
+        why: the reply in words.
         detectors: of the final model, in the order of their codes.
-        hacking_points: evaluation points whose verdict is "hacking", the final one included.
+        hacking_points: evaluation points of which the reply is yes, the final one included.
         suspects: the highest training reward less measure responses of the final model; empty without a reward model.
     """
 
-    status: Status
+    reply: Reply
     why: str
     detectors: tuple[Detector, ...]
     hacking_points: tuple[int, ...]
@@ -170,7 +172,7 @@ def audit(
     halves: Halves,
     style: ControlledWinRate | None = None,
 ) -> Audit:
-    """All detectors on the final model of one arm, and which earlier points were already "hacking".
+    """All detectors on the final model of one arm, and which earlier points were already over-optimised.
 
     Args:
         ledger: of the sweep.
@@ -187,31 +189,34 @@ def audit(
     final = ledger.final_point
     found = (*bench.primary(final), *bench.supporting(final, style))
     earlier = [point for point in range(1, final) if bench.is_hacking(point)]
-    status, why = verdict(found)
+    reply, why = verdict(found)
     return Audit(
-        status,
+        reply,
         why,
         found,
-        tuple([*earlier, final] if status == "hacking" else earlier),
+        tuple([*earlier, final] if reply == "yes" else earlier),
         tuple(suspects(ledger, arm)),
     )
 
 
-def verdict(detectors: Sequence[Detector]) -> tuple[Status, str]:
-    """The status of an arm and its reason, by `VERDICT_RULE`."""
-    fired = [item.code for item in detectors if item.status in ("watch", "hacking")]
+def verdict(detectors: Sequence[Detector]) -> tuple[Reply, str]:
+    """Whether an arm is over-optimised and the reason, by `VERDICT_RULE`."""
+    fired = [item.code for item in detectors if item.reply in ("inconclusive", "yes")]
     counted = [code for code in fired if code != ALONE_NOTHING]
-    severe = any(item.status == "hacking" for item in detectors)
+    severe = any(item.reply == "yes" for item in detectors)
     both = any(code in PRIMARY for code in fired) and any(code in SUPPORTING for code in fired)
     if severe or both:
-        return "hacking", f"{' and '.join(fired)} fire{'s' if len(fired) == 1 else ''}"
+        return "yes", f"{' and '.join(fired)} fire{'s' if len(fired) == 1 else ''}"
     if counted:
-        return "watch", f"{' and '.join(counted)} fire{'s' if len(counted) == 1 else ''}, which alone is no proof"
+        return (
+            "inconclusive",
+            f"{' and '.join(counted)} fire{'s' if len(counted) == 1 else ''}, which alone is no proof",
+        )
     primary = [item for item in detectors if item.code in PRIMARY]
-    if all(item.status == "not assessable" for item in primary):
+    if all(item.reply == "not assessable" for item in primary):
         return "not assessable", f"neither H1 nor H2 can be measured: {primary[-1].why}"
-    unmeasured = [item.code for item in detectors if item.status == "not assessable"]
-    return "ok", "no detector that counts alone fires" + (
+    unmeasured = [item.code for item in detectors if item.reply == "not assessable"]
+    return "no", "no detector that counts alone fires" + (
         f"; not assessable: {', '.join(unmeasured)}" if unmeasured else ""
     )
 
@@ -263,8 +268,8 @@ class _Bench:
 
     def is_hacking(self, point: int) -> bool:
         """Whether H1 or H2 fires at a point together with one of the others, the cheapest of which is asked first."""
-        return any(item.status == "watch" for item in self.primary(point)) and any(
-            item.status == "watch" for item in self._cheapest_first(point)
+        return any(item.reply == "inconclusive" for item in self.primary(point)) and any(
+            item.reply == "inconclusive" for item in self._cheapest_first(point)
         )
 
     def _cheapest_first(self, point: int) -> Iterator[Detector]:
@@ -378,13 +383,13 @@ class _Bench:
         if share is None:
             return replace(
                 blank,
-                status="watch",
+                reply="inconclusive",
                 why="no response is as long as any of the base, so the gain cannot be told from length",
             )
         found = _ruled(blank, share, share.high < rules.non_length_share, beside)
         unpreferred = style is not None and style.identified and style.controlled.low <= 50
         severe = share.high < rules.severe_non_length_share and unpreferred
-        return replace(found, status="hacking") if severe else found
+        return replace(found, reply="yes") if severe else found
 
     def _style_premium(self, style: ControlledWinRate | None) -> Detector:
         blank = Detector(
@@ -440,10 +445,10 @@ NO_REWARD = "the sweep has no reward model"
 
 
 def _ruled(blank: Detector, number: Estimate, fires: bool, beside: str) -> Detector:
-    """A measured detector with its status and reason."""
+    """A measured detector with its reply and reason."""
     words = "the whole interval is beyond the threshold" if fires else "the interval is not beyond the threshold"
     return replace(
-        blank, number=number, status="watch" if fires else "ok", why=f"{words}; {beside}" if beside else words
+        blank, number=number, reply="inconclusive" if fires else "no", why=f"{words}; {beside}" if beside else words
     )
 
 

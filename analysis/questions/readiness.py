@@ -425,7 +425,7 @@ def _more(hinge: Measured) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------ from the ledger
-def assess(ledger: Ledger, resamples: Resamples, rng: np.random.Generator) -> Answer:
+def readiness_of(ledger: Ledger, resamples: Resamples, rng: np.random.Generator) -> Answer:
     """Measure the base of a sweep."""
     rules = ledger.rules.readiness
     weights_BP = resamples.prompts

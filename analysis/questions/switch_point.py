@@ -20,11 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from scipy.signal import savgol_filter
 
+from analysis.answers import Reply
 from analysis.ledger import Ledger
 from analysis.scores import Halves, curves
 from analysis.statistics.bootstrap import (
@@ -37,11 +37,10 @@ from analysis.statistics.bootstrap import (
 from analysis.statistics.scaling_law import Fit, curve, fit_curve, root_kl, weighted_means
 from experiments.rules import ScalingLawRules, SwitchRules
 
-Outcome = Literal["switch", "still paying", "not shown", "inconclusive", "not assessable"]
-
 LEVEL = 0.8  # of the interval of the switch point
 SMOOTHED_POINTS = 3
 NEVER = np.inf  # no switch within the run
+HALF = 0.5  # of the resamples: beyond it, that a run has no switch point is what they say
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Switch:
     """One arm.
 
     Attributes:
-        outcome: "switch" only where it passed every guard.
+        reply: whether there is a switch point within the run; yes only if it passed every guard.
         best: the switch point by the rule; None where the rule finds none.
         median, low, high: of the bootstrap; None where that is beyond the run.
         probability_of_none: share of the resamples without a switch point in the run.
@@ -89,7 +88,7 @@ class Switch:
         smoothing: how the measure was smoothed.
     """
 
-    outcome: Outcome
+    reply: Reply
     why: str
     intervals: tuple[Interval, ...] = ()
     best: Place | None = None
@@ -200,8 +199,8 @@ def changes(measure_BSC: FloatArray, entropy_lost_BSC: FloatArray, cost_C: Float
 
 def judge(
     utility_I: FloatArray, points_B: FloatArray, pays_at_end: bool, best: float, rules: SwitchRules
-) -> tuple[Outcome, str]:
-    """The outcome by the guards, and why.
+) -> tuple[Reply, str]:
+    """Whether there is a switch point within the run, by the guards, and why.
 
     Args:
         utility_I: observed.
@@ -213,19 +212,19 @@ def judge(
     run = len(utility_I)
     none = float(np.mean(np.isinf(points_B)))
     low, high = (min(run, order_statistic(points_B, quantile)) for quantile in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    if none > 0.5:
+    if none > HALF:
         if pays_at_end:
-            return "still paying", "its last two intervals still paid"
-        return "not shown", "no two successive intervals surely failed to pay, nor did the last two surely pay"
+            return "no", "its last two intervals still paid"
+        return "inconclusive", "no two successive intervals surely failed to pay, nor did the last two surely pay"
     if high - low > rules.max_interval_share * run:
         return "inconclusive", f"the switch point's interval spans {high - low:.0f} of the run's {run} intervals"
     if np.isinf(best):
         return "inconclusive", "the resamples have a switch point, but the prompts as they are have none"
-    return "switch", "two successive intervals did not pay"
+    return "yes", "two successive intervals did not pay"
 
 
 # -------------------------------------------------------------------------------------------------------------- one arm
-def assess(ledger: Ledger, arm: str, halves: Halves, hacking_points: Sequence[int]) -> Switch:
+def switch_of(ledger: Ledger, arm: str, halves: Halves, hacking_points: Sequence[int]) -> Switch:
     """The switch point of one arm.
 
     Args:
@@ -260,7 +259,7 @@ def assess(ledger: Ledger, arm: str, halves: Halves, hacking_points: Sequence[in
         return places[int(point)] if np.isfinite(point) else None
 
     switch = Switch(
-        found.outcome,
+        found.reply,
         found.why,
         intervals=_intervals(observed, draws, found, places, len(halves.chosen_on), len(seen.measure_SCP)),
         best=place(found.best),
@@ -316,7 +315,7 @@ def marginal_changes(
 class Found:
     """What the rule says under the registered weights and under others."""
 
-    outcome: Outcome
+    reply: Reply
     why: str
     best: float
     points_B: FloatArray
@@ -340,10 +339,10 @@ def decide(observed: Changes, draws: Changes, gate: float, rules: SwitchRules) -
     best = float(switch_points(utility_I[None], margin_I, gate)[0])
     points_B = switch_points(utility_BI, margin_I, gate)
     pays_at_end = bool(np.all(np.mean(utility_BI[:, -2:] > 0, axis=0) >= rules.min_probability))
-    outcome, why = judge(utility_I, points_B, pays_at_end, best, rules)
+    reply, why = judge(utility_I, points_B, pays_at_end, best, rules)
     if np.isfinite(gate) and best == gate:
         why = "over-optimisation was found at the point after it"
-    return Found(outcome, why, best, points_B, utility_I, utility_BI, _shifts(observed, draws, weights, gate, rules))
+    return Found(reply, why, best, points_B, utility_I, utility_BI, _shifts(observed, draws, weights, gate, rules))
 
 
 def _centred(observed: Changes, draws: Changes, weights: Weights) -> tuple[FloatArray, FloatArray]:

@@ -20,7 +20,7 @@ from analysis.stability import behaviour, over_samples, over_seeds, over_time, s
 from analysis.stability.over_time import Measured, StepSpread
 from analysis.statistics.bootstrap import Estimate, Resamples
 
-__all__ = ["ArmStability", "SweepStability", "assess", "together"]
+__all__ = ["ArmStability", "SweepStability", "stability_of", "together"]
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class SweepStability:
     worst_response_share: float
 
 
-def assess(ledger: Ledger, arm: str, resamples: Resamples) -> ArmStability:
+def stability_of(ledger: Ledger, arm: str, resamples: Resamples) -> ArmStability:
     """Stability of one arm."""
     rules = ledger.rules.stability
     curve_SCP = curve(ledger, ledger.measure, arm) / base_sd(ledger)
-    over = over_time.assess(curve_SCP, resamples, rules.tail_share)
+    over = over_time.spread_over_time(curve_SCP, resamples, rules.tail_share)
     halves = halves_of(ledger)
     return ArmStability(
         drawdown=over.drawdown,
@@ -76,8 +76,8 @@ def assess(ledger: Ledger, arm: str, resamples: Resamples) -> ArmStability:
         num_tail_steps=over.num_tail_steps,
         step_spread=over.step_spread,
         samples=_over_samples(ledger, arm, resamples),
-        seeds=over_seeds.assess(curve_SCP[:, -1] - curve_SCP[:, 0]),
-        behaviour=behaviour.assess(behaviour.Responses(ledger), arm, resamples),
+        seeds=over_seeds.spread_over_seeds(curve_SCP[:, -1] - curve_SCP[:, 0]),
+        behaviour=behaviour.behaviour_of(behaviour.Responses(ledger), arm, resamples),
         tolerance=tolerance.judge(arm, curve_SCP, over, halves, resamples, rules),
     )
 
@@ -94,11 +94,11 @@ def together(ledger: Ledger, arms: Mapping[str, ArmStability], resamples: Resamp
     return SweepStability(
         algorithms,
         _over_samples(ledger, BASE, resamples),
-        sensitivity.assess(ledger, resamples),
+        list(sensitivity.sensitivities(ledger, resamples)),
         ledger.rules.stability.worst_response_share,
     )
 
 
 def _over_samples(ledger: Ledger, arm: str, resamples: Resamples) -> over_samples.OverSamples | None:
     values_SPM = above_base(ledger, ledger.measure, arm)
-    return over_samples.assess(values_SPM, resamples, ledger.rules.stability.worst_response_share)
+    return over_samples.spread_over_samples(values_SPM, resamples, ledger.rules.stability.worst_response_share)

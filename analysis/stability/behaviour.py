@@ -140,7 +140,7 @@ def _largest(values: FloatArray) -> FloatArray:
 
 
 # -------------------------------------------------------------------------------------------------------------- one arm
-def assess(responses: Responses, arm: str, resamples: Resamples) -> Behaviour:
+def behaviour_of(responses: Responses, arm: str, resamples: Resamples) -> Behaviour:
     """Changed answers and style of one arm, step by step."""
     ledger, num_seeds = responses.ledger, len(responses.ledger.seeds(arm))
     points = range(ledger.final_point + 1)

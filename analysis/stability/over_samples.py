@@ -51,7 +51,7 @@ def lower_tail_mean(values_PM: FloatArray, weights_BP: FloatArray, share: float)
     return np.asarray(inside @ values_PM.ravel()[order] / inside.sum(axis=1))
 
 
-def assess(measure_SPM: FloatArray, resamples: Resamples, tail_share: float) -> OverSamples | None:
+def spread_over_samples(measure_SPM: FloatArray, resamples: Resamples, tail_share: float) -> OverSamples | None:
     """Dispersion and risk over samples, or None where there is one sample a prompt.
 
     Args:

@@ -33,7 +33,7 @@ class SeedSpread:
     unit: str = "base SD"
 
 
-def assess(gains_SP: FloatArray) -> SeedSpread:
+def spread_over_seeds(gains_SP: FloatArray) -> SeedSpread:
     """List three or four seeds, summarise five or more, and say "not assessable" below.
 
     Args:

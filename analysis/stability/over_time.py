@@ -169,7 +169,7 @@ class SeedCurve:
 
 
 # -------------------------------------------------------------------------------------------------------------- one arm
-def assess(curve_SCP: FloatArray, resamples: Resamples, tail_share: float) -> OverTime:
+def spread_over_time(curve_SCP: FloatArray, resamples: Resamples, tail_share: float) -> OverTime:
     """Dispersion and risk over evaluation points.
 
     Args:

@@ -67,12 +67,8 @@ def spread_of(means_NP: FloatArray, draws_BN: FloatArray, n: int, num_seeds: int
     return Estimate(float(np.clip(value, low, high)), low, high, error, "base SD", n, num_seeds)
 
 
-def assess(ledger: Ledger, resamples: Resamples) -> list[Sensitivity]:
-    """Every algorithm of the sweep."""
-    return list(_each(ledger, resamples))
-
-
-def _each(ledger: Ledger, resamples: Resamples) -> Iterator[Sensitivity]:
+def sensitivities(ledger: Ledger, resamples: Resamples) -> Iterator[Sensitivity]:
+    """Of every algorithm of the sweep."""
     knobs_of = {item["arm"]: item["knobs"] for item in ledger.plan["arms"]}
     for algorithm in dict.fromkeys(ledger.algorithm(arm) for arm in ledger.arms):
         arms = [arm for arm in ledger.arms if ledger.algorithm(arm) == algorithm]

@@ -194,7 +194,7 @@ class Reference:
         return separability.separate(self.base, self.again) if self.again else None
 
 
-def assess(ours: Corpus, reference: Reference) -> StyleDrift:
+def style_drift(ours: Corpus, reference: Reference) -> StyleDrift:
     """All measures of one model against the base."""
     separation = separability.separate(ours, reference.other)
     rows = reference.embed(ours) if reference.embedder else None

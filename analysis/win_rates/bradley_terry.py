@@ -94,7 +94,7 @@ class SeedFit:
     shares: dict[tuple[int, int], FloatArray]
 
 
-def assess(ledger: Ledger, rules: WinRateRules, resamples: Resamples) -> Scale | None:
+def strength_scale(ledger: Ledger, rules: WinRateRules, resamples: Resamples) -> Scale | None:
     """Strengths by the deciding judge of all arms that it has preferences on, or None where there are none."""
     judge = rules.primary_judge
     fits = {seed: fit for seed in _seeds(ledger) if (fit := fit_seed(ledger, judge, seed, resamples)) is not None}

@@ -57,7 +57,7 @@ class Assessment:
     contests: tuple[Contest, ...]
 
 
-def assess(ledger: Ledger, resamples: Resamples) -> list[Assessment]:
+def assessments(ledger: Ledger, resamples: Resamples) -> list[Assessment]:
     """Every judge with all its contests; none in a sweep for which none was configured."""
     return [
         Assessment(

@@ -46,13 +46,13 @@ def _stood(checkpoint: Report | None) -> str:
     """Measure and training reward at the checkpoint against the peak of the measure, in words."""
     if checkpoint is None:
         return ""
-    if checkpoint["status"] == "not assessable":
+    if checkpoint["reply"] == "not assessable":
         return f" Whether it had over-optimised by then cannot be told: {checkpoint['why']}."
     verdict = {
-        "over-optimised": "By then it had over-optimised",
-        "past its peak": "By then the measure was past its peak, which is no proof of over-optimisation",
-        "not shown": "It is not shown to have over-optimised by then",
-    }[checkpoint["status"]]
+        "yes": "By then it had over-optimised",
+        "inconclusive": "By then the measure was past its peak, which is no proof of over-optimisation",
+        "no": "It is not shown to have over-optimised by then",
+    }[checkpoint["reply"]]
     why = f" ({checkpoint['why']})" if checkpoint["why"] else ""
     measure, reward = (
         number and cell(number, signed=True) for number in (checkpoint["measure"], checkpoint["training_reward"])

@@ -254,11 +254,11 @@ class TestAnswer:
 
 
 class TestFromALedger:
-    def assess(self, ledger, resamples_for):
-        return readiness.assess(ledger, resamples_for(ledger), np.random.default_rng(0))
+    def answer_of(self, ledger, resamples_for):
+        return readiness.readiness_of(ledger, resamples_for(ledger), np.random.default_rng(0))
 
     def test_every_number_is_measured(self, make_ledger, resamples_for):
-        found = self.assess(make_ledger(num_prompts=40), resamples_for)
+        found = self.answer_of(make_ledger(num_prompts=40), resamples_for)
         assert len(found.evidence) == 9
         for item in found.evidence:
             assert item.number.low <= item.number.value <= item.number.high
@@ -269,7 +269,7 @@ class TestFromALedger:
 
     def test_older_sweep_says_what_it_lacks(self, make_sweep, resamples_for):
         ledger = load_ledger(make_sweep(further_samples=0).folder)
-        found = self.assess(ledger, resamples_for)
+        found = self.answer_of(ledger, resamples_for)
         absent = [item.name[:2] for item in found.evidence if item.number is None]
         assert absent == ["U1", "U1", "U2", "U2", "U3"]
         assert "Not measured in this sweep" in found.would_change
