@@ -15,6 +15,7 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def print_win_rates(files: Sequence[Path], format_name: str, as_json: bool) -> N
     """
     results = win_rates(files, format_name)
     if as_json:
-        print(json.dumps([result.as_dict() for result in results], indent=1, allow_nan=False))
+        print(json.dumps([asdict(result) for result in results], indent=1, allow_nan=False))
     else:
         print(render_table(results))
 

@@ -14,13 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.answers import Reply
-from analysis.collapse.readings import (
-    Detection,
-    Detector,
-    Reading,
-    detection,
-    worst_seed,
-)
+from analysis.collapse.readings import Detection, Detector, Reading, detection, worst_seed
 from analysis.ledger import Ledger
 from analysis.scores import curve
 from analysis.stability.over_time import Measured

@@ -68,26 +68,19 @@ def gates_of(measured: Measurements, rules: DecisionRules) -> tuple[Gate, ...]:
     rate, gain = f"above {rules.min_win_rate_percent:g} %", f"above {rules.min_gain_base_sd:g} SD"
     return (
         _win_rate(rate, measured.win_rate, rules.min_win_rate_percent),
-        _above(
-            "Controlled win rate",
-            "the same at equal length and style",
-            rate,
-            measured.controlled_win_rate,
-            rules.min_win_rate_percent,
-            measured.why_not_controlled,
+        _held_against(
+            "Controlled win rate", "the same at equal length and style", rate, measured.controlled_win_rate,
+            rules.min_win_rate_percent, why_not=measured.why_not_controlled,
         ),
-        _above("Measure", "gain over the base, paired", gain, measured.gain, rules.min_gain_base_sd),
+        _held_against("Measure", "gain over the base, paired", gain, measured.gain, rules.min_gain_base_sd),
         _stability(measured.stability),
-        _below(
-            "Style drift",
-            "how well a classifier tells its texts from the base's; 0.5 is not at all",
-            f"AUC below {rules.max_style_auc:g}",
-            measured.style_auc,
-            rules.max_style_auc,
+        _held_against(
+            "Style drift", "how well a classifier tells its texts from the base's; 0.5 is not at all",
+            f"AUC below {rules.max_style_auc:g}", measured.style_auc, rules.max_style_auc, above=False,
         ),
         _over_optimisation(measured.over_optimisation),
         _cost(measured.cost_ratio, rules.max_cost_ratio),
-    )
+    )  # fmt: skip
 
 
 def standing(gates: Sequence[Gate]) -> Reply:
@@ -106,26 +99,28 @@ def _win_rate(rule: str, rate: WinRate | None, bound: float) -> Gate:
     meaning = f"against the base, by {rate.judge}"
     if rate.blocked:
         return Gate(name, meaning, rule, "not assessable", rate.estimate, note=rate.blocked)
-    gate = _above(name, meaning, rule, rate.estimate, bound)
+    gate = _held_against(name, meaning, rule, rate.estimate, bound)
     unproven = (gate.reply == "yes" and bound >= EVEN and ahead(rate) != rate.arm) or (
         gate.reply == "no" and bound <= EVEN and ahead(rate) != rate.opponent
     )
     return replace(gate, reply="inconclusive", note=why_not_ahead(rate)) if unproven else gate
 
 
-def _above(
-    name: str, meaning: str, rule: str, number: Estimate | None, bound: float, why_not: str = NOT_MEASURED
+def _held_against(
+    name: str,
+    meaning: str,
+    rule: str,
+    number: Estimate | None,
+    bound: float,
+    *,
+    above: bool = True,
+    why_not: str = NOT_MEASURED,
 ) -> Gate:
+    """Yes if the whole interval is on the side of the bound that the rule asks for, no if it is on the other."""
     if number is None:
         return Gate(name, meaning, rule, "not assessable", note=why_not)
-    reply: Reply = "yes" if number.low > bound else "no" if number.high < bound else "inconclusive"
-    return Gate(name, meaning, rule, reply, number, note=_settled_by(number, bound, reply))
-
-
-def _below(name: str, meaning: str, rule: str, number: Estimate | None, bound: float) -> Gate:
-    if number is None:
-        return Gate(name, meaning, rule, "not assessable", note=NOT_MEASURED)
-    reply: Reply = "yes" if number.high < bound else "no" if number.low > bound else "inconclusive"
+    over: Reply = "yes" if number.low > bound else "no" if number.high < bound else "inconclusive"
+    reply = over if above else opposite(over)
     return Gate(name, meaning, rule, reply, number, note=_settled_by(number, bound, reply))
 
 

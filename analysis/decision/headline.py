@@ -11,24 +11,9 @@ import numpy as np
 from analysis.ledger import BASE, Ledger
 from analysis.questions.recovery_words import WayBack
 from analysis.scores import halves_of
-from analysis.statistics.bootstrap import (
-    MIN_SEEDS_FOR_METHOD,
-    Estimate,
-    FloatArray,
-    Resamples,
-    judged_mean,
-)
+from analysis.statistics.bootstrap import MIN_SEEDS_FOR_METHOD, Estimate, FloatArray, Resamples, judged_mean
 from analysis.statistics.sample_size import seed_share
-from analysis.win_rates import (
-    EVEN,
-    Comparisons,
-    JudgeName,
-    WinRate,
-    ahead,
-    preferences,
-    rules_of,
-    why_not_ahead,
-)
+from analysis.win_rates import EVEN, Comparisons, JudgeName, WinRate, ahead, preferences, rules_of, why_not_ahead
 from experiments.rules import ConfidenceRules
 
 Confidence = Literal["inconclusive", "low", "moderate", "high"]

@@ -133,28 +133,16 @@ RULES = (
         lambda now: now.ppo == "yes" and now.lead == "PPO" and now.stops_paying == "yes",
     ),
     Rule(
-        "PPO clears its gates and leads",
-        "PPO",
-        "the head-to-head",
-        lambda now: now.ppo == "yes" and now.lead == "PPO",
+        "PPO clears its gates and leads", "PPO", "the head-to-head", lambda now: now.ppo == "yes" and now.lead == "PPO"
     ),
     Rule(
-        "DPO clears its gates and leads",
-        "DPO",
-        "the head-to-head",
-        lambda now: now.dpo == "yes" and now.lead == "DPO",
+        "DPO clears its gates and leads", "DPO", "the head-to-head", lambda now: now.dpo == "yes" and now.lead == "DPO"
     ),
     Rule(
-        "PPO clears its gates and DPO fails one",
-        "PPO",
-        "the gates",
-        lambda now: now.ppo == "yes" and now.dpo == "no",
+        "PPO clears its gates and DPO fails one", "PPO", "the gates", lambda now: now.ppo == "yes" and now.dpo == "no"
     ),
     Rule(
-        "DPO clears its gates and PPO fails one",
-        "DPO",
-        "the gates",
-        lambda now: now.dpo == "yes" and now.ppo == "no",
+        "DPO clears its gates and PPO fails one", "DPO", "the gates", lambda now: now.dpo == "yes" and now.ppo == "no"
     ),
     Rule(
         "Both clear their gates, neither is shown to lead, and the base was nearly right",
@@ -287,11 +275,7 @@ def _would_change(choice: Choice, sweep: Sweep) -> str:
 
 
 def _sentence(
-    choice: Choice,
-    final: Final | None,
-    gates: Mapping[str, Sequence[Gate]],
-    switch_at: str | None,
-    staged: str | None,
+    choice: Choice, final: Final | None, gates: Mapping[str, Sequence[Gate]], switch_at: str | None, staged: str | None
 ) -> str:
     asked = _by_label(final)
     ppo, dpo = asked.get("PPO", ""), asked.get("DPO", "")

@@ -205,8 +205,8 @@ class Ledger:
 
     def described(self, algorithm: str) -> Mapping[str, Any]:
         """What plan.json says of an algorithm; nothing of one that it does not describe."""
-        found = self.plan.get("algorithms", {}).get(algorithm, {})
-        return found if isinstance(found, Mapping) else {}
+        found: dict[str, Any] = self.plan["algorithms"].get(algorithm, {})
+        return found
 
     def label(self, algorithm: str) -> str:
         """An algorithm's name for people."""

@@ -191,11 +191,7 @@ def audit(
     earlier = [point for point in range(1, final) if bench.is_hacking(point)]
     reply, why = verdict(found)
     return Audit(
-        reply,
-        why,
-        found,
-        tuple([*earlier, final] if reply == "yes" else earlier),
-        tuple(suspects(ledger, arm)),
+        reply, why, found, tuple([*earlier, final] if reply == "yes" else earlier), tuple(suspects(ledger, arm))
     )
 
 

@@ -27,13 +27,7 @@ from scipy.signal import savgol_filter
 from analysis.answers import Reply
 from analysis.ledger import Ledger
 from analysis.scores import Halves, curves
-from analysis.statistics.bootstrap import (
-    Estimate,
-    FloatArray,
-    Resamples,
-    mean_estimate,
-    recentred_estimate,
-)
+from analysis.statistics.bootstrap import Estimate, FloatArray, Resamples, mean_estimate, recentred_estimate
 from analysis.statistics.scaling_law import Fit, curve, fit_curve, root_kl, weighted_means
 from experiments.rules import ScalingLawRules, SwitchRules
 

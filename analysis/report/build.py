@@ -22,7 +22,6 @@ from analysis.questions import recovery_words as recovery_answer
 from analysis.questions import switch_words as switch_answer
 from analysis.report import context, side_by_side
 from analysis.report.schema import REPORT_SCHEMA, checked
-from analysis.statistics import sample_size as next_runs
 from analysis.statistics.bootstrap import CONFIDENCE_LEVEL, Estimate, Resamples
 from analysis.statistics.scaling_law import Law
 from analysis.style import sweep as style_drift
@@ -199,7 +198,7 @@ def _recommendation(
         num_prompts=len(ledger.prompt_ids),
         num_missing=len(ledger.missing),
         seed_looks=ledger.rules.stability.seed_looks,
-        arguments=next_runs.recorded_arguments(ledger.plan),
+        arguments=tuple(ledger.plan["command"]),
         identity=next((str(job["identity"]) for job in ledger.plan["jobs"] if job["kind"] == "report"), ""),
     )
     sure_by = ledger.rules.confidence

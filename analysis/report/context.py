@@ -22,7 +22,7 @@ COSTS = {
     "peak_memory_bytes": "bytes",
 }
 HEALTH = {  # metric -> (what it is, unit)
-    "train/gradient_norm": ("gradient norm before clipping", "plain"),
+    "train/gradient_norm": ("gradient norm before clipping", "plain")
 }
 ARTIFACTS = {  # metric, in which braces stand for a score's name -> (artifact, what it is, unit)
     "measure/held_out_accuracy": ("Measure", "right on labelled texts it never saw", "share"),

@@ -10,12 +10,7 @@ import numpy as np
 
 from analysis.ledger import Ledger
 from analysis.scores import base_sd, gain_SP
-from analysis.stability.curves import (
-    bias_of,
-    noise_variance,
-    simultaneous_half_widths,
-    take_noise_out,
-)
+from analysis.stability.curves import bias_of, noise_variance, simultaneous_half_widths, take_noise_out
 from analysis.statistics.bootstrap import NORMAL_QUANTILE, Estimate, FloatArray, Resamples, mean_draws, mean_estimate
 
 NAMES = {"name", "algorithm"}
@@ -76,9 +71,7 @@ def sensitivities(ledger: Ledger, resamples: Resamples) -> Iterator[Sensitivity]
         names = differing({arm: knobs_of[arm] for arm in arms})
         variants = tuple(
             Variant(
-                arm,
-                {name: knobs_of[arm].get(name) for name in names},
-                mean_estimate(gains[arm], resamples, "base SD"),
+                arm, {name: knobs_of[arm].get(name) for name in names}, mean_estimate(gains[arm], resamples, "base SD")
             )
             for arm in arms
         )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.answers import Answer, Evidence, Reply
-from analysis.stability.over_time import OverTime
+from analysis.stability.over_time import ResampledOverTime
 from analysis.statistics.bootstrap import (
     MIN_SEEDS_FOR_METHOD,
     Estimate,
@@ -108,7 +108,7 @@ def select(curve_SCP: FloatArray, halves: tuple[list[int], list[int]], resamples
 def judge(
     arm: str,
     curve_SCP: FloatArray,
-    over_time: OverTime,
+    over_time: ResampledOverTime,
     halves: tuple[list[int], list[int]],
     resamples: Resamples,
     rules: StabilityRules,
@@ -136,7 +136,7 @@ def judge(
     )
 
 
-def _drawdown_evidence(over_time: OverTime, probability: float, rules: StabilityRules) -> Evidence:
+def _drawdown_evidence(over_time: ResampledOverTime, probability: float, rules: StabilityRules) -> Evidence:
     threshold = (
         f"at most {rules.max_drawdown:g} base SD: yes from a probability of {rules.yes_probability:.0%} on, no up to "
         f"{rules.no_probability:.0%} where a drop is shown"
@@ -169,7 +169,7 @@ def _selection_evidence(selection: Selection, rules: StabilityRules) -> Evidence
 
 
 def _sentence(
-    arm: str, said: Reply, probability: float, over_time: OverTime, rules: StabilityRules, selection: Selection
+    arm: str, said: Reply, probability: float, over_time: ResampledOverTime, rules: StabilityRules, selection: Selection
 ) -> str:
     fall = over_time.drawdown
     facts = (
@@ -199,7 +199,7 @@ def seed_share(per_seed_S: FloatArray, prompt_variance: float) -> float:
     return between / (between + prompt_variance) if between + prompt_variance > 0 else 0.0
 
 
-def what_would_settle(over_time: OverTime, rules: StabilityRules) -> str:
+def what_would_settle(over_time: ResampledOverTime, rules: StabilityRules) -> str:
     """Prompts or seeds, whichever the uncertainty comes from."""
     fall = over_time.drawdown
     distance = abs(rules.max_drawdown - fall.value)

@@ -79,16 +79,16 @@ class Drift:
     group: str
     label: str
     meaning: str
-    ours: Estimate | None
-    base: Estimate | None
-    change: Estimate | None
-    base_vs_base: Estimate | None
-    floor: float | None
-    ratio: Estimate | None
-    effect: Estimate | None
-    p: float | None
-    p_holm: float | None
-    reading: str
+    ours: Estimate | None = None
+    base: Estimate | None = None
+    change: Estimate | None = None
+    base_vs_base: Estimate | None = None
+    floor: float | None = None
+    ratio: Estimate | None = None
+    effect: Estimate | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    reading: str = WITHIN
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def _is_large(item: Drift, rules: StyleRules) -> bool:
 
 def _missing(measure: str, group: str, label: str, meaning: str, reason: str) -> Drift:
     reading = reason if reason.startswith(NOT_ASSESSABLE) else f"{NOT_ASSESSABLE}: {reason}"
-    return Drift(measure, group, label, meaning, None, None, None, None, None, None, None, None, None, reading)
+    return Drift(measure, group, label, meaning, reading=reading)
 
 
 # -------------------------------------------------------------------------------------------------- one kind of measure
@@ -312,8 +312,6 @@ def _paired_drift(
         ratio=_times_floor(change, floor),
         effect=mean_estimate(change_SP / sd, resamples, "base SD") if sd > 0 else None,
         p=swap_p(abs(float(change_SP.mean())), swapped),
-        p_holm=None,
-        reading=WITHIN,
     )
 
 
@@ -356,16 +354,12 @@ def _distance_drift(
         ratio = recentred_estimate(value / floor, draws / floor, "times the floor", n, num_seeds, minimum=0)
     return Drift(
         *names,
-        ours=None,
-        base=None,
         change=recentred_estimate(value, draws, "distance", n, num_seeds, minimum=0),
         base_vs_base=own.value if own else None,
         floor=floor,
         ratio=ratio,
         effect=ratio,
         p=swap_p(value, swapped),
-        p_holm=None,
-        reading=WITHIN,
     )
 
 
@@ -432,16 +426,11 @@ def _separability(separation: separability.Separation | None, reference: Referen
         _, floor, _ = auc_test(own, resamples)
     return Drift(
         *names,
-        ours=None,
-        base=None,
         change=auc,
         base_vs_base=mean_estimate(own.auc_SP, resamples, "AUC") if own else None,
         floor=floor,
-        ratio=None,
         effect=auc,
         p=p,
-        p_holm=None,
-        reading=WITHIN,
     )
 
 

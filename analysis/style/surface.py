@@ -181,10 +181,7 @@ FROM_LEXICONS = (
         "“let me know if”, “hope this helps”",
     ),
     Feature(
-        "self_reference",
-        "responses that speak of being an AI",
-        SHARE,
-        lambda text: text.has(lexicons.SELF_REFERENCES),
+        "self_reference", "responses that speak of being an AI", SHARE, lambda text: text.has(lexicons.SELF_REFERENCES)
     ),
 )
 FEATURES = (

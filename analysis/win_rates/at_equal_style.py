@@ -122,15 +122,7 @@ def equal_style(
     for score_N, style_NF in zip(score_SPM.reshape(num_seeds, -1), style_SNF, strict=True):
         asked_N = ~np.isnan(score_N)
         fits.append(
-            refit(
-                score_N[asked_N],
-                prompt_N[asked_N],
-                style_NF[asked_N],
-                covariate_N1[asked_N],
-                weight_BP,
-                rng,
-                PRIOR,
-            )
+            refit(score_N[asked_N], prompt_N[asked_N], style_NF[asked_N], covariate_N1[asked_N], weight_BP, rng, PRIOR)
         )
     raw_S, controlled_S = np.array([(fit.raw, fit.controlled) for fit in fits]).T
     raw_BS = np.stack([fit.raw_B for fit in fits], axis=1)

@@ -12,13 +12,9 @@ def recovery(report: Report) -> Table | None:
         Row(
             f"{item['arm']}: {change['name']}",
             change["meaning"],
-            (
-                _cell(change["before"]),
-                _cell(change["after"]),
-                _change(change["change"]),
-            ),
+            (_cell(change["before"]), _cell(change["after"]), _change(change["change"])),
         )
-        for item in report.get("recovery", [])
+        for item in report["recovery"]
         for change in item["changes"]
     )
     columns = ("at the checkpoint", "final model", "change")
@@ -28,9 +24,9 @@ def recovery(report: Report) -> Table | None:
 def starts(report: Report) -> list[str]:
     """Who starts where, a sentence for each checkpoint, and how the measure stood there."""
     arms: dict[tuple[str, int], list[str]] = {}
-    for item in report.get("recovery", []):
+    for item in report["recovery"]:
         arms.setdefault((item["start"], item["point"]), []).append(item["arm"])
-    stood = {(item["arm"], item["point"]): item for item in report.get("checkpoints", [])}
+    stood = {(item["arm"], item["point"]): item for item in report["checkpoints"]}
     return [_sentence(names, *at) + _stood(stood.get(at)) for at, names in arms.items()]
 
 

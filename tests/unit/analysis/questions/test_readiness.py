@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from analysis.ledger.load import load_ledger
 from analysis.questions import readiness
-from analysis.questions.readiness import Finding, Measured, RankedSamples
+from analysis.questions.readiness import Finding, RankedSamples
 from analysis.statistics.bootstrap import Estimate, multinomial_weights
 from experiments.rules import ReadinessRules
 
@@ -217,9 +217,9 @@ def test_sweep_without_reward_model_has_no_vote_from_it(rules):
 
 
 class TestAnswer:
-    def finding(self, key, vote, hinges=()):
+    def finding(self, key, vote, turns_at=()):
         evidence = readiness.Evidence(key, "", estimate(0.4, 0.6), "", "reading")
-        return Finding(key, vote, (evidence,), hinges)
+        return Finding(key, vote, (evidence,), turns_at)
 
     def test_yes_names_the_votes(self):
         found = readiness.answer(
@@ -235,10 +235,9 @@ class TestAnswer:
 
     def test_open_votes_say_how_many_prompts_would_settle_them(self):
         # 0.5 ± 0.1 against 0.55: twice the distance, so four times the prompts
-        hinge = Measured("U3 Implicit ranking", estimate(0.4, 0.6), (0.55, 0.65))
-        found = readiness.answer([self.finding("U3", "neutral", (hinge,))], 2)
+        found = readiness.answer([self.finding("U3", "neutral", ((0.55, 0.65),))], 2)
         assert found.reply == "inconclusive"
-        assert "U3 Implicit ranking, about 400 in place of 100" in found.would_change
+        assert "U3, about 400 in place of 100" in found.would_change
 
     def test_base_without_good_answers_is_a_case_for_neither(self):
         found = readiness.answer(
