@@ -95,7 +95,7 @@ def _add_report(commands: Any) -> None:
 
 
 def _report(runs_dir: Path, report_json: Path | None, with_pdf: bool) -> None:
-    """Write a report, as PDF too where it is asked for, and print where it is and what it says.
+    """Write a report, as PDF too if it is asked for, and print its place and what it says.
 
     Raises:
         LedgerError: the sweep cannot be reported on.

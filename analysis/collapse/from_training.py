@@ -37,7 +37,7 @@ class RunRows:
     """Training rows of one run, and which of them lie between two evaluation points.
 
     Attributes:
-        columns: every metric as recorded, NaN where a row lacks it or was not finite.
+        columns: every metric as recorded, NaN if a row lacks it or was not finite.
         after: number of the evaluation point that each row comes before (or at); the base's is 0.
     """
 

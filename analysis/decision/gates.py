@@ -20,7 +20,7 @@ NOT_MEASURED = "not measured in this sweep"
 
 @dataclass(frozen=True)
 class Measurements:
-    """What is known of one arm's final model; None where it could not be assessed.
+    """What is known of one arm's final model; None if it could not be assessed.
 
     Attributes:
         win_rate: against the base by the primary judge.
@@ -49,7 +49,7 @@ class Gate:
 
     Attributes:
         name, meaning, rule: for people; the rule names the threshold with its unit.
-        number: None where it is counted or could not be measured.
+        number: None if it is counted or could not be measured.
         times: a counted number instead.
         note: what else to know, such as why it is open.
     """

@@ -1,6 +1,6 @@
 """What to do: derived from the gates, the head-to-head and the questions by a table of rules, the first that applies.
 
-The table is printed in the report with the row that applied. Where no row does, the recommendation is to run what
+The table is printed in the report with the row that applied. If no row does, the recommendation is to run what
 would settle it, and the command lines stand there.
 """
 
@@ -14,7 +14,8 @@ from typing import Literal
 from analysis.answers import Answer, Reply
 from analysis.decision.gates import Gate, standing
 from analysis.decision.headline import Confidence, Final, confidence_by_seeds
-from analysis.questions import readiness
+from analysis.questions import readiness, switch_words
+from analysis.stability import tolerance
 from analysis.statistics.bootstrap import MIN_SEEDS_FOR_METHOD
 from analysis.statistics.sample_size import NextRun, free_name, next_seed_count, runner_command, units_needed
 from analysis.win_rates import EVEN
@@ -26,8 +27,8 @@ Lead = Literal["PPO", "DPO", "not shown"]
 
 QUESTIONS = (
     readiness.QUESTION,
-    "Can we tolerate the oscillation of PPO?",
-    "Where does PPO's marginal gain fall under its risk and cost?",
+    tolerance.QUESTION.format("PPO"),
+    switch_words.QUESTION.format("PPO"),
 )
 WOULD_CHANGE: dict[Choice, str] = {
     "PPO": "DPO ahead in the head-to-head, or PPO failing a gate, in more seeds or on more prompts.",
@@ -73,7 +74,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Questions:
-    """The answers to the three questions, None where one was not assessed; `switch_at` is the point in words."""
+    """The answers to the three questions, None if one was not assessed; `switch_at` is the point in words."""
 
     nearly_right: Answer | None
     oscillation: Answer | None = None
@@ -91,12 +92,12 @@ class Situation:
     """What the rules look at.
 
     Attributes:
-        ppo, dpo: how the two arms of the head-to-head stand at their gates; None where there is none.
+        ppo, dpo: how the two arms of the head-to-head stand at their gates; None if there is none.
         all_fail: whether every finished arm fails a gate, and both algorithms have one.
         lead: who wins the head-to-head.
-        nearly_right: whether the base was; None where that was not assessed.
+        nearly_right: whether the base was; None if that was not assessed.
         stops_paying: whether PPO's marginal gain falls under its risk and cost within the run; the same.
-        staged: how the arm of PPO then DPO that leads both of these arms stands; None where none does.
+        staged: how the arm of PPO then DPO that leads both of these arms stands; None if none does.
     """
 
     ppo: Reply | None
@@ -266,7 +267,7 @@ def first_that_applies(now: Situation) -> int:
 # ------------------------------------------------------------------------------------------------------------- in words
 def _not_assessed(question: str) -> Answer:
     why = "Not assessable yet: this sweep has no measurement of it."
-    return Answer(question, "inconclusive", why, (), "A sweep with a finished PPO arm and rules registered for it.")
+    return Answer(question, "not assessable", why, (), "A sweep with a finished PPO arm and rules registered for it.")
 
 
 def _would_change(choice: Choice, sweep: Sweep) -> str:

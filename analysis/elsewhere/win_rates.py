@@ -126,7 +126,7 @@ def measure(annotations: Annotations, file: str, num_resamples: int = NUM_RESAMP
 def features(annotations: Annotations) -> tuple[FloatArray, FloatArray]:
     """The difference in characters, and what stands in for the difficulty of the prompt, `[N, 1]` each.
 
-    That is the baseline's log length. Not where the model says the same whatever the prompt, `[N, 0]`: then its length
+    That is the baseline's log length. If the model says the same whatever the prompt, it is `[N, 0]`: then its length
     relative to the baseline is nothing but the baseline's length, and the two effects cannot be told apart.
     """
     ours, theirs = annotations.characters_N, annotations.baseline_characters_N

@@ -249,7 +249,7 @@ def _base_problems(base: pd.DataFrame, reference: list[tuple[str, int, int]]) ->
 
 
 def _read_ranking(folders: Mapping[str, Path], scores: Sequence[ScoreCard]) -> pd.DataFrame | None:
-    """The ranking data's samples in the order of prompts, where the job has recorded them."""
+    """The ranking data's samples in the order of prompts, if the job has recorded them."""
     folder = folders.get("ranking_data")
     if folder is None or not sample_files(folder):
         return None

@@ -2,7 +2,7 @@
 
 U1 headroom and reach of the best of n samples; U2 whether the base would have written the chosen responses itself;
 U3 whether it finds them likelier than the rejected ones; U4 how often it misbehaves; U5 whether the reward model is
-good enough to be maximised. The mechanisms: on-policy exploration pays where the good answers are far from the base
+good enough to be maximised. The mechanisms: on-policy exploration pays if the good answers are far from the base
 (Tajwar et al. 2024, arXiv:2404.14367), DPO goes astray on responses that the base would not write (Xu et al. 2024,
 arXiv:2404.10719). The thresholds are a team's judgement, registered before training (rules.readiness).
 
@@ -127,12 +127,12 @@ def size(correlation: Estimate) -> Estimate:
 
 
 def side(estimate: Estimate, threshold: float) -> int:
-    """1 where the whole interval is above the threshold, -1 where it is below, 0 where it contains it."""
+    """1 if the whole interval is above the threshold, -1 if it is below, 0 if it contains it."""
     return int(estimate.low > threshold) - int(estimate.high < threshold)
 
 
 def vote_between(estimate: Estimate, for_dpo: float, for_ppo: float) -> Vote:
-    """DPO where the whole interval lies beyond its threshold, away from PPO's; PPO the same; neutral otherwise."""
+    """DPO if the whole interval lies beyond its threshold, away from PPO's; PPO the same; neutral otherwise."""
     outward = 1 if for_dpo > for_ppo else -1
     if side(estimate, for_dpo) == outward:
         return "DPO"
@@ -159,7 +159,7 @@ def headroom(measure_PN: FloatArray | None, scale: float, weights_BP: FloatArray
     """U1: is the good answer within reach of a few samples?
 
     Args:
-        measure_PN: the measure of the base's samples, 0 to 1; None where there are too few of a prompt.
+        measure_PN: the measure of the base's samples, 0 to 1; None if there are too few of a prompt.
         scale: one base SD of the measure.
         weights_BP: of the resamples.
         rules: the thresholds.
@@ -306,7 +306,7 @@ def reward_model(
     """U5: a reward model that is clearly too weak speaks for DPO; a good one permits PPO and speaks for neither.
 
     Args:
-        accuracy: share of held-out comparisons; None where it was not recorded, like the others.
+        accuracy: share of held-out comparisons; None if it was not recorded, like the others.
         with_measure: rank correlation of the training reward and the measure on the base's samples.
         with_length: size of the rank correlation of the training reward and length there.
         rules: the thresholds.
@@ -347,7 +347,7 @@ def answer(findings: Sequence[Finding], min_votes: int) -> Answer:
         undecided = "A case for neither yet: good answers are out of the base's reach"
     sentence = {
         "DPO": "Nearly right: the base offers DPO what it needs",
-        "PPO": "Unruly: the base is far from what is wanted, which is where exploring with PPO pays",
+        "PPO": "Unruly: the base is far from what is wanted, and then exploring with PPO pays",
         "neutral": undecided,
     }[outcome]
     return Answer(
@@ -392,13 +392,13 @@ def _would_change(findings: Sequence[Finding], outcome: Vote) -> str:
     decisive = {finding.vote for finding in findings if finding.key in DECISIVE}
     if decisive == {"PPO", "DPO"}:
         parts.append(
-            "Headroom and coverage (U1, U2) disagree, which no further sample settles: short pilots of both, on the "
+            "Headroom (U1) and coverage (U2) disagree, which no further sample settles: short pilots of both, on the "
             "same prompts, do."
         )
     elif outcome == "neutral":
-        parts.append("Where the votes stay split, short pilots of both on the same prompts decide.")
+        parts.append("If the votes stay split, short pilots of both on the same prompts decide.")
     else:
-        parts.append("A vote of U1 or U2 for the other side would overturn it.")
+        parts.append("A vote of headroom (U1) or coverage (U2) for the other side would overturn it.")
     return " ".join(parts)
 
 
@@ -453,7 +453,7 @@ def drawn_streams(ledger: Ledger) -> list[int]:
 
 
 def ranked_samples(ledger: Ledger) -> RankedSamples | None:
-    """The ranking data, or None where the ledger does not have it or nothing in it is ranked."""
+    """The ranking data, or None if the ledger does not have it or nothing in it is ranked."""
     rows = ledger.ranking
     if rows is None:
         return None

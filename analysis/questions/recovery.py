@@ -30,7 +30,7 @@ GAIN, WITHIN_PROMPT, STYLE = "Gain in the measure", "Variety within a prompt", "
 
 @dataclass(frozen=True)
 class Change:
-    """One measure of one arm; None where it could not be taken.
+    """One measure of one arm; None if it could not be taken.
 
     Attributes:
         name, meaning: for people.
@@ -99,7 +99,7 @@ def checkpoints(ledger: Ledger, found: Sequence[Recovery], halves: Halves) -> li
 
 
 def _checkpoint(ledger: Ledger, arm: str, point: int, halves: Halves) -> Checkpoint:
-    """Measure and reward since the measure's peak, which the other half of the prompts chose (the audit's H2)."""
+    """Measure and reward since the measure's peak, which the other half of the prompts chose, as in the audit."""
     seen, size = curves(ledger, arm), POINTS * base_sd(ledger)
     peak = signs.best_point(seen.measure_SCP[:, : point + 1], halves.chosen_on)
 

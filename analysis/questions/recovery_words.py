@@ -29,7 +29,7 @@ class WayBack:
 
 
 def answer(ledger: Ledger, found: Sequence[Recovery], checkpoints: Sequence[Checkpoint]) -> WayBack | None:
-    """None where the plan has another arm than one and those that start from one checkpoint of it.
+    """None if the plan has another arm than one and those that start from one checkpoint of it.
 
     Args:
         ledger: of the sweep.

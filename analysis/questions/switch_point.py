@@ -1,15 +1,15 @@
-"""Where PPO's marginal gain falls under its risk and cost: the point at which to stop it, or to switch to DPO.
+"""Where an arm's marginal gain falls under its risk and cost: the point at which to stop it, or to switch to DPO.
 
 For the interval between two evaluation points, all in SD of the base,
 
     U = Δmeasure − λ_drawdown Δ(largest fall so far) − λ_diversity Δ(entropy lost) − λ_cost Δ(share of the device time)
 
 The switch point is the start of the first two successive intervals that did not pay, each with bootstrap probability
-P(U < 0) of at least `min_probability`; or, where it comes earlier, the last point before over-optimisation was found.
+P(U < 0) of at least `min_probability`; or, if it comes earlier, the last point before over-optimisation was found.
 It is chosen on one half of the prompts, and what it is worth is reported on the other. The same rule is applied to
 every resample, which gives the interval; the finding of over-optimisation is taken as it is there.
 
-The measure is smoothed before differences are taken: by the fitted curve of `scaling_law` where the points lie about it
+The measure is smoothed before differences are taken: by the fitted curve of `scaling_law` if the points lie about it
 within their noise, otherwise by straight lines over three points (Savitzky & Golay 1964). The risk of style is not in
 U, because the style-controlled win rate is known for the final model only.
 
@@ -39,7 +39,7 @@ HALF = 0.5  # of the resamples: beyond it, that a run has no switch point is wha
 
 @dataclass(frozen=True)
 class Place:
-    """A point of the run on three axes; device seconds are None where they were not recorded."""
+    """A point of the run on three axes; device seconds are None if they were not recorded."""
 
     point: int
     prompts_seen: float
@@ -72,11 +72,11 @@ class Switch:
 
     Attributes:
         reply: whether there is a switch point within the run; yes only if it passed every guard.
-        best: the switch point by the rule; None where the rule finds none.
-        median, low, high: of the bootstrap; None where that is beyond the run.
+        best: the switch point by the rule; None if the rule finds none.
+        median, low, high: of the bootstrap; None if that is beyond the run.
         probability_of_none: share of the resamples without a switch point in the run.
-        gate: the point before over-optimisation was found, where that is what decides.
-        shifts: the switch point under other weights, by what was changed; None where there is none then.
+        gate: the point before over-optimisation was found, if that is what decides.
+        shifts: the switch point under other weights, by what was changed; None if there is none then.
         gain_at_switch: the measure over the base at the switch point, on the half that had no part in choosing it.
         later_change: the measure of the final point minus the measure of the switch point, on that half.
         smoothing: how the measure was smoothed.
@@ -135,7 +135,7 @@ def utility(changes: Changes, weights: Weights) -> FloatArray:
 
 
 def switch_points(utility_BI: FloatArray, margin_I: FloatArray, gate: float = NEVER) -> FloatArray:
-    """Start of the first two successive intervals that surely did not pay, `[B]`; `NEVER` where there is none.
+    """Start of the first two successive intervals that surely did not pay, `[B]`; `NEVER` if there is none.
 
     Args:
         utility_BI: U.
@@ -324,7 +324,7 @@ def decide(observed: Changes, draws: Changes, gate: float, rules: SwitchRules) -
     Args:
         observed: `[1, I]` each.
         draws: `[B, I]` each.
-        gate: point that may not be passed, `NEVER` where there is none.
+        gate: point that may not be passed, `NEVER` if there is none.
         rules: in use.
     """
     weights = Weights.of(rules)
@@ -399,7 +399,7 @@ def _with_value(switch: Switch, measure_SCP: FloatArray, chosen: float, halves: 
 def _entropy_lost(ledger: Ledger, arm: str) -> FloatArray:
     """Fall of the entropy per token under the base's, in SD of the base over prompts, `[S, C, P]`.
 
-    The entropy is estimated by −log π of the arm's own samples. Zero where the base has no spread.
+    The entropy is estimated by −log π of the arm's own samples. Zero if the base has no spread.
     """
     tokens_SCP = np.maximum(ledger.curve(arm, "num_tokens"), 1.0)
     entropy_SCP = -ledger.curve(arm, "logp_policy") / tokens_SCP
@@ -408,7 +408,7 @@ def _entropy_lost(ledger: Ledger, arm: str) -> FloatArray:
 
 
 def _cost_share(ledger: Ledger, arm: str) -> FloatArray:
-    """Share of the run's device time spent by each point; equal shares where it was not recorded. `[C]`."""
+    """Share of the run's device time spent by each point; equal shares if it was not recorded. `[C]`."""
     spent = ledger.spent(arm, ["device_seconds"])
     if None in spent or not spent[-1]:
         return np.linspace(0, 1, ledger.final_point + 1)

@@ -11,13 +11,14 @@ from analysis.statistics.bootstrap import MIN_SEEDS_FOR_METHOD
 from analysis.statistics.sample_size import MANY_UNITS, scaled
 from experiments.rules import SwitchRules
 
-QUESTION = "Where does PPO's marginal gain fall under its risk and cost?"
+QUESTION = "Where does {}'s marginal gain fall under its risk and cost?"
 SUGGESTION = "ten or more evaluation points and three or more seeds (budget=full has eleven and five)"
 
 
 def answer(ledger: Ledger, arm: str, switch: Switch) -> Answer:
     """The question answered for one arm; on an arm that is not PPO it is descriptive."""
-    question = QUESTION if ledger.algorithm(arm) == "ppo" else f"{QUESTION} (descriptive: the same of {arm})"
+    algorithm = ledger.algorithm(arm)
+    question = QUESTION.format(ledger.label(algorithm)) + ("" if algorithm == "ppo" else f" (descriptive, of {arm})")
     if not switch.intervals:
         return Answer(
             question, "not assessable", f"{arm}: not assessable, {switch.why}.", (), f"Runs with {SUGGESTION}."
@@ -47,7 +48,7 @@ def _mostly_none(switch: Switch) -> bool:
 
 
 def switch_at(switch: Switch) -> str | None:
-    """The point in words, where one was named."""
+    """The point in words, if one was named."""
     return _where(switch.best) if switch.reply == "yes" and switch.best else None
 
 
@@ -83,7 +84,7 @@ def _point(place: Place | None) -> str:
 
 
 def _sensitivity(switch: Switch, rules: SwitchRules) -> str:
-    """Said where the point moves by more than is tolerated; a point beyond the run counts as the run's end."""
+    """Said if the point moves by more than is tolerated; a point beyond the run counts as the run's end."""
     end = len(switch.intervals)
     registered = switch.best.point if switch.best else end
     moved = [(abs((end if point is None else point) - registered), name) for name, point in switch.shifts]

@@ -55,7 +55,7 @@ PACKAGED_MODELS = {
 
 
 def exact(value: Any, unit: str) -> dict[str, Any] | None:
-    """A measured number without an interval, or None where it was not recorded."""
+    """A measured number without an interval, or None if it was not recorded."""
     if value is None or isinstance(value, str) or not math.isfinite(value):
         return None
     return {"exact": float(value), "unit": unit}

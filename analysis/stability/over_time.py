@@ -42,9 +42,9 @@ class StepSpread:
     """How much the steps between evaluation points differ (DT of Chan et al.), with the evaluation noise taken out.
 
     Attributes:
-        standard_deviation: of the steps, noise taken out: true^2 = observed^2 - noise^2, zero where noise explains all.
+        standard_deviation: of the steps, noise taken out: true^2 = observed^2 - noise^2, zero if noise explains all.
         observed_sd, noise_sd: the two that it is made of.
-        interquartile_range: noise taken out. Without an interval: the bootstrap's covers as little as 45 % where the
+        interquartile_range: noise taken out. Without an interval: the bootstrap's covers as little as 45 % if the
             steps are of two kinds (analysis/coverage.md).
         observed_interquartile_range: the same with the noise in it.
     """

@@ -27,7 +27,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """One algorithm. `spread`: best less worst gain over its variants, base SD; None where there is one variant."""
+    """One algorithm. `spread`: best less worst gain over its variants, base SD; None if there is one variant."""
 
     algorithm: str
     knobs: tuple[str, ...]

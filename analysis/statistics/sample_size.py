@@ -24,13 +24,13 @@ class NextRun:
 def units_needed(estimate: Estimate, threshold: float, wider: float = 1.0) -> int | None:
     """Prompts (or what else was resampled) at which the interval would just clear the threshold, value unchanged.
 
-    None where the value lies so near to the threshold that more than `MANY_UNITS` would be needed: a number of them
+    None if the value lies so near to the threshold that more than `MANY_UNITS` would be needed: a number of them
     would promise too much.
 
     Args:
         estimate: with its interval.
         threshold: in its unit.
-        wider: see `statistics.simultaneous`, where the value has to stand a correction.
+        wider: see `statistics.bootstrap.simultaneous`, if the value has to stand a correction.
     """
     half_width = wider * (estimate.high - estimate.low) / 2
     needed = scaled(estimate.n, half_width, abs(estimate.value - threshold))

@@ -7,9 +7,9 @@ al. 2024 (arXiv:2406.02900) find it for DPO too:
 
 It is linear in α and β, so a weighted least-squares fit on [d, −d ln d] without intercept is exact. The form breaks
 near d = 0, where its slope is infinite, so points near the base are left out. A peak is only called a finding
-("turnover") where the run went past the whole interval of it, because an extrapolated peak is not a measurement, and
-where the measure measurably rises to it and falls behind it, because the form has a peak for any curve that levels off,
-and where the points follow the curve.
+("turnover") if three things hold. The run went past the whole interval of the peak, because an extrapolated peak is
+not a measurement. The measure measurably rises to it and falls behind it, because the form has a peak for any curve
+that levels off. And the points follow the curve.
 
 Shapes: S seeds, C evaluation points with the base first, P prompts, B resamples, N = S x used points.
 """
@@ -81,7 +81,7 @@ class Law:
     Attributes:
         why: why there is or is not a peak, in words.
         num_points: evaluation points in the fit.
-        alpha, beta: of the curve; None where nothing was fitted.
+        alpha, beta: of the curve; None if nothing was fitted.
         first, last: the range of d that was fitted, √nats.
         residual, noise: see `Fit`.
         peak: d*, √nats; None unless the arm is shown to have passed it (a turnover).
@@ -151,7 +151,7 @@ def _logarithm(distance_N: FloatArray) -> FloatArray:
 
 # -------------------------------------------------------------------------------------------------------------- one arm
 def root_kl(nats: FloatArray) -> FloatArray:
-    """Square root of a KL estimate, zero where the estimate is negative."""
+    """Square root of a KL estimate, zero if the estimate is negative."""
     return np.sqrt(np.maximum(nats, 0.0))
 
 
@@ -212,7 +212,10 @@ def _judge(law: Law, found: Fit, rules: ScalingLawRules, num_prompts: int, num_s
     low, high = peak_interval(place, peak(found.coefficients_B2), num_seeds)
     farthest = float(found.distance_N.max())
     if found.residual > rules.max_misfit * found.noise:
-        return replace(law, why="the points do not follow the curve, so its peak means nothing here; see H2 for a fall")
+        return replace(
+            law,
+            why="the points do not follow the curve, so its peak means nothing here; the audit looks for a fall",
+        )
     if not high < farthest:
         return replace(
             law, why=f"the interval of the peak does not end inside the range seen, up to {farthest:.1f} √nats"
@@ -243,7 +246,7 @@ def peak_interval(place: float, draws_B: FloatArray, num_seeds: int) -> tuple[fl
 
 
 def _rises_to(place: float, found: Fit) -> bool:
-    """Whether the fitted the measure at the peak is above the base with its whole interval."""
+    """Whether the fitted measure at the peak is above the base with its whole interval."""
     height_B = curve(found.coefficients_B2, np.array([place]))[:, 0]
     return float(np.quantile(height_B, (1 - CONFIDENCE_LEVEL) / 2)) > 0
 
@@ -251,7 +254,7 @@ def _rises_to(place: float, found: Fit) -> bool:
 def _falls_behind(place: float, found: Fit) -> bool:
     """Whether the slope of the measure from the peak on is surely below zero.
 
-    From the last point before the peak on, or over the last two points where only one lies behind.
+    From the last point before the peak on, or over the last two points if only one lies behind.
     """
     reached = np.unique(found.distance_N)
     start = reached[max(0, min(int(np.searchsorted(reached, place)) - 1, len(reached) - 2))]

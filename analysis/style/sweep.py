@@ -49,7 +49,7 @@ class SweepStyle:
         return Reference(base, again, self.resamples, rules, rng, self._recorded_embedder(), scores)
 
     def _recorded_embedder(self) -> Embedder | None:
-        """Of the vectors in the ledger, where the sweep chose a sentence encoder."""
+        """Of the vectors in the ledger, if the sweep chose a sentence encoder."""
         if self.ledger.embeddings is None:
             return None
         final = self.ledger.samples[self.ledger.samples["point"].isin([0, self.ledger.final_point])]
