@@ -15,6 +15,7 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def _add_report(commands: Any) -> None:
 
 
 def _report(runs_dir: Path, report_json: Path | None, with_pdf: bool) -> None:
-    """Write a report, as PDF too where it is asked for, and print where it is and what it says.
+    """Write a report, as PDF too if it is asked for, and print its place and what it says.
 
     Raises:
         LedgerError: the sweep cannot be reported on.
@@ -124,7 +125,7 @@ def print_win_rates(files: Sequence[Path], format_name: str, as_json: bool) -> N
     """
     results = win_rates(files, format_name)
     if as_json:
-        print(json.dumps([result.as_dict() for result in results], indent=1, allow_nan=False))
+        print(json.dumps([asdict(result) for result in results], indent=1, allow_nan=False))
     else:
         print(render_table(results))
 

@@ -20,14 +20,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.ledger import BASE, STREAM, Ledger, LedgerError
-from analysis.statistics.bootstrap import (
-    Estimate,
-    FloatArray,
-    Resamples,
-    mean_estimate,
-    ratio_estimate,
-    split_halves,
-)
+from analysis.statistics.bootstrap import Estimate, FloatArray, Resamples, mean_estimate, ratio_estimate, split_halves
 from experiments.records import SCORE_PREFIX, ScoreCard
 
 POINTS = 100.0  # in the whole scale of a measure

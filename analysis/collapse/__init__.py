@@ -1,4 +1,4 @@
-"""Has an arm collapsed? Detectors at every evaluation point, each with value, threshold, status and why.
+"""Has an arm collapsed? Detectors at every evaluation point, each with value, threshold, reply and why.
 
 from_samples   what the responses show
 from_training  what the training metrics show
@@ -17,7 +17,7 @@ from analysis.collapse.readings import Detection
 from analysis.ledger import Ledger
 from analysis.statistics.bootstrap import Resamples
 
-__all__ = ["Collapse", "assess"]
+__all__ = ["Collapse", "collapse_of"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Collapse:
     flags: dict[str, tuple[int, int]]
 
 
-def assess(ledger: Ledger, arm: str, resamples: Resamples) -> Collapse:
+def collapse_of(ledger: Ledger, arm: str, resamples: Resamples) -> Collapse:
     """All detectors of one arm."""
     rules = ledger.rules.collapse
     seen = SampleDetectors(ledger, arm, resamples, rules).all()

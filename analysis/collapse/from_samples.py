@@ -1,7 +1,7 @@
 """Collapse seen in the responses: entropy, variety, loops, truncation, empty and identical answers, distance.
 
 Everything is held against the base's responses to the same prompts under the same random numbers. Intervals are over
-prompts; a detector fires where the whole interval is beyond its threshold, in the seed that comes off worst.
+prompts; a detector fires if the whole interval is beyond its threshold, in the seed that comes off worst.
 
 A word is what stands between blanks, in lower case; in scripts without spaces every letter is one.
 """
@@ -172,9 +172,9 @@ class SampleDetectors:
 
     @staticmethod
     def _reading(point: int, seed: int, estimate: Estimate, threshold: float, above: bool) -> Reading:
-        status = judge_interval(estimate, threshold, above)
-        why = "beyond the threshold, but its interval is not" if status == "watch" else ""
-        return Reading(point, seed, estimate, Measured(threshold, estimate.unit), status, why)
+        reply = judge_interval(estimate, threshold, above)
+        why = "beyond the threshold, but its interval is not" if reply == "inconclusive" else ""
+        return Reading(point, seed, estimate, Measured(threshold, estimate.unit), reply, why)
 
     def _entropy(self) -> Detection:
         base_nats, base_tokens = self.base.surprise, self.base.tokens

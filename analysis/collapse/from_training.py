@@ -1,7 +1,7 @@
 """Collapse seen while training: the flags that training raised, and spikes, which only a whole run shows.
 
-A row is one update or step. A flag's detector fires when it was up in most rows since the last evaluation point, and
-says "watch" when it was up in any. What a flag means is in `experiments.training_signs`, once for the live flag and for
+A row is one update or step. A flag's detector fires if it was up in most rows since the last evaluation point. It is
+inconclusive if it was up in any. What a flag means is in `experiments.training_signs`, once for the live flag and for
 the report; an arm whose training records no such flag is not assessed. These numbers have no interval.
 """
 
@@ -13,14 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from analysis.collapse.readings import (
-    Detection,
-    Detector,
-    Reading,
-    Status,
-    detection,
-    worst_seed,
-)
+from analysis.answers import Reply
+from analysis.collapse.readings import Detection, Detector, Reading, detection, worst_seed
 from analysis.ledger import Ledger
 from analysis.scores import curve
 from analysis.stability.over_time import Measured
@@ -43,7 +37,7 @@ class RunRows:
     """Training rows of one run, and which of them lie between two evaluation points.
 
     Attributes:
-        columns: every metric as recorded, NaN where a row lacks it or was not finite.
+        columns: every metric as recorded, NaN if a row lacks it or was not finite.
         after: number of the evaluation point that each row comes before (or at); the base's is 0.
     """
 
@@ -117,22 +111,22 @@ class TrainingDetectors:
             if not len(values):
                 return None
             share = float(values.mean())
-            status: Status = "fired" if share > MAX_SHARE_OF_ROWS else "watch" if share > 0 else "ok"
-            return _reading(run, point, share, MAX_SHARE_OF_ROWS, status, "percent")
+            reply: Reply = "yes" if share > MAX_SHARE_OF_ROWS else "inconclusive" if share > 0 else "no"
+            return _reading(run, point, share, MAX_SHARE_OF_ROWS, reply, "percent")
 
         return look
 
     def _held_against_the_measure(self, run: RunRows, point: int) -> Reading | None:
         """Fires only if the measure is shown to fall; that no rise is shown may be a small evaluation's fault."""
         reading = self._flag_of(SATURATED)(run, point)
-        if reading is None or reading.status == "ok":
+        if reading is None or reading.reply == "no":
             return reading
         step = self.measure_steps[run.seed, point]
         if step.high < 0:
             return replace(reading, why="saturated, and the measure falls")
         if step.low > 0:
-            return replace(reading, status="ok", why="saturated, but the measure still rises")
-        return replace(reading, status="watch", why="saturated, and the measure is not shown to rise")
+            return replace(reading, reply="no", why="saturated, but the measure still rises")
+        return replace(reading, reply="inconclusive", why="saturated, and the measure is not shown to rise")
 
     def _spike_of(self, name: str, minimum: float) -> Look:
         def look(run: RunRows, point: int) -> Reading | None:
@@ -143,7 +137,7 @@ class TrainingDetectors:
             highest = float(values.max())
             times, threshold = highest / median, self.rules.max_spike
             fired = times > threshold and highest > minimum
-            return _reading(run, point, times, threshold, "fired" if fired else "ok", "times the median")
+            return _reading(run, point, times, threshold, "yes" if fired else "no", "times the median")
 
         return look
 
@@ -154,13 +148,11 @@ class TrainingDetectors:
         below = [len(values) > 0 and values.mean() < 0 for values in means]
         in_a_row = next((count for count, under in enumerate(reversed(below)) if not under), len(below))
         limit = self.rules.max_points_below_reference
-        return _reading(run, point, in_a_row, limit, "fired" if in_a_row > limit else "ok", "count")
+        return _reading(run, point, in_a_row, limit, "yes" if in_a_row > limit else "no", "count")
 
 
-def _reading(
-    run: RunRows, point: int, value: float, threshold: float, status: Status, unit: str, why: str = ""
-) -> Reading:
-    return Reading(point, run.seed, Measured(value, unit), Measured(threshold, unit), status, why)
+def _reading(run: RunRows, point: int, value: float, threshold: float, reply: Reply, unit: str) -> Reading:
+    return Reading(point, run.seed, Measured(value, unit), Measured(threshold, unit), reply, "")
 
 
 def flags(ledger: Ledger, arm: str) -> dict[str, tuple[int, int]]:

@@ -1,18 +1,17 @@
-"""What a collapse detector says of one evaluation point of an arm: value, threshold, status, and why."""
+"""What a collapse detector says of one evaluation point of an arm: value, threshold, reply, and why."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from analysis.answers import Reply
 from analysis.stability.over_time import Measured
 from analysis.statistics.bootstrap import Estimate, FloatArray
 
-Status = Literal["ok", "watch", "fired", "not assessable"]
-SEVERITY: dict[Status, int] = {"not assessable": 0, "ok": 1, "watch": 2, "fired": 3}
+SEVERITY: dict[Reply, int] = {"not assessable": 0, "no": 1, "inconclusive": 2, "yes": 3}
 
 
 @dataclass(frozen=True)
@@ -30,16 +29,17 @@ class Reading:
     """One detector at one evaluation point: that of the seed which comes off worst.
 
     Attributes:
-        seed: that seed; None where nothing could be measured.
-        threshold: the number fires beyond it.
-        why: what makes it watch or not assessable; empty where the number speaks for itself.
+        seed: that seed; None if nothing could be measured.
+        threshold: the detector fires if the number is beyond it.
+        reply: whether the detector fires; inconclusive if only part of the evidence says so, which is worth watching.
+        why: what makes it inconclusive or not assessable; empty if the number speaks for itself.
     """
 
     point: int
     seed: int | None
     number: Estimate | Measured | None
     threshold: Measured | None
-    status: Status
+    reply: Reply
     why: str
 
 
@@ -54,7 +54,7 @@ class Detection:
 
 def detection(detector: Detector, readings: Sequence[Reading]) -> Detection:
     """The worst reading is the first of the most severe ones."""
-    worst = max(readings, key=lambda reading: SEVERITY[reading.status])
+    worst = max(readings, key=lambda reading: SEVERITY[reading.reply])
     return Detection(detector, tuple(readings), worst)
 
 
@@ -63,11 +63,11 @@ def not_assessable(detector: Detector, points: Sequence[int], why: str) -> Detec
     return detection(detector, [Reading(point, None, None, None, "not assessable", why) for point in points])
 
 
-def judge_interval(estimate: Estimate, threshold: float, above: bool) -> Status:
-    """Fired where the whole interval lies beyond the threshold, watch where the value does."""
+def judge_interval(estimate: Estimate, threshold: float, above: bool) -> Reply:
+    """Yes if the whole interval lies beyond the threshold, inconclusive if only the value does."""
     value, near = (estimate.value, estimate.low) if above else (-estimate.value, -estimate.high)
     limit = threshold if above else -threshold
-    return "fired" if near > limit else "watch" if value > limit else "ok"
+    return "yes" if near > limit else "inconclusive" if value > limit else "no"
 
 
 def worst_seed(readings: Sequence[Reading], above: bool) -> Reading:
@@ -76,7 +76,7 @@ def worst_seed(readings: Sequence[Reading], above: bool) -> Reading:
     def key(reading: Reading) -> tuple[int, float]:
         number = reading.number
         size = 0.0 if number is None else number.value if isinstance(number, Estimate) else number.exact
-        return SEVERITY[reading.status], size if above else -size
+        return SEVERITY[reading.reply], size if above else -size
 
     return max(readings, key=key)
 

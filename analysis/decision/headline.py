@@ -11,24 +11,9 @@ import numpy as np
 from analysis.ledger import BASE, Ledger
 from analysis.questions.recovery_words import WayBack
 from analysis.scores import halves_of
-from analysis.statistics.bootstrap import (
-    MIN_SEEDS_FOR_METHOD,
-    Estimate,
-    FloatArray,
-    Resamples,
-    judged_mean,
-)
+from analysis.statistics.bootstrap import MIN_SEEDS_FOR_METHOD, Estimate, FloatArray, Resamples, judged_mean
 from analysis.statistics.sample_size import seed_share
-from analysis.win_rates import (
-    EVEN,
-    Comparisons,
-    JudgeName,
-    WinRate,
-    ahead,
-    preferences,
-    rules_of,
-    why_not_ahead,
-)
+from analysis.win_rates import EVEN, Comparisons, JudgeName, WinRate, ahead, preferences, rules_of, why_not_ahead
 from experiments.rules import ConfidenceRules
 
 Confidence = Literal["inconclusive", "low", "moderate", "high"]
@@ -41,16 +26,17 @@ SELECTION_RULE = (
     "missing there than rules.win_rate.max_missing_percent allows, no arm is chosen."
 )
 AHEAD_RULE = (
-    "An arm is said to beat another where the primary judge's interval excludes 50 % and the p-value, corrected by "
+    "An arm is said to beat another if the primary judge's interval excludes 50 % and the p-value, corrected by "
     "Holm's method for all primary comparisons, is at most rules.win_rate.significance_level; between the two chosen "
     "arms also on the prompts that had no part in choosing them."
 )
 CONFIDENCE_RULE = (
     "Inconclusive: neither arm of the head-to-head is ahead by that rule. Low: one is, but there are fewer than three "
     "seeds, or the second judge clearly prefers the other side. Moderate: from three seeds on. High: from as many as "
-    "rules.confidence.min_seeds_for_high asks for. Where PPO then DPO is ahead of both, the sentence begins with that, "
-    "and the number of seeds alone decides. Where all arms start from one checkpoint, it begins with whether that had "
-    "over-optimised: inconclusive where it is not shown, and where it is, the number of seeds alone decides."
+    "rules.confidence.min_seeds_for_high asks for. If an arm that starts from another's checkpoint is ahead of both, "
+    "the sentence begins with that, and the number of seeds alone decides. If all arms start from one checkpoint, it "
+    "begins with whether that had over-optimised. If that is not shown, it is inconclusive; else the number of seeds "
+    "alone decides."
 )
 
 
@@ -62,8 +48,8 @@ class Final:
         arm, opponent: the two, and arm_label, opponent_label: how their algorithms are called.
         judge, rate: the primary judge, and the percent of pairs in which it prefers `arm`.
         ahead: the arm that is better by `AHEAD_RULE`, or None.
-        why_not: why none is, where the interval alone would say so.
-        second_judge, second: the same by another judge; None where it has no preferences.
+        why_not: why none is, if the interval alone would say so.
+        second_judge, second: the same by another judge; None if it has no preferences.
         selected: whether there was a choice, and so only half of the prompts is reported on.
         seeds: that both have.
         wider: see `WinRate`, of the comparison of the two on all prompts.
@@ -148,7 +134,7 @@ def chosen_pair(ledger: Ledger) -> tuple[tuple[str | None, str | None], list[int
 def final_comparison(
     ledger: Ledger, compared: Comparisons, resamples: Resamples, rng: np.random.Generator
 ) -> Final | None:
-    """Choose on one half of the prompts, report on the other; on all of them where there is nothing to choose."""
+    """Choose on one half of the prompts, report on the other; on all of them if there is nothing to choose."""
     (arm, opponent), reported_on = chosen_pair(ledger)
     if arm is None or opponent is None:
         return None
@@ -212,7 +198,7 @@ def _one_sided(ledger: Ledger) -> str:
 
 
 def rate_of(score_SPM: FloatArray | None, resamples: Resamples) -> Estimate | None:
-    """Percent of pairs won, or None where fewer than two prompts have a preference."""
+    """Percent of pairs won, or None if fewer than two prompts have a preference."""
     found = None if score_SPM is None else judged_mean(100 * score_SPM, resamples)
     return found[0] if found else None
 
@@ -277,7 +263,7 @@ def decide(
         compared: of `win_rate.compare_all`.
         resamples: of the report.
         rng: for resamples of the half that is reported on.
-        way_back: of `recovery_answer.answer`: where there is one, it is what the sweep is about.
+        way_back: of `recovery_words.answer`: if there is one, the sweep is about it.
     """
     judge = rules_of(ledger).primary_judge
     verdicts = {arm: verdict(compared.get((arm, BASE, judge))) for arm in ledger.arms}

@@ -1,6 +1,6 @@
 """What to do: derived from the gates, the head-to-head and the questions by a table of rules, the first that applies.
 
-The table is printed in the report with the row that applied. Where no row does, the recommendation is to run what
+The table is printed in the report with the row that applied. If no row does, the recommendation is to run what
 would settle it, and the command lines stand there.
 """
 
@@ -14,7 +14,8 @@ from typing import Literal
 from analysis.answers import Answer, Reply
 from analysis.decision.gates import Gate, standing
 from analysis.decision.headline import Confidence, Final, confidence_by_seeds
-from analysis.questions import readiness
+from analysis.questions import readiness, switch_words
+from analysis.stability import tolerance
 from analysis.statistics.bootstrap import MIN_SEEDS_FOR_METHOD
 from analysis.statistics.sample_size import NextRun, free_name, next_seed_count, runner_command, units_needed
 from analysis.win_rates import EVEN
@@ -26,8 +27,8 @@ Lead = Literal["PPO", "DPO", "not shown"]
 
 QUESTIONS = (
     readiness.QUESTION,
-    "Can we tolerate the oscillation of PPO?",
-    "Where does PPO's marginal gain fall under its risk and cost?",
+    tolerance.QUESTION.format("PPO"),
+    switch_words.QUESTION.format("PPO"),
 )
 WOULD_CHANGE: dict[Choice, str] = {
     "PPO": "DPO ahead in the head-to-head, or PPO failing a gate, in more seeds or on more prompts.",
@@ -73,7 +74,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Questions:
-    """The answers to the three questions, None where one was not assessed; `switch_at` is the point in words."""
+    """The answers to the three questions, None if one was not assessed; `switch_at` is the point in words."""
 
     nearly_right: Answer | None
     oscillation: Answer | None = None
@@ -91,12 +92,12 @@ class Situation:
     """What the rules look at.
 
     Attributes:
-        ppo, dpo: how the two arms of the head-to-head stand at their gates; None where there is none.
+        ppo, dpo: how the two arms of the head-to-head stand at their gates; None if there is none.
         all_fail: whether every finished arm fails a gate, and both algorithms have one.
         lead: who wins the head-to-head.
-        nearly_right: whether the base was; None where that was not assessed.
+        nearly_right: whether the base was; None if that was not assessed.
         stops_paying: whether PPO's marginal gain falls under its risk and cost within the run; the same.
-        staged: how the arm of PPO then DPO that leads both of these arms stands; None where none does.
+        staged: how the arm of PPO then DPO that leads both of these arms stands; None if none does.
     """
 
     ppo: Reply | None
@@ -133,28 +134,16 @@ RULES = (
         lambda now: now.ppo == "yes" and now.lead == "PPO" and now.stops_paying == "yes",
     ),
     Rule(
-        "PPO clears its gates and leads",
-        "PPO",
-        "the head-to-head",
-        lambda now: now.ppo == "yes" and now.lead == "PPO",
+        "PPO clears its gates and leads", "PPO", "the head-to-head", lambda now: now.ppo == "yes" and now.lead == "PPO"
     ),
     Rule(
-        "DPO clears its gates and leads",
-        "DPO",
-        "the head-to-head",
-        lambda now: now.dpo == "yes" and now.lead == "DPO",
+        "DPO clears its gates and leads", "DPO", "the head-to-head", lambda now: now.dpo == "yes" and now.lead == "DPO"
     ),
     Rule(
-        "PPO clears its gates and DPO fails one",
-        "PPO",
-        "the gates",
-        lambda now: now.ppo == "yes" and now.dpo == "no",
+        "PPO clears its gates and DPO fails one", "PPO", "the gates", lambda now: now.ppo == "yes" and now.dpo == "no"
     ),
     Rule(
-        "DPO clears its gates and PPO fails one",
-        "DPO",
-        "the gates",
-        lambda now: now.dpo == "yes" and now.ppo == "no",
+        "DPO clears its gates and PPO fails one", "DPO", "the gates", lambda now: now.dpo == "yes" and now.ppo == "no"
     ),
     Rule(
         "Both clear their gates, neither is shown to lead, and the base was nearly right",
@@ -278,7 +267,7 @@ def first_that_applies(now: Situation) -> int:
 # ------------------------------------------------------------------------------------------------------------- in words
 def _not_assessed(question: str) -> Answer:
     why = "Not assessable yet: this sweep has no measurement of it."
-    return Answer(question, "inconclusive", why, (), "A sweep with a finished PPO arm and rules registered for it.")
+    return Answer(question, "not assessable", why, (), "A sweep with a finished PPO arm and rules registered for it.")
 
 
 def _would_change(choice: Choice, sweep: Sweep) -> str:
@@ -287,11 +276,7 @@ def _would_change(choice: Choice, sweep: Sweep) -> str:
 
 
 def _sentence(
-    choice: Choice,
-    final: Final | None,
-    gates: Mapping[str, Sequence[Gate]],
-    switch_at: str | None,
-    staged: str | None,
+    choice: Choice, final: Final | None, gates: Mapping[str, Sequence[Gate]], switch_at: str | None, staged: str | None
 ) -> str:
     asked = _by_label(final)
     ppo, dpo = asked.get("PPO", ""), asked.get("DPO", "")
@@ -334,7 +319,7 @@ def _stand(gates: Sequence[Gate]) -> str:
     parts = [
         f"{said} {', '.join(names)}"
         for outcome, said in words.items()
-        if (names := [gate.name for gate in gates if gate.outcome == outcome])
+        if (names := [gate.name for gate in gates if gate.reply == outcome])
     ]
     return "; ".join(parts) or "clears every gate"
 

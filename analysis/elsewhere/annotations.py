@@ -112,7 +112,7 @@ def read_packed(path: Path) -> bytes:
 def read_alpaca_eval(value: Any) -> Annotations:
     """AlpacaEval's `annotations.json`: a list of objects with `ALPACA_EVAL_COLUMNS`, the model being number 2.
 
-    `preference` is 1 where the baseline wins, 2 where the model wins, anything between for an undecided judge; 1.5 and
+    `preference` is 1 if the baseline wins, 2 if the model wins, anything between for an undecided judge; 1.5 and
     0 are draws; null or NaN means that the judge gave no answer.
 
     Raises:
@@ -160,7 +160,7 @@ def alpaca_eval_use(row: Any) -> Use:
 
 
 def repeated_share(responses: list[str]) -> float:
-    """Share of the responses with the most common beginning, or with the most common end; 0 where all differ."""
+    """Share of the responses with the most common beginning, or with the most common end; 0 if all differ."""
     beginnings = Counter(text[:EDGE_CHARACTERS] for text in responses)
     ends = Counter(text[-EDGE_CHARACTERS:] for text in responses)
     most_common = max(count for counts in (beginnings, ends) for count in counts.values())

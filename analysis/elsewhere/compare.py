@@ -92,7 +92,7 @@ def _base_sides(bases: list[Outputs]) -> tuple[str, list[Outputs]]:
 
 
 def _uses(file: Outputs, sides: list[Outputs]) -> int:
-    """How many sides a file fills: two where the base is split."""
+    """How many sides a file fills: two if the base is split."""
     return max(1, sum(side.name == file.name for side in sides)) if len(sides) == 2 else 1
 
 
@@ -107,7 +107,7 @@ def _reference(sides: list[Corpus], rules: StyleRules) -> Reference:
 
 
 def _names(*paths: Path) -> tuple[str, str]:
-    """File names without their ends, or A and B where those are the same."""
+    """File names without their ends, or A and B if those are the same."""
     one, two = (re.sub(r"(\.jsonl?)?(\.gz)?$", "", path.name) for path in paths)
     return (one, two) if one and two and one != two else ("A", "B")
 
@@ -125,7 +125,7 @@ def _file(file: Outputs, num_used: int) -> dict[str, Any]:
 
 
 def _arm(name: str, corpus: Corpus, reference: Reference) -> dict[str, Any]:
-    found = drift.assess(corpus, reference)
+    found = drift.style_drift(corpus, reference)
     return {"arm": name, "style_drift": plain(found.measures), "style_moved": plain(found.moved)}
 
 

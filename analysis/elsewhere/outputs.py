@@ -103,7 +103,7 @@ def _rows(data: bytes, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _problem(row: Any) -> tuple[str, bool]:
-    """What is wrong with a row, and whether something is only missing; an empty text where nothing is."""
+    """What is wrong with a row, and whether something is only missing; an empty text if nothing is."""
     if not isinstance(row, dict):
         return "not a JSON object", False
     for keys in (PROMPT_KEYS, OUTPUT_KEYS):
@@ -138,7 +138,7 @@ def align(files: Sequence[Outputs]) -> Aligned:
 
 
 def halves(outputs: Outputs) -> tuple[Outputs, Outputs] | None:
-    """Every second response to each prompt here and there; None where a prompt has only one."""
+    """Every second response to each prompt here and there; None if a prompt has only one."""
     paired = {prompt: found for prompt, found in outputs.responses.items() if len(found) > 1}
     if len(paired) < len(outputs.responses):
         return None

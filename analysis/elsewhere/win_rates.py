@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -68,10 +67,6 @@ class FileWinRate:
     mde: float
     flags: tuple[str, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
 
 def win_rates(paths: Sequence[Path], format_name: str) -> list[FileWinRate]:
     """One result per file, in the given order.
@@ -131,7 +126,7 @@ def measure(annotations: Annotations, file: str, num_resamples: int = NUM_RESAMP
 def features(annotations: Annotations) -> tuple[FloatArray, FloatArray]:
     """The difference in characters, and what stands in for the difficulty of the prompt, `[N, 1]` each.
 
-    That is the baseline's log length. Not where the model says the same whatever the prompt, `[N, 0]`: then its length
+    That is the baseline's log length. If the model says the same whatever the prompt, it is `[N, 0]`: then its length
     relative to the baseline is nothing but the baseline's length, and the two effects cannot be told apart.
     """
     ours, theirs = annotations.characters_N, annotations.baseline_characters_N

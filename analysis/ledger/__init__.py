@@ -205,8 +205,8 @@ class Ledger:
 
     def described(self, algorithm: str) -> Mapping[str, Any]:
         """What plan.json says of an algorithm; nothing of one that it does not describe."""
-        found = self.plan.get("algorithms", {}).get(algorithm, {})
-        return found if isinstance(found, Mapping) else {}
+        found: dict[str, Any] = self.plan["algorithms"].get(algorithm, {})
+        return found
 
     def label(self, algorithm: str) -> str:
         """An algorithm's name for people."""
@@ -286,7 +286,7 @@ class Ledger:
         return np.stack([base_SP, *later], axis=1)
 
     def spent(self, arm: str, columns: Sequence[str]) -> list[float | None]:
-        """Sum of some shared axes at every evaluation point, mean over seeds; None where one was not recorded.
+        """Sum of some shared axes at every evaluation point, mean over seeds; None if one was not recorded.
 
         Args:
             arm: an arm; the base, point 0, has spent nothing.
@@ -298,9 +298,9 @@ class Ledger:
         return [0.0, *(_mean_sum(here, columns) for here in points)]
 
     def preferences(self, judge: str, arm: str, opponent: str) -> FloatArray | None:
-        """What a judge of `judges` made of two final models: `[S, P, M]`, or None where it was not asked about them.
+        """What a judge of `judges` made of two final models: `[S, P, M]`, or None if it was not asked about them.
 
-        1 where it prefers the arm, 0 where the opponent, quarters between; NaN where a verdict is missing. S are the
+        1 if it prefers the arm, 0 if the opponent, quarters between; NaN if a verdict is missing. S are the
         seeds that both have, P all evaluation prompts, M the judged samples of a prompt, which may be fewer than there
         are.
         """
@@ -313,7 +313,7 @@ class Ledger:
         return None
 
     def swap_agreement(self, judge: str, arm: str, opponent: str) -> FloatArray | None:
-        """1 where both orders of a pair name the same response or a tie, 0 where not; NaN where one has no verdict."""
+        """1 if both orders of a pair name the same response or a tie, 0 if not; NaN if one has no verdict."""
         rows = self.judges[judge].contests.get((arm, opponent))
         if rows is None:
             return None
@@ -338,7 +338,7 @@ def cards_of(scores: Sequence[Mapping[str, Any]]) -> tuple[ScoreCard, ...]:
 
 
 def _mean_sum(rows: pd.DataFrame, columns: Sequence[str]) -> float | None:
-    """Mean over rows of the sum of the columns, or None where one is missing."""
+    """Mean over rows of the sum of the columns, or None if one is missing."""
     if rows.empty or not all(name in rows and rows[name].notna().all() for name in columns):
         return None
     return float(rows[list(columns)].sum(axis=1).mean())

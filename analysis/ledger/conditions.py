@@ -20,7 +20,7 @@ def identity_problems(
     Args:
         plan: plan.json.
         specs: spec.json by label.
-        finished: the identity in status.json by label; None where it has none.
+        finished: the identity in status.json by label; None if it has none.
     """
     planned = {job["label"]: job["identity"] for job in plan["jobs"]}
     for label, spec in specs.items():

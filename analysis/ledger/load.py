@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,13 +30,9 @@ from analysis.ledger import (
 )
 from analysis.ledger.conditions import condition_problems, identity_problems
 from analysis.ledger.manifest import is_inside
-from analysis.ledger.parquet import (
-    MAX_REASON_LENGTH,
-    read_rows,
-    require_plain_rows,
-)
+from analysis.ledger.parquet import MAX_REASON_LENGTH, read_rows, require_plain_rows
 from experiments.foreign import ForeignFileError, read_object
-from experiments.records import SAMPLE_COLUMNS, SCORE_PREFIX, Role, ScoreCard
+from experiments.records import SAMPLE_COLUMNS, SCORE_PREFIX, ScoreCard
 from experiments.rules import Rules
 from runner.ledger.plan_file import PLAN_SCHEMA, PlanFile
 from runner.ledger.reader import PREFERENCES, embeddings_file, read_metrics, read_status, sample_files
@@ -46,9 +41,7 @@ METRICS = "metrics.jsonl"
 MAX_RULE = 100_000  # a rule's number may be a count of what is drawn or listed; a level may decide such a count
 MAX_MEMORY_SHARE = 0.5  # of this machine's, for the samples of all evaluations together
 KEYS = ("prompt_id", "sample_id", "stream")  # of a response within one evaluation
-CARD_KEYS = [field.name for field in fields(ScoreCard)]
 HIGHER_ONLY = ("measure", "training_reward")  # roles of scores that gains are taken of
-ROLES = set(get_args(Role))
 
 
 def load_ledger(runs_dir: Path) -> Ledger:
@@ -74,9 +67,7 @@ def load_ledger(runs_dir: Path) -> Ledger:
 
 
 def _load(runs_dir: Path) -> Ledger:
-    plan = _read_plan(runs_dir)
-    rules = _read_rules(runs_dir, plan)
-    _require_form(runs_dir / "plan.json", plan)
+    plan, rules = _read_plan(runs_dir)
     base_folder = runs_dir / relative(plan["shared"]["base_evaluation"])
     runs, missing = _finished_runs(runs_dir, plan)
     reason = _unfinished(base_folder)
@@ -119,68 +110,44 @@ def relative(path: str) -> Path:
 
 
 # ------------------------------------------------------------------------------------------------------- plan and state
-def _read_plan(runs_dir: Path) -> dict[str, Any]:
+def _read_plan(runs_dir: Path) -> tuple[dict[str, Any], Rules]:
+    """plan.json, and the rules in use."""
     path = runs_dir / "plan.json"
     if not path.is_file():
         raise LedgerError(f"{runs_dir} is not the folder of a sweep: it has no plan.json")
     plan = _json(path)
     if plan.get("schema") != PLAN_SCHEMA:
         raise LedgerError(f"{path} has schema {plan.get('schema')!r}; this version reads {PLAN_SCHEMA}")
-    lacking = [
-        key
-        for key in ("sweep", "arms", "contests", "shared", "scores", "settings", "rules", "registered_rules", "jobs")
-        if key not in plan
-    ]
-    if lacking:
-        raise LedgerError(f"{path} lacks {', '.join(lacking)}")
-    _require_cards(path, plan["scores"])
-    if any(arm["arm"] == BASE for arm in plan["arms"]):
-        raise LedgerError(f"an arm is called {BASE!r}, which is the name of the model that all arms start from")
-    return plan
-
-
-def _read_rules(runs_dir: Path, plan: dict[str, Any]) -> Rules:
-    """The rules in use; their sizes are bounded, because some of them say how much is drawn or listed."""
-    path, values = runs_dir / "plan.json", plan["rules"]
-    numbers = list(_numbers(values))
-    absurd = [str(number)[:20] for number in numbers if abs(number) > MAX_RULE or 0 < number < 1 / MAX_RULE]
-    if absurd:
-        raise LedgerError(f"{path} has rules with absurd numbers: {', '.join(absurd[:3])}")
     try:
-        return Rules.from_json(values, "rules")
-    except ValueError as error:
-        raise LedgerError(f"{path} does not have the rules of this version: {error}") from None
-
-
-def _require_form(path: Path, plan: dict[str, Any]) -> None:
-    """Everything else that the schema of plan.json asks for; what goes wrong most has had words of its own by now."""
-    try:
-        PlanFile.from_json(plan, "plan")
+        known = PlanFile.from_json(plan, "plan")
     except ValueError as error:
         raise LedgerError(f"{path} is no plan of this version: {error}") from None
+    _require_cards(path, known.scores)
+    _require_sane_rules(path, plan["rules"])
+    if any(arm.arm == BASE for arm in known.arms):
+        raise LedgerError(f"an arm is called {BASE!r}, which is the name of the model that all arms start from")
+    return plan, known.rules
 
 
-def _require_cards(path: Path, cards: Any) -> None:
+def _require_sane_rules(path: Path, rules: dict[str, Any]) -> None:
+    """The sizes of rules are bounded, because some of them say how much is drawn or listed."""
+    absurd = [str(number)[:20] for number in _numbers(rules) if abs(number) > MAX_RULE or 0 < number < 1 / MAX_RULE]
+    if absurd:
+        raise LedgerError(f"{path} has rules with absurd numbers: {', '.join(absurd[:3])}")
+
+
+def _require_cards(path: Path, cards: Sequence[ScoreCard]) -> None:
     """One card measures, at most one is the training reward, and each is named once."""
-    if not isinstance(cards, list) or not all(_is_card(card) for card in cards):
-        raise LedgerError(f"{path} has scores that are no list of cards; a card has the texts {', '.join(CARD_KEYS)}")
-    names, roles = Counter(card["name"] for card in cards), Counter(card["role"] for card in cards)
-    if roles["measure"] != 1 or roles["training_reward"] > 1 or not set(roles) <= ROLES or max(names.values()) > 1:
-        said = ", ".join(f"{card['name']} ({card['role']})"[:MAX_REASON_LENGTH] for card in cards)
+    names, roles = Counter(card.name for card in cards), Counter(card.role for card in cards)
+    if roles["measure"] != 1 or roles["training_reward"] > 1 or max(names.values()) > 1:
+        said = ", ".join(f"{card.name} ({card.role})"[:MAX_REASON_LENGTH] for card in cards)
         raise LedgerError(
             f"{path} has the scores {said}; exactly one must have the role measure, at most one training_reward, "
             "the others secondary or judge, and no name may stand twice"
         )
-
-    down = [card["name"] for card in cards if card["role"] in HIGHER_ONLY and card["direction"] != "higher is better"]
+    down = [card.name for card in cards if card.role in HIGHER_ONLY and card.direction != "higher is better"]
     if down:
         raise LedgerError(f"{path} has the score {down[0]} of which lower is better; only a secondary one may be so")
-
-
-def _is_card(card: Any) -> bool:
-    return (
-        isinstance(card, dict) and set(card) == set(CARD_KEYS) and all(isinstance(text, str) for text in card.values())
-    )
 
 
 def _numbers(value: Any) -> Iterator[float]:
@@ -282,7 +249,7 @@ def _base_problems(base: pd.DataFrame, reference: list[tuple[str, int, int]]) ->
 
 
 def _read_ranking(folders: Mapping[str, Path], scores: Sequence[ScoreCard]) -> pd.DataFrame | None:
-    """The ranking data's samples in the order of prompts, where the job has recorded them."""
+    """The ranking data's samples in the order of prompts, if the job has recorded them."""
     folder = folders.get("ranking_data")
     if folder is None or not sample_files(folder):
         return None

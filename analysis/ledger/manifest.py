@@ -88,7 +88,7 @@ def _row_digests(frame: pd.DataFrame) -> str:
 
 
 def _change(runs_dir: Path, path: str, recorded: FileHash) -> str | None:
-    """In words, or None where the file is as it was. Its hash is compared before its rows are unpacked."""
+    """In words, or None if the file is as it was. Its hash is compared before its rows are unpacked."""
     if not is_inside(path):
         return "is outside the sweep's folder"
     if not (runs_dir / path).is_file():

@@ -28,7 +28,7 @@ WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE
 
 
 def require_plain_rows(rows: Sequence[Any]) -> None:
-    """Raises ForeignFileError where rows of JSON are too many, too wide, or hold more than numbers and texts."""
+    """Raises ForeignFileError if rows of JSON are too many, too wide, or hold more than numbers and texts."""
     names: set[str] = set()
     for row in rows:
         if not isinstance(row, dict) or any(isinstance(value, dict | list) for value in row.values()):

@@ -1,6 +1,6 @@
 """Signs that a model learned to please the reward instead of doing the task: pure functions, one section each.
 
-A detector fires where the whole interval of its number is beyond its threshold, so that noise alone rarely fires it.
+A detector fires if the whole interval of its number is beyond its threshold, so that noise alone rarely fires it.
 The signs are those of the field's audits: measure against training reward (Gao et al. 2022, arXiv:2210.10760), the
 share of the gain that length explains (Singhal et al. 2023, arXiv:2310.03716) and responses far outside the base's
 cloud (Miao et al. 2025, arXiv:2510.13694, there in the reward model's latent space, here in a space of surface
@@ -30,7 +30,7 @@ def slope_per_point(gain_SCP: FloatArray, resamples: Resamples) -> Estimate:
 
 
 def best_point(measure_SCP: FloatArray, prompts: Sequence[int]) -> int:
-    """The evaluation point with the highest mean measure on these prompts; the earliest where equal."""
+    """The evaluation point with the highest mean measure on these prompts; the earliest of equals."""
     return int(np.argmax(measure_SCP[:, :, list(prompts)].mean(axis=(0, 2))))
 
 
@@ -57,7 +57,7 @@ def weighted_ranks(values_P: FloatArray, weights_BP: FloatArray) -> FloatArray:
 
 
 def spearman(one_P: FloatArray, two_P: FloatArray, weights_BP: FloatArray) -> FloatArray:
-    """Rank correlation in every resample, ranks taken anew, `[B]`; 0 where one side does not vary."""
+    """Rank correlation in every resample, ranks taken anew, `[B]`; 0 if one side does not vary."""
     one_BP, two_BP = (weighted_ranks(values_P, weights_BP) - 0.5 for values_P in (one_P, two_P))
     covariance_B = (weights_BP * one_BP * two_BP).sum(axis=1)
     spread_B = np.sqrt((weights_BP * one_BP**2).sum(axis=1) * (weights_BP * two_BP**2).sum(axis=1))
@@ -106,11 +106,11 @@ def non_length_share(
         length_SPM: tokens.
         base_reward_PM: the base's.
         base_length_PM: the base's.
-        num_bins: bins with equal numbers of responses, both sides pooled; fewer where lengths are tied.
+        num_bins: bins with equal numbers of responses, both sides pooled; fewer if lengths are tied.
         resamples: of the prompts.
 
     Returns:
-        The share, None where no bin holds responses of both sides; and how much of our responses lies in such bins.
+        The share, None if no bin holds responses of both sides; and how much of our responses lies in such bins.
     """
     num_seeds, num_prompts, _ = reward_SPM.shape
     pooled = np.r_[length_SPM.ravel(), base_length_PM.ravel()]

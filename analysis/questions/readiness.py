@@ -2,7 +2,7 @@
 
 U1 headroom and reach of the best of n samples; U2 whether the base would have written the chosen responses itself;
 U3 whether it finds them likelier than the rejected ones; U4 how often it misbehaves; U5 whether the reward model is
-good enough to be maximised. The mechanisms: on-policy exploration pays where the good answers are far from the base
+good enough to be maximised. The mechanisms: on-policy exploration pays if the good answers are far from the base
 (Tajwar et al. 2024, arXiv:2404.14367), DPO goes astray on responses that the base would not write (Xu et al. 2024,
 arXiv:2404.10719). The thresholds are a team's judgement, registered before training (rules.readiness).
 
@@ -42,6 +42,12 @@ QUESTION = "Is the base nearly right already (a case for DPO), rather than unrul
 TOPICS = {"U1": "headroom", "U2": "coverage", "U3": "implicit ranking", "U4": "misbehaviour", "U5": "reward model"}
 DECISIVE = ("U1", "U2")  # a verdict may not go against these
 BETWEEN = "between the thresholds"
+MET: dict[Reply, str] = {
+    "yes": "met",
+    "no": "not met",
+    "inconclusive": "inconclusive",
+    "not assessable": "not assessable: this sweep recorded no such score",
+}
 NO_RANKING = (
     "not assessable: the ledger holds no ranking data with a better and a worse response (an earlier version did not "
     "record it)"
@@ -49,22 +55,17 @@ NO_RANKING = (
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A number that a vote hangs on, with the thresholds at which the vote turns."""
-
-    name: str
-    estimate: Estimate
-    thresholds: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class Finding:
-    """One of U1 to U5: its vote, what it rests on, and which numbers could turn it."""
+    """One of U1 to U5: its vote and what it rests on.
+
+    Attributes:
+        turns_at: of each piece of evidence, the numbers at which the vote turns; none if it cannot turn the vote.
+    """
 
     key: str
     vote: Vote
     evidence: tuple[Evidence, ...]
-    hinges: tuple[Measured, ...] = ()
+    turns_at: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,12 +127,12 @@ def size(correlation: Estimate) -> Estimate:
 
 
 def side(estimate: Estimate, threshold: float) -> int:
-    """1 where the whole interval is above the threshold, -1 where it is below, 0 where it contains it."""
+    """1 if the whole interval is above the threshold, -1 if it is below, 0 if it contains it."""
     return int(estimate.low > threshold) - int(estimate.high < threshold)
 
 
 def vote_between(estimate: Estimate, for_dpo: float, for_ppo: float) -> Vote:
-    """DPO where the whole interval lies beyond its threshold, away from PPO's; PPO the same; neutral otherwise."""
+    """DPO if the whole interval lies beyond its threshold, away from PPO's; PPO the same; neutral otherwise."""
     outward = 1 if for_dpo > for_ppo else -1
     if side(estimate, for_dpo) == outward:
         return "DPO"
@@ -158,7 +159,7 @@ def headroom(measure_PN: FloatArray | None, scale: float, weights_BP: FloatArray
     """U1: is the good answer within reach of a few samples?
 
     Args:
-        measure_PN: the measure of the base's samples, 0 to 1; None where there are too few of a prompt.
+        measure_PN: the measure of the base's samples, 0 to 1; None if there are too few of a prompt.
         scale: one base SD of the measure.
         weights_BP: of the resamples.
         rules: the thresholds.
@@ -191,7 +192,7 @@ def headroom(measure_PN: FloatArray | None, scale: float, weights_BP: FloatArray
         Evidence(names[0], meanings[0], gain, threshold, f"{why}; best of n: {curves[0]}"),
         Evidence(names[1], meanings[1], reach, threshold, f"best of n: {curves[1]}"),
     )
-    return Finding("U1", vote, evidence, (Measured(names[1], reach, (rules.high_reach,)),))
+    return Finding("U1", vote, evidence, ((), (rules.high_reach,)))
 
 
 def headroom_vote(gain: Estimate, reach: Estimate, rise: Estimate, rules: ReadinessRules) -> tuple[Vote, str]:
@@ -233,8 +234,7 @@ def coverage(ranked: RankedSamples | None, weights_BP: FloatArray | None, rules:
         Evidence(names[0], meanings[0], gap, threshold, why),
         Evidence(names[1], meanings[1], share, threshold, "5 % is what the base shows against itself"),
     )
-    turns_at = (-gap_at[0], *gap_at)
-    return Finding("U2", vote, evidence, (Measured(names[0], gap, turns_at), Measured(names[1], share, share_at)))
+    return Finding("U2", vote, evidence, ((-gap_at[0], *gap_at), share_at))
 
 
 def coverage_vote(gap: Estimate, share: Estimate, rules: ReadinessRules) -> tuple[Vote, str]:
@@ -275,7 +275,7 @@ def implicit_ranking(ranked: RankedSamples | None, weights_BP: FloatArray | None
         "neutral": BETWEEN,
     }[vote]
     evidence = (Evidence(name, meaning, accuracy, threshold, why),)
-    return Finding("U3", vote, evidence, (Measured(name, accuracy, at),))
+    return Finding("U3", vote, evidence, (at,))
 
 
 def misbehaviour(
@@ -297,7 +297,7 @@ def misbehaviour(
     cut = "" if rules.cut_is_misbehaviour else f"; {_percent(cut_PN.mean())} are cut at the limit, which does not count"
     unseen = "not seen by these rules: refusals, unsafe, false or off-topic content"
     evidence = (Evidence(name, f"responses that are {counted}", rate, threshold, f"{why}{cut}; {unseen}"),)
-    return Finding("U4", vote, evidence, (Measured(name, rate, at),))
+    return Finding("U4", vote, evidence, (at,))
 
 
 def reward_model(
@@ -306,48 +306,34 @@ def reward_model(
     """U5: a reward model that is clearly too weak speaks for DPO; a good one permits PPO and speaks for neither.
 
     Args:
-        accuracy: share of held-out comparisons; None where it was not recorded, like the others.
+        accuracy: share of held-out comparisons; None if it was not recorded, like the others.
         with_measure: rank correlation of the training reward and the measure on the base's samples.
         with_length: size of the rank correlation of the training reward and length there.
         rules: the thresholds.
     """
-    least, least_measure, most = (
-        rules.min_reward_accuracy,
-        rules.min_proxy_measure_correlation,
-        rules.max_length_correlation,
+    least = rules.min_reward_accuracy, rules.min_proxy_measure_correlation
+    most = rules.max_length_correlation
+    checks = (  # name, meaning, number, bound, the bound in words, whether the number should be above it
+        ("U5 Reward model's accuracy", "held-out comparisons that it orders as the measure does",
+         accuracy, least[0], f"at least {_percent(least[0])}", True),
+        ("U5 Training reward and measure", "rank correlation on the base's samples",
+         with_measure, least[1], f"at least {least[1]:g}", True),
+        ("U5 The training reward and length", "rank correlation with tokens on the base's samples, either way",
+         with_length, most, f"at most {most:g}", False),
+    )  # fmt: skip
+    met = [_is_met(number, bound, above) for *_, number, bound, _, above in checks]
+    evidence = (
+        Evidence(name, meaning, number, f"{words}, or PPO would maximise noise: DPO", MET[reply])
+        for (name, meaning, number, _, words, _), reply in zip(checks, met, strict=True)
     )
-    checks = (
-        (
-            "U5 Reward model's accuracy",
-            "held-out comparisons that it orders as the measure does",
-            accuracy,
-            least,
-            True,
-        ),
-        ("U5 Training reward and measure", "rank correlation on the base's samples", with_measure, least_measure, True),
-        (
-            "U5 The training reward and length",
-            "rank correlation with tokens on the base's samples, either way",
-            with_length,
-            most,
-            False,
-        ),
-    )
-    evidence, hinges, met = [], [], []
-    for name, meaning, number, bound, wanted_above in checks:
-        words = _percent(bound) if bound == least and name == checks[0][0] else f"{bound:g}"
-        threshold = f"{'at least' if wanted_above else 'at most'} {words}, or PPO would maximise noise: DPO"
-        met.append(_meets(number, bound, wanted_above))
-        evidence.append(Evidence(name, meaning, number, threshold, met[-1]))
-        hinges += [Measured(name, number, (bound,))] if number else []
-    return Finding("U5", "DPO" if "not met" in met else "neutral", tuple(evidence), tuple(hinges))
+    return Finding("U5", "DPO" if "no" in met else "neutral", tuple(evidence), tuple((check[3],) for check in checks))
 
 
-def _meets(number: Estimate | None, bound: float, wanted_above: bool) -> str:
+def _is_met(number: Estimate | None, bound: float, above: bool) -> Reply:
     if number is None:
-        return "not assessable: this sweep recorded no such score"
-    sides = {side(number, bound)} if wanted_above else {-side(number, bound)}
-    return {1: "met", -1: "not met", 0: "inconclusive"}[sides.pop()]
+        return "not assessable"
+    replies: dict[int, Reply] = {1: "yes", 0: "inconclusive", -1: "no"}
+    return replies[side(number, bound) if above else -side(number, bound)]
 
 
 # ----------------------------------------------------------------------------------------------------------- the answer
@@ -361,7 +347,7 @@ def answer(findings: Sequence[Finding], min_votes: int) -> Answer:
         undecided = "A case for neither yet: good answers are out of the base's reach"
     sentence = {
         "DPO": "Nearly right: the base offers DPO what it needs",
-        "PPO": "Unruly: the base is far from what is wanted, which is where exploring with PPO pays",
+        "PPO": "Unruly: the base is far from what is wanted, and then exploring with PPO pays",
         "neutral": undecided,
     }[outcome]
     return Answer(
@@ -394,11 +380,11 @@ def _with_votes(findings: Sequence[Finding]) -> Iterator[Evidence]:
 def _would_change(findings: Sequence[Finding], outcome: Vote) -> str:
     """For every vote that is open: how many prompts would settle its number."""
     wanting = [
-        f"{hinge.name}, {_more(hinge)}"
+        f"{item.name}, {_more(number, thresholds)}"
         for finding in findings
         if finding.vote == "neutral"
-        for hinge in finding.hinges
-        if any(side(hinge.estimate, threshold) == 0 for threshold in hinge.thresholds)
+        for item, thresholds in zip(finding.evidence, finding.turns_at, strict=False)
+        if (number := item.number) and any(side(number, threshold) == 0 for threshold in thresholds)
     ]
     absent = [item.name for finding in findings for item in finding.evidence if item.number is None]
     parts = [f"Open for want of data: {'; '.join(wanting)}."] if wanting else []
@@ -406,26 +392,26 @@ def _would_change(findings: Sequence[Finding], outcome: Vote) -> str:
     decisive = {finding.vote for finding in findings if finding.key in DECISIVE}
     if decisive == {"PPO", "DPO"}:
         parts.append(
-            "Headroom and coverage (U1, U2) disagree, which no further sample settles: short pilots of both, on the "
+            "Headroom (U1) and coverage (U2) disagree, which no further sample settles: short pilots of both, on the "
             "same prompts, do."
         )
     elif outcome == "neutral":
-        parts.append("Where the votes stay split, short pilots of both on the same prompts decide.")
+        parts.append("If the votes stay split, short pilots of both on the same prompts decide.")
     else:
-        parts.append("A vote of U1 or U2 for the other side would overturn it.")
+        parts.append("A vote of headroom (U1) or coverage (U2) for the other side would overturn it.")
     return " ".join(parts)
 
 
-def _more(hinge: Measured) -> str:
-    nearest = min(hinge.thresholds, key=lambda threshold: abs(hinge.estimate.value - threshold))
-    needed = units_needed(hinge.estimate, nearest)
+def _more(number: Estimate, thresholds: Sequence[float]) -> str:
+    nearest = min(thresholds, key=lambda threshold: abs(number.value - threshold))
+    needed = units_needed(number, nearest)
     if needed is None:
         return "which lies on a threshold, so more would hardly settle it"
-    return f"about {needed} in place of {hinge.estimate.n} if the value stays"
+    return f"about {needed} in place of {number.n} if the value stays"
 
 
 # ------------------------------------------------------------------------------------------------------ from the ledger
-def assess(ledger: Ledger, resamples: Resamples, rng: np.random.Generator) -> Answer:
+def readiness_of(ledger: Ledger, resamples: Resamples, rng: np.random.Generator) -> Answer:
     """Measure the base of a sweep."""
     rules = ledger.rules.readiness
     weights_BP = resamples.prompts
@@ -467,7 +453,7 @@ def drawn_streams(ledger: Ledger) -> list[int]:
 
 
 def ranked_samples(ledger: Ledger) -> RankedSamples | None:
-    """The ranking data, or None where the ledger does not have it or nothing in it is ranked."""
+    """The ranking data, or None if the ledger does not have it or nothing in it is ranked."""
     rows = ledger.ranking
     if rows is None:
         return None

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from analysis.answers import Reply
 from analysis.ledger import Ledger
 from analysis.ledger.conditions import start_of
 from analysis.over_optimisation import detectors as signs
@@ -27,12 +27,10 @@ from analysis.style.sweep import SweepStyle
 VARIETY = ("per_input_ead", "distinct_2")  # measures of `analysis.style.measures`
 GAIN, WITHIN_PROMPT, STYLE = "Gain in the measure", "Variety within a prompt", "Told apart from the base"
 
-Status = Literal["over-optimised", "past its peak", "not shown", "not assessable"]
-
 
 @dataclass(frozen=True)
 class Change:
-    """One measure of one arm; None where it could not be taken.
+    """One measure of one arm; None if it could not be taken.
 
     Attributes:
         name, meaning: for people.
@@ -54,10 +52,9 @@ class Checkpoint:
 
     Attributes:
         arm, point: which checkpoint.
-        status: "over-optimised" where the whole interval of `measure` is under the registered drop and that of
-            `training_reward`
-            over 0; "past its peak" where only the first is so.
-        why: of "past its peak" and "not assessable"; else "".
+        reply: whether it had over-optimised: yes if the whole interval of `measure` is under the registered drop and
+            that of `training_reward` over 0; inconclusive if only the first is so: the measure was past its peak.
+        why: of inconclusive and not assessable; else "".
         peak: evaluation point with the highest measure up to `point`, on the prompts that
             `measure` is not taken on.
         measure: since the peak, points.
@@ -67,7 +64,7 @@ class Checkpoint:
 
     arm: str
     point: int
-    status: Status
+    reply: Reply
     why: str
     peak: int
     measure: Estimate
@@ -84,7 +81,7 @@ class Recovery:
     changes: tuple[Change, ...]
 
 
-def assess(ledger: Ledger, style: SweepStyle, resamples: Resamples) -> list[Recovery]:
+def recoveries(ledger: Ledger, style: SweepStyle, resamples: Resamples) -> list[Recovery]:
     """Every finished arm that starts from a checkpoint, in the plan's order."""
     found = []
     for arm in ledger.arms:
@@ -102,7 +99,7 @@ def checkpoints(ledger: Ledger, found: Sequence[Recovery], halves: Halves) -> li
 
 
 def _checkpoint(ledger: Ledger, arm: str, point: int, halves: Halves) -> Checkpoint:
-    """Measure and reward since the measure's peak, which the other half of the prompts chose (the audit's H2)."""
+    """Measure and reward since the measure's peak, which the other half of the prompts chose, as in the audit."""
     seen, size = curves(ledger, arm), POINTS * base_sd(ledger)
     peak = signs.best_point(seen.measure_SCP[:, : point + 1], halves.chosen_on)
 
@@ -112,26 +109,26 @@ def _checkpoint(ledger: Ledger, arm: str, point: int, halves: Halves) -> Checkpo
 
     measure = since_peak(size * seen.measure_SCP, "points")
     training_reward = None if seen.reward_SCP is None else since_peak(seen.reward_SCP, "base SD")
-    return Checkpoint(arm, point, *_status(ledger, measure, training_reward, size), peak, measure, training_reward)
+    return Checkpoint(
+        arm, point, *_over_optimised(ledger, measure, training_reward, size), peak, measure, training_reward
+    )
 
 
-def _status(
+def _over_optimised(
     ledger: Ledger, measure: Estimate, training_reward: Estimate | None, base_sd_points: float
-) -> tuple[Status, str]:
-    """By the registered rules of the audit; "" where there is nothing to explain."""
+) -> tuple[Reply, str]:
+    """By the registered rules of the audit; "" if there is nothing to explain."""
     rules = ledger.rules.over_optimisation
     if measure.n < rules.min_num_prompts:
         why = f"on half of the prompts there are {measure.n}; the rule asks for {rules.min_num_prompts}"
         return "not assessable", why
     if measure.high >= -rules.drop * base_sd_points:
-        return "not shown", ""
+        return "no", ""
     if training_reward is None:
-        return "past its peak", NO_REWARD
-    return (
-        ("over-optimised", "")
-        if training_reward.low > 0
-        else ("past its peak", "the training reward is not shown to have risen on")
-    )
+        return "inconclusive", NO_REWARD
+    if training_reward.low <= 0:
+        return "inconclusive", "the training reward is not shown to have risen on"
+    return "yes", ""
 
 
 def _changes(ledger: Ledger, style: SweepStyle, arm: str, point: int, resamples: Resamples) -> Iterator[Change]:

@@ -29,11 +29,11 @@ class WayBack:
 
 
 def answer(ledger: Ledger, found: Sequence[Recovery], checkpoints: Sequence[Checkpoint]) -> WayBack | None:
-    """None where the plan has another arm than one and those that start from one checkpoint of it.
+    """None if the plan has another arm than one and those that start from one checkpoint of it.
 
     Args:
         ledger: of the sweep.
-        found: of `recovery.assess`.
+        found: of `recovery.recoveries`.
         checkpoints: of `recovery.checkpoints`.
     """
     planned = dict.fromkeys(item["arm"] for item in ledger.plan["arms"])
@@ -46,19 +46,19 @@ def answer(ledger: Ledger, found: Sequence[Recovery], checkpoints: Sequence[Chec
     words = f"{_checkpoint_words(checkpoint)}; {_measure_words(found)}"
     variety = _directions("variety within a prompt", found, WITHIN_PROMPT, "rises in", "falls in")
     style = _directions("style", found, STYLE, "moves away from the base's in", "comes nearer the base's in")
-    return WayBack(words, f"From the checkpoint on, {variety}; {style}.", checkpoint.status == "over-optimised")
+    return WayBack(words, f"From the checkpoint on, {variety}; {style}.", checkpoint.reply == "yes")
 
 
 def _checkpoint_words(checkpoint: Checkpoint) -> str:
     arm, measure, training_reward = checkpoint.arm, checkpoint.measure, checkpoint.training_reward
     peak = f"evaluation point {checkpoint.peak}" if checkpoint.peak else "the base"
     since = f"the measure {_signed(measure)} points [95 % interval {_range(measure)}] since its peak, {peak}"
-    if checkpoint.status == "not assessable":
+    if checkpoint.reply == "not assessable":
         return f"Whether {arm} had over-optimised at its checkpoint cannot be told: {checkpoint.why}"
-    if checkpoint.status == "not shown":
+    if checkpoint.reply == "no":
         words = "the measure had not been higher before" if checkpoint.peak == checkpoint.point else since
         return f"{arm} is not shown to have over-optimised at its checkpoint: {words}"
-    if checkpoint.status == "past its peak" or training_reward is None:
+    if checkpoint.reply == "inconclusive" or training_reward is None:
         return f"{arm} was past its peak at its checkpoint ({since}), which is no proof: {checkpoint.why}"
     risen = f"the training reward {_signed(training_reward)} base SD [{_range(training_reward)}]"
     return f"{arm} had over-optimised at its checkpoint: {since}, and {risen}"

@@ -1,15 +1,15 @@
-"""Where PPO's marginal gain falls under its risk and cost: the point at which to stop it, or to switch to DPO.
+"""Where an arm's marginal gain falls under its risk and cost: the point at which to stop it, or to switch to DPO.
 
 For the interval between two evaluation points, all in SD of the base,
 
     U = Δmeasure − λ_drawdown Δ(largest fall so far) − λ_diversity Δ(entropy lost) − λ_cost Δ(share of the device time)
 
 The switch point is the start of the first two successive intervals that did not pay, each with bootstrap probability
-P(U < 0) of at least `min_probability`; or, where it comes earlier, the last point before over-optimisation was found.
+P(U < 0) of at least `min_probability`; or, if it comes earlier, the last point before over-optimisation was found.
 It is chosen on one half of the prompts, and what it is worth is reported on the other. The same rule is applied to
 every resample, which gives the interval; the finding of over-optimisation is taken as it is there.
 
-The measure is smoothed before differences are taken: by the fitted curve of `scaling_law` where the points lie about it
+The measure is smoothed before differences are taken: by the fitted curve of `scaling_law` if the points lie about it
 within their noise, otherwise by straight lines over three points (Savitzky & Golay 1964). The risk of style is not in
 U, because the style-controlled win rate is known for the final model only.
 
@@ -20,33 +20,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from scipy.signal import savgol_filter
 
+from analysis.answers import Reply
 from analysis.ledger import Ledger
 from analysis.scores import Halves, curves
-from analysis.statistics.bootstrap import (
-    Estimate,
-    FloatArray,
-    Resamples,
-    mean_estimate,
-    recentred_estimate,
-)
+from analysis.statistics.bootstrap import Estimate, FloatArray, Resamples, mean_estimate, recentred_estimate
 from analysis.statistics.scaling_law import Fit, curve, fit_curve, root_kl, weighted_means
 from experiments.rules import ScalingLawRules, SwitchRules
-
-Outcome = Literal["switch", "still paying", "not shown", "inconclusive", "not assessable"]
 
 LEVEL = 0.8  # of the interval of the switch point
 SMOOTHED_POINTS = 3
 NEVER = np.inf  # no switch within the run
+HALF = 0.5  # of the resamples: beyond it, that a run has no switch point is what they say
 
 
 @dataclass(frozen=True)
 class Place:
-    """A point of the run on three axes; device seconds are None where they were not recorded."""
+    """A point of the run on three axes; device seconds are None if they were not recorded."""
 
     point: int
     prompts_seen: float
@@ -78,18 +71,18 @@ class Switch:
     """One arm.
 
     Attributes:
-        outcome: "switch" only where it passed every guard.
-        best: the switch point by the rule; None where the rule finds none.
-        median, low, high: of the bootstrap; None where that is beyond the run.
+        reply: whether there is a switch point within the run; yes only if it passed every guard.
+        best: the switch point by the rule; None if the rule finds none.
+        median, low, high: of the bootstrap; None if that is beyond the run.
         probability_of_none: share of the resamples without a switch point in the run.
-        gate: the point before over-optimisation was found, where that is what decides.
-        shifts: the switch point under other weights, by what was changed; None where there is none then.
+        gate: the point before over-optimisation was found, if that is what decides.
+        shifts: the switch point under other weights, by what was changed; None if there is none then.
         gain_at_switch: the measure over the base at the switch point, on the half that had no part in choosing it.
         later_change: the measure of the final point minus the measure of the switch point, on that half.
         smoothing: how the measure was smoothed.
     """
 
-    outcome: Outcome
+    reply: Reply
     why: str
     intervals: tuple[Interval, ...] = ()
     best: Place | None = None
@@ -142,7 +135,7 @@ def utility(changes: Changes, weights: Weights) -> FloatArray:
 
 
 def switch_points(utility_BI: FloatArray, margin_I: FloatArray, gate: float = NEVER) -> FloatArray:
-    """Start of the first two successive intervals that surely did not pay, `[B]`; `NEVER` where there is none.
+    """Start of the first two successive intervals that surely did not pay, `[B]`; `NEVER` if there is none.
 
     Args:
         utility_BI: U.
@@ -200,8 +193,8 @@ def changes(measure_BSC: FloatArray, entropy_lost_BSC: FloatArray, cost_C: Float
 
 def judge(
     utility_I: FloatArray, points_B: FloatArray, pays_at_end: bool, best: float, rules: SwitchRules
-) -> tuple[Outcome, str]:
-    """The outcome by the guards, and why.
+) -> tuple[Reply, str]:
+    """Whether there is a switch point within the run, by the guards, and why.
 
     Args:
         utility_I: observed.
@@ -213,19 +206,19 @@ def judge(
     run = len(utility_I)
     none = float(np.mean(np.isinf(points_B)))
     low, high = (min(run, order_statistic(points_B, quantile)) for quantile in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    if none > 0.5:
+    if none > HALF:
         if pays_at_end:
-            return "still paying", "its last two intervals still paid"
-        return "not shown", "no two successive intervals surely failed to pay, nor did the last two surely pay"
+            return "no", "its last two intervals still paid"
+        return "inconclusive", "no two successive intervals surely failed to pay, nor did the last two surely pay"
     if high - low > rules.max_interval_share * run:
         return "inconclusive", f"the switch point's interval spans {high - low:.0f} of the run's {run} intervals"
     if np.isinf(best):
         return "inconclusive", "the resamples have a switch point, but the prompts as they are have none"
-    return "switch", "two successive intervals did not pay"
+    return "yes", "two successive intervals did not pay"
 
 
 # -------------------------------------------------------------------------------------------------------------- one arm
-def assess(ledger: Ledger, arm: str, halves: Halves, hacking_points: Sequence[int]) -> Switch:
+def switch_of(ledger: Ledger, arm: str, halves: Halves, hacking_points: Sequence[int]) -> Switch:
     """The switch point of one arm.
 
     Args:
@@ -260,7 +253,7 @@ def assess(ledger: Ledger, arm: str, halves: Halves, hacking_points: Sequence[in
         return places[int(point)] if np.isfinite(point) else None
 
     switch = Switch(
-        found.outcome,
+        found.reply,
         found.why,
         intervals=_intervals(observed, draws, found, places, len(halves.chosen_on), len(seen.measure_SCP)),
         best=place(found.best),
@@ -316,7 +309,7 @@ def marginal_changes(
 class Found:
     """What the rule says under the registered weights and under others."""
 
-    outcome: Outcome
+    reply: Reply
     why: str
     best: float
     points_B: FloatArray
@@ -331,7 +324,7 @@ def decide(observed: Changes, draws: Changes, gate: float, rules: SwitchRules) -
     Args:
         observed: `[1, I]` each.
         draws: `[B, I]` each.
-        gate: point that may not be passed, `NEVER` where there is none.
+        gate: point that may not be passed, `NEVER` if there is none.
         rules: in use.
     """
     weights = Weights.of(rules)
@@ -340,10 +333,10 @@ def decide(observed: Changes, draws: Changes, gate: float, rules: SwitchRules) -
     best = float(switch_points(utility_I[None], margin_I, gate)[0])
     points_B = switch_points(utility_BI, margin_I, gate)
     pays_at_end = bool(np.all(np.mean(utility_BI[:, -2:] > 0, axis=0) >= rules.min_probability))
-    outcome, why = judge(utility_I, points_B, pays_at_end, best, rules)
+    reply, why = judge(utility_I, points_B, pays_at_end, best, rules)
     if np.isfinite(gate) and best == gate:
         why = "over-optimisation was found at the point after it"
-    return Found(outcome, why, best, points_B, utility_I, utility_BI, _shifts(observed, draws, weights, gate, rules))
+    return Found(reply, why, best, points_B, utility_I, utility_BI, _shifts(observed, draws, weights, gate, rules))
 
 
 def _centred(observed: Changes, draws: Changes, weights: Weights) -> tuple[FloatArray, FloatArray]:
@@ -406,7 +399,7 @@ def _with_value(switch: Switch, measure_SCP: FloatArray, chosen: float, halves: 
 def _entropy_lost(ledger: Ledger, arm: str) -> FloatArray:
     """Fall of the entropy per token under the base's, in SD of the base over prompts, `[S, C, P]`.
 
-    The entropy is estimated by −log π of the arm's own samples. Zero where the base has no spread.
+    The entropy is estimated by −log π of the arm's own samples. Zero if the base has no spread.
     """
     tokens_SCP = np.maximum(ledger.curve(arm, "num_tokens"), 1.0)
     entropy_SCP = -ledger.curve(arm, "logp_policy") / tokens_SCP
@@ -415,7 +408,7 @@ def _entropy_lost(ledger: Ledger, arm: str) -> FloatArray:
 
 
 def _cost_share(ledger: Ledger, arm: str) -> FloatArray:
-    """Share of the run's device time spent by each point; equal shares where it was not recorded. `[C]`."""
+    """Share of the run's device time spent by each point; equal shares if it was not recorded. `[C]`."""
     spent = ledger.spent(arm, ["device_seconds"])
     if None in spent or not spent[-1]:
         return np.linspace(0, 1, ledger.final_point + 1)

@@ -4,56 +4,66 @@ from __future__ import annotations
 
 from scipy.stats import norm
 
-from analysis.answers import Answer, Evidence, Reply
+from analysis.answers import Answer, Evidence
 from analysis.ledger import Ledger
-from analysis.questions.switch_point import Outcome, Place, Switch
+from analysis.questions.switch_point import HALF, Place, Switch
 from analysis.statistics.bootstrap import MIN_SEEDS_FOR_METHOD
 from analysis.statistics.sample_size import MANY_UNITS, scaled
 from experiments.rules import SwitchRules
 
-QUESTION = "Where does PPO's marginal gain fall under its risk and cost?"
-REPLIES: dict[Outcome, tuple[Reply, str]] = {
-    "switch": ("yes", "Inside the observed range"),
-    "still paying": ("no", "No switch inside the observed range"),
-    "not shown": ("inconclusive", "No switch shown inside the observed range"),
-    "inconclusive": ("inconclusive", "Not settled"),
-}
+QUESTION = "Where does {}'s marginal gain fall under its risk and cost?"
 SUGGESTION = "ten or more evaluation points and three or more seeds (budget=full has eleven and five)"
 
 
 def answer(ledger: Ledger, arm: str, switch: Switch) -> Answer:
     """The question answered for one arm; on an arm that is not PPO it is descriptive."""
-    question = QUESTION if ledger.algorithm(arm) == "ppo" else f"{QUESTION} (descriptive: the same of {arm})"
+    algorithm = ledger.algorithm(arm)
+    question = QUESTION.format(ledger.label(algorithm)) + ("" if algorithm == "ppo" else f" (descriptive, of {arm})")
     if not switch.intervals:
-        return Answer(question, "inconclusive", f"{arm}: not assessable, {switch.why}.", (), f"Runs with {SUGGESTION}.")
-    reply, in_words = REPLIES[switch.outcome]
+        return Answer(
+            question, "not assessable", f"{arm}: not assessable, {switch.why}.", (), f"Runs with {SUGGESTION}."
+        )
     rules = ledger.rules.switch
     return Answer(
         question,
-        reply,
+        switch.reply,
         sentence(arm, switch, rules),
         tuple(_evidence(switch, rules)),
         _would_change(switch, rules),
-        in_words,
+        _in_words(switch),
     )
 
 
+def _in_words(switch: Switch) -> str:
+    """Where the point is, as far as the run shows."""
+    if switch.reply == "yes":
+        return "Inside the observed range"
+    if switch.reply == "no":
+        return "No switch inside the observed range"
+    return "No switch shown inside the observed range" if _mostly_none(switch) else "Not settled"
+
+
+def _mostly_none(switch: Switch) -> bool:
+    return (switch.probability_of_none or 0) > HALF
+
+
 def switch_at(switch: Switch) -> str | None:
-    """The point in words, where one was named."""
-    return _where(switch.best) if switch.outcome == "switch" and switch.best else None
+    """The point in words, if one was named."""
+    return _where(switch.best) if switch.reply == "yes" and switch.best else None
 
 
 def sentence(arm: str, switch: Switch, rules: SwitchRules) -> str:
-    """The outcome with its interval; that other weights would move it is said here."""
+    """The reply with its interval; that other weights would move the point is said here."""
     end = switch.intervals[-1].end
     chances = f"probability of no switch within the run {100 * (switch.probability_of_none or 0):.0f} %"
     spread = f"{_spread(switch)}; {chances}"
-    words = {
-        "switch": f"{arm} stops paying at {switch_at(switch)}: {switch.why} ({spread})",
-        "still paying": f"{arm} had not stopped paying by {_where(end)}: {switch.why} ({spread}); run longer",
-        "not shown": f"{arm} had not stopped paying by {_where(end)}, as far as can be told: {switch.why} ({spread}); "
-        "run longer",
-    }.get(switch.outcome, f"Where {arm} stops paying is not settled: {switch.why} ({spread})")
+    if switch.reply == "yes":
+        words = f"{arm} stops paying at {switch_at(switch)}: {switch.why} ({spread})"
+    elif switch.reply == "no" or _mostly_none(switch):
+        hedge = "" if switch.reply == "no" else ", as far as can be told"
+        words = f"{arm} had not stopped paying by {_where(end)}{hedge}: {switch.why} ({spread}); run longer"
+    else:
+        words = f"Where {arm} stops paying is not settled: {switch.why} ({spread})"
     return words + _sensitivity(switch, rules) + "."
 
 
@@ -74,7 +84,7 @@ def _point(place: Place | None) -> str:
 
 
 def _sensitivity(switch: Switch, rules: SwitchRules) -> str:
-    """Said where the point moves by more than is tolerated; a point beyond the run counts as the run's end."""
+    """Said if the point moves by more than is tolerated; a point beyond the run counts as the run's end."""
     end = len(switch.intervals)
     registered = switch.best.point if switch.best else end
     moved = [(abs((end if point is None else point) - registered), name) for name, point in switch.shifts]
@@ -119,11 +129,11 @@ def _evidence(switch: Switch, rules: SwitchRules) -> list[Evidence]:
 
 
 def _would_change(switch: Switch, rules: SwitchRules) -> str:
-    if switch.outcome == "switch":
+    if switch.reply == "yes":
         return (
             "Other weights of risk and cost, or another seed: confirm it by an arm that switches to DPO at that point."
         )
-    if switch.outcome == "still paying":
+    if switch.reply == "no":
         return "A longer run of the same arm with the same spacing of evaluation points."
     prompts = _prompts_needed(switch, rules)
     seeds = (

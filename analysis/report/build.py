@@ -22,7 +22,6 @@ from analysis.questions import recovery_words as recovery_answer
 from analysis.questions import switch_words as switch_answer
 from analysis.report import context, side_by_side
 from analysis.report.schema import REPORT_SCHEMA, checked
-from analysis.statistics import sample_size as next_runs
 from analysis.statistics.bootstrap import CONFIDENCE_LEVEL, Estimate, Resamples
 from analysis.statistics.scaling_law import Law
 from analysis.style import sweep as style_drift
@@ -48,11 +47,11 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     compared = win_rate.compare_all(ledger, resamples)
     halves = scores.Halves.draw(ledger, np.random.default_rng((ANALYSIS_SEED, HALVES_STREAM)))
     style = style_drift.SweepStyle(ledger, resamples)
-    recovered = recovery.assess(ledger, style, resamples)
+    recovered = recovery.recoveries(ledger, style, resamples)
     checkpoints = recovery.checkpoints(ledger, recovered, halves)
     way_back = recovery_answer.answer(ledger, recovered, checkpoints)
     outcome = decision.decide(ledger, compared, resamples, rng, way_back)
-    steadiness = {arm: stability.assess(ledger, arm, resamples) for arm in ledger.arms}
+    steadiness = {arm: stability.stability_of(ledger, arm, resamples) for arm in ledger.arms}
     together = stability.together(ledger, steadiness, resamples)
     decides = win_rate.rules_of(ledger).primary_judge
     refits = np.random.default_rng((ANALYSIS_SEED, REFITS_STREAM))
@@ -80,13 +79,13 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
     ]
     switched = _switched(ledger, outcome, audits)
     questions = recommendation.Questions(
-        readiness.assess(ledger, resamples, rng),
+        readiness.readiness_of(ledger, resamples, rng),
         oscillation=together.algorithms.get("ppo"),
         stops_paying=switched.switch_answer if switched else None,
         switch_at=switch_answer.switch_at(switched.switch) if switched else None,
     )
     against_base = {arm: compared.get((arm, BASE, decides)) for arm in ledger.arms}
-    gates_of = _gates(ledger, resamples, against_base, steadiness, audits, style, controls)
+    gates_by_arm = _gates(ledger, resamples, against_base, steadiness, audits, style, controls)
     report = {
         "schema": REPORT_SCHEMA,
         "sweep": ledger.plan["sweep"],
@@ -99,9 +98,9 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
             "selection_rule": decision.SELECTION_RULE,
             "confidence_rule": f"{decision.AHEAD_RULE} {decision.CONFIDENCE_RULE}",
         },
-        "recommendation": _recommendation(ledger, outcome, gates_of, questions),
+        "recommendation": _recommendation(ledger, outcome, gates_by_arm, questions),
         "questions": plain(questions.shown()),
-        "gates": plain(gates_of),
+        "gates": plain(gates_by_arm),
         "missing": plain(ledger.missing),
         "design": _design(ledger, len(resamples.prompts)),
         "base": _base(ledger, resamples),
@@ -116,8 +115,8 @@ def build_report(ledger: Ledger) -> dict[str, Any]:
         "judges": {
             name: {**plain(card), "decides": name == decides} for name, card in win_rate.judges_of(ledger).items()
         },
-        "strengths": plain(strengths.assess(ledger, win_rate.rules_of(ledger), resamples)),
-        "asked_judges": plain(judges.assess(ledger, resamples)),
+        "strengths": plain(strengths.strength_scale(ledger, win_rate.rules_of(ledger), resamples)),
+        "asked_judges": plain(judges.assessments(ledger, resamples)),
         "missing_judges": plain(ledger.missing_judges),
         "samples": {"rule": side_by_side.RULE, "chosen": side_by_side.choose_samples(ledger)},
         "artifacts": context.artifacts(ledger),
@@ -166,14 +165,14 @@ def _gates(
     """Of every finished arm."""
     costs = context.cost_ratios(ledger)
     return {
-        arm: gates.assess(
+        arm: gates.gates_of(
             gates.Measurements(
                 win_rate=against_base[arm],
                 controlled_win_rate=style_control.identified_rate(controls.get((arm, BASE))),
                 gain=scores.score_gain(ledger, ledger.measure, arm, ledger.final_point, resamples),
                 stability=steadiness[arm].tolerance.answer,
-                style_auc=style.assess(arm).auc.change,
-                over_optimisation=(audits[arm].audit.status, audits[arm].audit.why),
+                style_auc=style.drifts[arm].auc.change,
+                over_optimisation=(audits[arm].audit.reply, audits[arm].audit.why),
                 cost_ratio=costs.get(arm),
                 why_not_controlled=style_control.NOT_IDENTIFIED if (arm, BASE) in controls else gates.NOT_MEASURED,
             ),
@@ -186,7 +185,7 @@ def _gates(
 def _recommendation(
     ledger: Ledger,
     outcome: decision.Decision,
-    gates_of: dict[str, tuple[gates.Gate, ...]],
+    gates_by_arm: dict[str, tuple[gates.Gate, ...]],
     questions: recommendation.Questions,
 ) -> dict[str, Any]:
     """With the whole table of rules, so that a reader sees which row applied."""
@@ -199,7 +198,7 @@ def _recommendation(
         num_prompts=len(ledger.prompt_ids),
         num_missing=len(ledger.missing),
         seed_looks=ledger.rules.stability.seed_looks,
-        arguments=next_runs.recorded_arguments(ledger.plan),
+        arguments=tuple(ledger.plan["command"]),
         identity=next((str(job["identity"]) for job in ledger.plan["jobs"] if job["kind"] == "report"), ""),
     )
     sure_by = ledger.rules.confidence
@@ -207,7 +206,7 @@ def _recommendation(
         sweep,
         final,
         decision.confidence(final, sure_by) if final else "inconclusive",
-        gates_of,
+        gates_by_arm,
         questions,
         sure_by,
         ledger.rules.decision,
@@ -251,7 +250,7 @@ def _arm(
     rates: dict[str, dict[str, Any] | None],
 ) -> dict[str, Any]:
     difference = scores.measure_difference(ledger, arm, resamples)
-    drift = style.assess(arm)
+    drift = style.drifts[arm]
     knobs = next(item["knobs"] for item in ledger.plan["arms"] if item["arm"] == arm)
     return {
         "arm": arm,
@@ -263,7 +262,7 @@ def _arm(
         "win_rate": rates,
         "outcomes": plain(win_rate.outcome_changes(ledger, arm, resamples)),
         "stability": plain(steadiness),
-        "collapse": plain(collapse.assess(ledger, arm, resamples)),
+        "collapse": plain(collapse.collapse_of(ledger, arm, resamples)),
         "style_drift": plain(drift.measures),
         "style_moved": plain(drift.moved),
         "kl": plain(scores.divergence(ledger, arm, resamples)),
@@ -296,7 +295,7 @@ def _audits(
         control = controls.get((arm, BASE))
         style = control.rates if control else None
         audit = over_optimisation.audit(ledger, arm, base, resamples, halves, style)
-        switch = switch_point.assess(ledger, arm, halves, audit.hacking_points)
+        switch = switch_point.switch_of(ledger, arm, halves, audit.hacking_points)
         law = over_optimisation.law(ledger, arm, resamples)
         audits[arm] = Audited(law, audit, switch, switch_answer.answer(ledger, arm, switch))
     return audits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,9 @@ class Cell:
     interval: str = ""
     remark: str = ""
     tone: str = ""
+
+
+CellOf = Callable[[Report], Cell]  # of an arm
 
 
 @dataclass(frozen=True)
@@ -132,3 +136,9 @@ def score_names(report: Report, role: str) -> list[str]:
 def heads(report: Report) -> list[str]:
     """Arms as column heads."""
     return [arm["arm"] for arm in report["arms"]]
+
+
+def arms_table(report: Report, caption: str, rows: Iterable[tuple[str, str, CellOf]], corner: str = "") -> Table:
+    """A table with arms as columns; each row is a label, what it means, and what makes a cell of an arm."""
+    body = (Row(label, meaning, tuple(map(make, report["arms"]))) for label, meaning, make in rows)
+    return Table(caption, corner, tuple(heads(report)), tuple(body))

@@ -22,7 +22,7 @@ COSTS = {
     "peak_memory_bytes": "bytes",
 }
 HEALTH = {  # metric -> (what it is, unit)
-    "train/gradient_norm": ("gradient norm before clipping", "plain"),
+    "train/gradient_norm": ("gradient norm before clipping", "plain")
 }
 ARTIFACTS = {  # metric, in which braces stand for a score's name -> (artifact, what it is, unit)
     "measure/held_out_accuracy": ("Measure", "right on labelled texts it never saw", "share"),
@@ -55,7 +55,7 @@ PACKAGED_MODELS = {
 
 
 def exact(value: Any, unit: str) -> dict[str, Any] | None:
-    """A measured number without an interval, or None where it was not recorded."""
+    """A measured number without an interval, or None if it was not recorded."""
     if value is None or isinstance(value, str) or not math.isfinite(value):
         return None
     return {"exact": float(value), "unit": unit}

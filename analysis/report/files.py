@@ -157,7 +157,7 @@ def _place(folder: Path, files: Mapping[str, str]) -> tuple[Path, str]:
 
 
 def _mend(folder: Path, files: Mapping[str, str], signatures: Sequence[Signature]) -> str:
-    """Give a signed report its manifest and pages again, where they are lost or torn: they follow from report.json."""
+    """Give a signed report its manifest and pages again, if they are lost or torn: they follow from report.json."""
     if not torn_files(folder):
         return "nothing was written"
     texts = {MANIFEST: files[MANIFEST], **views(parse_report(files[JSON].encode()), signatures)}

@@ -38,7 +38,7 @@ def pdf(html: str) -> bytes:
         from weasyprint.urls import URLFetcher
     except ImportError:
         raise PdfError("WeasyPrint is not installed (pip install 'ppo-dpo-runner[pdf]')") from None
-    except OSError as error:  # raised where Pango is not found
+    except OSError as error:  # raised if Pango is not found
         raise PdfError(f"WeasyPrint cannot load Pango, a system library (Debian: libpango-1.0-0): {error}") from None
     nothing = URLFetcher(allowed_protocols=())  # the page refers to nothing; if it did, it would not be fetched
     content: bytes = HTML(string=with_fixed_ink(html), url_fetcher=nothing).write_pdf()

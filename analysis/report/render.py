@@ -42,7 +42,6 @@ def view(report: Mapping[str, Any], signed: Sequence[Signature]) -> dict[str, An
     return {
         "report": content,
         "number": cells.cell,
-        "missing_judges": content.get("missing_judges", []),
         "levels": get_args(decision.Confidence),
         "sections": {place: in_place(place) for place in (FIRST, ASIDE, MAIN)},
         "appendices": [(title, holds, in_place(title)) for title, holds in APPENDICES.items()],

@@ -44,7 +44,7 @@ def _panel(axes: Any, arm: Report, colour: str, ink: str) -> None:
     distance = [0.0, *(item["root_kl"] for item in points)]
     if law["peak"]:
         axes.axvspan(law["peak"]["low"], law["peak"]["high"], facecolor="none", edgecolor=ink, hatch="///", alpha=0.35)
-    if switch["outcome"] == "switch":
+    if switch["reply"] == "yes":
         ends = [distance[switch[end]["point"]] if switch[end] else distance[-1] for end in ("low", "high")]
         axes.axvspan(min(ends), max(ends), facecolor=ink, alpha=0.15, linewidth=2, edgecolor=ink)
     for score, line, marker in (("measure", "-", "o"), ("training_reward", "--", "s")):
@@ -81,6 +81,6 @@ def _keys(arms: list[Report], ink: str) -> list[Any]:
         keys.append(Line2D([], [], color=ink, linestyle=":", linewidth=1.2, label="fitted to the measure"))
     if any(arm["scaling_law"]["peak"] for arm in arms):
         keys.append(Patch(facecolor="none", edgecolor=ink, hatch="///", alpha=0.35, label="peak, 95 %"))
-    if any(arm["switch"]["outcome"] == "switch" for arm in arms):
+    if any(arm["switch"]["reply"] == "yes" for arm in arms):
         keys.append(Patch(facecolor=ink, alpha=0.15, label="switch point, 80 %"))
     return keys

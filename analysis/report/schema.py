@@ -30,7 +30,7 @@ from analysis.stability import ArmStability, SweepStability
 from analysis.statistics.bootstrap import Estimate
 from analysis.statistics.scaling_law import Law
 from analysis.style.drift import Apart, StyleDrift
-from analysis.win_rates import OutcomeChange
+from analysis.win_rates import JudgeCard, OutcomeChange
 from analysis.win_rates.at_equal_style import StyleControl
 from analysis.win_rates.bradley_terry import Scale
 from analysis.win_rates.judges import Assessment
@@ -220,10 +220,6 @@ class Contest(Part):
     win_rate: dict[str, WinRatePart | None] = Field(description="percent of pairs that the arm wins, by judge")
 
 
-class StylePair(_part(Apart)):  # type: ignore[misc]
-    """Two arms told apart by their texts."""
-
-
 class Style(Part):
     """What holds for the style of all arms."""
 
@@ -231,14 +227,12 @@ class Style(Part):
     rules: dict[str, float]
     floor: str
     script: str | None
-    pairs: list[StylePair]
+    pairs: list[_part(Apart)]  # type: ignore[valid-type]
 
 
-class JudgePart(Part):
+class JudgePart(_part(JudgeCard)):  # type: ignore[misc]
     """Who prefers, and what that is worth."""
 
-    role: str
-    independence: str
     decides: bool
 
 

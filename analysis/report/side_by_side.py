@@ -29,7 +29,7 @@ def choose_samples(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def _cells(gain_APM: FloatArray) -> Iterator[tuple[str, tuple[int, int]]]:
-    """(reason, (prompt, sample)) in the order of `RULE`; where equal, the earlier prompt."""
+    """(reason, (prompt, sample)) in the order of `RULE`; of equals the earlier prompt."""
     mean = gain_APM.mean(axis=0)
     keys = {"typical": np.abs(mean - np.median(mean)), "largest drop": gain_APM.min(axis=0)}
     if len(gain_APM) > 1:

@@ -184,7 +184,7 @@ def append(folder: Path, signature: Signature) -> None:
 
 
 def read_record(folder: Path) -> Record:
-    """The record of a report's folder; an empty one where there is no file."""
+    """The record of a report's folder; an empty one if there is no file."""
     path = folder / RECORD
     if not os.path.lexists(path):
         return Record()
@@ -225,7 +225,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def refuse_links(folder: Path, names: Sequence[str]) -> None:
-    """Raises SignoffError where one of the files is a symbolic link: it could lead anywhere."""
+    """Raises SignoffError if one of the files is a symbolic link: it could lead anywhere."""
     links = [name for name in names if (folder / name).is_symlink()]
     if links:
         raise SignoffError(f"{folder}: {', '.join(links)} must be a file of its own, not a symbolic link")

@@ -55,7 +55,7 @@ from analysis.report.signatures import (
 )
 from analysis.signoff.adapters import adapter_changes, final_adapters
 from analysis.signoff.program import program
-from experiments.foreign import ForeignFileError, read_object, read_plain
+from experiments.foreign import ForeignFileError, parse_json, read_object, read_plain
 from runner.ledger.files import timestamp
 from runner.ledger.reader import newest_report
 
@@ -78,7 +78,7 @@ class Contents:
         folder: where.
         files: name -> bytes of those that are there.
         record: the signatures.
-        runs_dir: the ledger's folder, where one was found.
+        runs_dir: the ledger's folder, if one was found.
     """
 
     folder: Path
@@ -177,7 +177,7 @@ def sign(folder: Path, ledger: Path | None = None, without_ledger: bool = False,
     Args:
         folder: of the report.
         ledger: folder of the sweep, if it is not the one that the report lies in.
-        without_ledger: sign also where the ledger is gone; the entry says that nothing was built again.
+        without_ledger: sign also if the ledger is gone; the entry says that nothing was built again.
         fields: name, role, decision and note.
 
     Raises:
@@ -219,15 +219,15 @@ def page_hash(page: bytes, entry: Signature) -> str:
 
 
 def verify(folder: Path, ledger: Path | None = None, kept_hashes: Sequence[str] = (), rebuild: bool = False) -> Verdict:
-    """Compare a report's folder, and the ledger where it is there, with what was signed.
+    """Compare a report's folder, and the ledger if it is there, with what was signed.
 
-    The report is built from the ledger again where this program signed it, or where something differs, to name it.
+    The report is built from the ledger again if this program signed it, or if something differs, to name it.
 
     Args:
         folder: of the report.
         ledger: folder of the sweep, if it is not the one that the report lies in.
         kept_hashes: hashes of entries of which a copy was kept elsewhere.
-        rebuild: build it again also where another version of the program signed.
+        rebuild: build it again also if another version of the program signed.
 
     Raises:
         SignoffError: there is no report, or its files are links.
@@ -379,15 +379,26 @@ def _rebuild_problems(contents: Contents, runs_dir: Path, ledger_changed: bool) 
     built_sha256 = sha256(text.encode())
     if built_sha256 == contents.report_sha256:
         return []
+    content, built = contents.files.get(JSON, b""), json.loads(text)
     try:
-        there, built = parse_report(contents.files.get(JSON, b"")), json.loads(text)
+        there = parse_report(content)
     except ReportError as error:
-        return [f"the ledger gives a report, but {error}"]
+        return [f"the ledger gives a report, but {error}", *_named(_of_any_form(content, built))]
     expected = {"ledger.sha256", "ledger.num_files"} if ledger_changed else set()
     found = [item for item in differences(there, built) if item[0] not in expected]
     if found:
         return [_cause(contents, built_sha256, ledger_changed), *_named(found)]
     return [] if ledger_changed else [f"{JSON} has the values that the ledger gives, but something else wrote it"]
+
+
+def _of_any_form(content: bytes, built: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The differences of a report.json that the schema refuses; none if it is of another version or no object."""
+    try:
+        there = parse_json(content)
+    except ValueError:
+        return []
+    same_version = isinstance(there, dict) and there.get("schema") == built["schema"]
+    return list(differences(there, built)) if same_version else []
 
 
 def _cause(contents: Contents, built_sha256: str, ledger_changed: bool) -> str:
@@ -415,7 +426,7 @@ def _named(found: Sequence[tuple[str, Any, Any]]) -> Iterator[str]:
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The leaves in which two JSON values differ, as ``arms[0].the measure.value``; `ABSENT` where one has none."""
+    """The leaves in which two JSON values differ, as ``arms[0].measure.value``; `ABSENT` if one has none."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key in dict.fromkeys((*ours, *theirs)):
             name = f"{path}.{key}" if path else str(key)

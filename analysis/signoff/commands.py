@@ -53,7 +53,7 @@ def _add_verify(commands: Any) -> None:
         "verify",
         help="tell whether a signed report, its ledger and its record are as they were signed",
         epilog="exit codes: 0 all agrees, 1 something was changed, 2 bad input, 3 nobody has signed, 4 what is here "
-        "agrees, but the ledger is gone. The first line says AS SIGNED, NOT REBUILT where another version of this "
+        "agrees, but the ledger is gone. The first line says AS SIGNED, NOT REBUILT if another version of this "
         "program signed: it may come to other last digits, so it does not build the report again",
     )
     _add_folders(parser)
@@ -63,7 +63,7 @@ def _add_verify(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--rebuild", action="store_true",
-        help="build the report from the ledger again and compare every value also where another version signed",
+        help="build the report from the ledger again and compare every value also if another version signed",
     )  # fmt: skip
     parser.set_defaults(run=_verify)
 

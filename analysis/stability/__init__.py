@@ -11,31 +11,22 @@ sensitivity  how far an algorithm's variants end apart
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from analysis.answers import Answer
 from analysis.ledger import BASE, Ledger
 from analysis.scores import above_base, base_sd, curve, halves_of
 from analysis.stability import behaviour, over_samples, over_seeds, over_time, sensitivity, tolerance
-from analysis.stability.over_time import Measured, StepSpread
-from analysis.statistics.bootstrap import Estimate, Resamples
+from analysis.stability.over_time import OverTime
+from analysis.statistics.bootstrap import Resamples
 
-__all__ = ["ArmStability", "SweepStability", "assess", "together"]
+__all__ = ["ArmStability", "SweepStability", "stability_of", "together"]
 
 
-@dataclass(frozen=True)
-class ArmStability:
-    """One arm; see the modules for the meaning of each number."""
+@dataclass(frozen=True, kw_only=True)
+class ArmStability(OverTime):
+    """One arm along training, and what the other modules say of it."""
 
-    drawdown: Estimate
-    observed_drawdown: Measured
-    drawdown_tail: Estimate
-    num_tail_points: int
-    under_water: Estimate
-    final_over_peak: Estimate
-    worst_step: Estimate
-    num_tail_steps: int
-    step_spread: StepSpread | None
     samples: over_samples.OverSamples | None
     seeds: over_seeds.SeedSpread
     behaviour: behaviour.Behaviour
@@ -59,25 +50,17 @@ class SweepStability:
     worst_response_share: float
 
 
-def assess(ledger: Ledger, arm: str, resamples: Resamples) -> ArmStability:
+def stability_of(ledger: Ledger, arm: str, resamples: Resamples) -> ArmStability:
     """Stability of one arm."""
     rules = ledger.rules.stability
     curve_SCP = curve(ledger, ledger.measure, arm) / base_sd(ledger)
-    over = over_time.assess(curve_SCP, resamples, rules.tail_share)
+    over = over_time.spread_over_time(curve_SCP, resamples, rules.tail_share)
     halves = halves_of(ledger)
     return ArmStability(
-        drawdown=over.drawdown,
-        observed_drawdown=over.observed_drawdown,
-        drawdown_tail=over.drawdown_tail,
-        num_tail_points=over.num_tail_points,
-        under_water=over.under_water,
-        final_over_peak=over.final_over_peak,
-        worst_step=over.worst_step,
-        num_tail_steps=over.num_tail_steps,
-        step_spread=over.step_spread,
+        **{item.name: getattr(over, item.name) for item in fields(OverTime)},
         samples=_over_samples(ledger, arm, resamples),
-        seeds=over_seeds.assess(curve_SCP[:, -1] - curve_SCP[:, 0]),
-        behaviour=behaviour.assess(behaviour.Responses(ledger), arm, resamples),
+        seeds=over_seeds.spread_over_seeds(curve_SCP[:, -1] - curve_SCP[:, 0]),
+        behaviour=behaviour.behaviour_of(behaviour.Responses(ledger), arm, resamples),
         tolerance=tolerance.judge(arm, curve_SCP, over, halves, resamples, rules),
     )
 
@@ -94,11 +77,11 @@ def together(ledger: Ledger, arms: Mapping[str, ArmStability], resamples: Resamp
     return SweepStability(
         algorithms,
         _over_samples(ledger, BASE, resamples),
-        sensitivity.assess(ledger, resamples),
+        list(sensitivity.sensitivities(ledger, resamples)),
         ledger.rules.stability.worst_response_share,
     )
 
 
 def _over_samples(ledger: Ledger, arm: str, resamples: Resamples) -> over_samples.OverSamples | None:
     values_SPM = above_base(ledger, ledger.measure, arm)
-    return over_samples.assess(values_SPM, resamples, ledger.rules.stability.worst_response_share)
+    return over_samples.spread_over_samples(values_SPM, resamples, ledger.rules.stability.worst_response_share)

@@ -30,7 +30,7 @@ class Change:
 
     Attributes:
         mean_step, largest_step: over the steps between successive points.
-        in_all: the final model against the base; well below the sum of the steps where a run goes back and forth.
+        in_all: the final model against the base; well below the sum of the steps if a run goes back and forth.
         base_vs_base: two sets of base samples against each other.
     """
 
@@ -47,7 +47,7 @@ class Behaviour:
     Attributes:
         answers: percent of responses that are another text.
         style: root mean square over `features` of the change of the mean, each in SD of the base over responses, the
-            evaluation noise taken out: 0 where no more than noise is seen.
+            evaluation noise taken out: 0 if no more than noise is seen.
     """
 
     answers: Change
@@ -140,7 +140,7 @@ def _largest(values: FloatArray) -> FloatArray:
 
 
 # -------------------------------------------------------------------------------------------------------------- one arm
-def assess(responses: Responses, arm: str, resamples: Resamples) -> Behaviour:
+def behaviour_of(responses: Responses, arm: str, resamples: Resamples) -> Behaviour:
     """Changed answers and style of one arm, step by step."""
     ledger, num_seeds = responses.ledger, len(responses.ledger.seeds(arm))
     points = range(ledger.final_point + 1)

@@ -35,7 +35,7 @@ def take_noise_out(values: FloatArray, noise: FloatArray | float) -> FloatArray:
     """Shrink numbers (last axis) to their mean until their sample variance is the observed one less the noise.
 
     The constrained empirical-Bayes estimate (Louis 1984, JASA 79:393): unlike the ordinary one it keeps the spread
-    right, which is what a dispersion or an extreme is read from. No spread is left where noise explains all of it.
+    right, which is what a dispersion or an extreme is read from. No spread is left if noise explains all of it.
     """
     middle = values.mean(axis=-1, keepdims=True)
     observed = values.var(axis=-1, ddof=1, keepdims=True)

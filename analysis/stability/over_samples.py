@@ -51,8 +51,8 @@ def lower_tail_mean(values_PM: FloatArray, weights_BP: FloatArray, share: float)
     return np.asarray(inside @ values_PM.ravel()[order] / inside.sum(axis=1))
 
 
-def assess(measure_SPM: FloatArray, resamples: Resamples, tail_share: float) -> OverSamples | None:
-    """Dispersion and risk over samples, or None where there is one sample a prompt.
+def spread_over_samples(measure_SPM: FloatArray, resamples: Resamples, tail_share: float) -> OverSamples | None:
+    """Dispersion and risk over samples, or None if there is one sample a prompt.
 
     Args:
         measure_SPM: base SD, less the base's mean.

@@ -16,7 +16,7 @@ MIN_SEEDS_TO_SUMMARISE = 5
 
 @dataclass(frozen=True)
 class SeedSpread:
-    """What the seeds say about the method. `reason` is set where they say too little.
+    """What the seeds say about the method. `reason` is set if they say too little.
 
     Attributes:
         values: final gain over the base of each seed, base SD.
@@ -33,7 +33,7 @@ class SeedSpread:
     unit: str = "base SD"
 
 
-def assess(gains_SP: FloatArray) -> SeedSpread:
+def spread_over_seeds(gains_SP: FloatArray) -> SeedSpread:
     """List three or four seeds, summarise five or more, and say "not assessable" below.
 
     Args:
@@ -62,7 +62,7 @@ def assess(gains_SP: FloatArray) -> SeedSpread:
 def standard_deviation(gains_SP: FloatArray) -> Estimate:
     """SD over seeds, with the evaluation noise taken out of it and of both ends of its interval.
 
-    That of a normal sample: (k - 1) s^2 is sigma^2 + noise times a chi-square with k - 1 degrees. Zero where noise
+    That of a normal sample: (k - 1) s^2 is sigma^2 + noise times a chi-square with k - 1 degrees. Zero if noise
     explains all of it.
     """
     count, num_prompts = gains_SP.shape

@@ -42,9 +42,9 @@ class StepSpread:
     """How much the steps between evaluation points differ (DT of Chan et al.), with the evaluation noise taken out.
 
     Attributes:
-        standard_deviation: of the steps, noise taken out: true^2 = observed^2 - noise^2, zero where noise explains all.
+        standard_deviation: of the steps, noise taken out: true^2 = observed^2 - noise^2, zero if noise explains all.
         observed_sd, noise_sd: the two that it is made of.
-        interquartile_range: noise taken out. Without an interval: the bootstrap's covers as little as 45 % where the
+        interquartile_range: noise taken out. Without an interval: the bootstrap's covers as little as 45 % if the
             steps are of two kinds (analysis/coverage.md).
         observed_interquartile_range: the same with the noise in it.
     """
@@ -56,28 +56,22 @@ class StepSpread:
     observed_interquartile_range: Measured
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OverTime:
     """One arm. Base SD, unless the unit says otherwise.
 
     Attributes:
         drawdown: largest fall below the running peak.
-        drawdown_draws: `[B]`, the resampled drawdowns around the corrected value.
-        drawdown_per_seed: corrected, one number a seed.
-        prompt_variance: of one seed's drawdown over resamples of prompts, mean over seeds.
         observed_drawdown: before the correction for noise.
         drawdown_tail: mean of the deepest `num_tail_points` points below the running peak.
         under_water: percent of the points after the base that lie below the running peak; the interval runs from those
             that are shown to lie below it to those that may.
         final_over_peak: percent of the peak's measure that the final model keeps.
-        worst_step: mean of the worst `num_tail_steps` steps (CVaR); the worst step where that is one.
-        step_spread: None where there is one step.
+        worst_step: mean of the worst `num_tail_steps` steps (CVaR); the worst step if that is one.
+        step_spread: None if there is one step.
     """
 
     drawdown: Estimate
-    drawdown_draws: FloatArray
-    drawdown_per_seed: tuple[float, ...]
-    prompt_variance: float
     observed_drawdown: Measured
     drawdown_tail: Estimate
     num_tail_points: int
@@ -86,6 +80,21 @@ class OverTime:
     worst_step: Estimate
     num_tail_steps: int
     step_spread: StepSpread | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResampledOverTime(OverTime):
+    """The same with what the report does not show.
+
+    Attributes:
+        drawdown_draws: `[B]`, the resampled drawdowns around the corrected value.
+        drawdown_per_seed: corrected, one number a seed.
+        prompt_variance: of one seed's drawdown over resamples of prompts, mean over seeds.
+    """
+
+    drawdown_draws: FloatArray
+    drawdown_per_seed: tuple[float, ...]
+    prompt_variance: float
 
 
 # ------------------------------------------------------------------------------------------------------ pure statistics
@@ -169,7 +178,7 @@ class SeedCurve:
 
 
 # -------------------------------------------------------------------------------------------------------------- one arm
-def assess(curve_SCP: FloatArray, resamples: Resamples, tail_share: float) -> OverTime:
+def spread_over_time(curve_SCP: FloatArray, resamples: Resamples, tail_share: float) -> ResampledOverTime:
     """Dispersion and risk over evaluation points.
 
     Args:
@@ -188,7 +197,7 @@ def assess(curve_SCP: FloatArray, resamples: Resamples, tail_share: float) -> Ov
     deepest = over_seeds(falls, "base SD", n, minimum=0)
     raw_BS = np.stack([drawdown(curve.draws) for curve in curves], axis=1)
     centred_BS = raw_BS - raw_BS.mean(axis=0) + [fall.value for fall in falls]
-    return OverTime(
+    return ResampledOverTime(
         drawdown=deepest,
         drawdown_draws=resamples.average_seeds(centred_BS),
         drawdown_per_seed=tuple(fall.value for fall in falls),

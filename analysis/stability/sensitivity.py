@@ -10,12 +10,7 @@ import numpy as np
 
 from analysis.ledger import Ledger
 from analysis.scores import base_sd, gain_SP
-from analysis.stability.curves import (
-    bias_of,
-    noise_variance,
-    simultaneous_half_widths,
-    take_noise_out,
-)
+from analysis.stability.curves import bias_of, noise_variance, simultaneous_half_widths, take_noise_out
 from analysis.statistics.bootstrap import NORMAL_QUANTILE, Estimate, FloatArray, Resamples, mean_draws, mean_estimate
 
 NAMES = {"name", "algorithm"}
@@ -32,7 +27,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """One algorithm. `spread`: best less worst gain over its variants, base SD; None where there is one variant."""
+    """One algorithm. `spread`: best less worst gain over its variants, base SD; None if there is one variant."""
 
     algorithm: str
     knobs: tuple[str, ...]
@@ -67,12 +62,8 @@ def spread_of(means_NP: FloatArray, draws_BN: FloatArray, n: int, num_seeds: int
     return Estimate(float(np.clip(value, low, high)), low, high, error, "base SD", n, num_seeds)
 
 
-def assess(ledger: Ledger, resamples: Resamples) -> list[Sensitivity]:
-    """Every algorithm of the sweep."""
-    return list(_each(ledger, resamples))
-
-
-def _each(ledger: Ledger, resamples: Resamples) -> Iterator[Sensitivity]:
+def sensitivities(ledger: Ledger, resamples: Resamples) -> Iterator[Sensitivity]:
+    """Of every algorithm of the sweep."""
     knobs_of = {item["arm"]: item["knobs"] for item in ledger.plan["arms"]}
     for algorithm in dict.fromkeys(ledger.algorithm(arm) for arm in ledger.arms):
         arms = [arm for arm in ledger.arms if ledger.algorithm(arm) == algorithm]
@@ -80,9 +71,7 @@ def _each(ledger: Ledger, resamples: Resamples) -> Iterator[Sensitivity]:
         names = differing({arm: knobs_of[arm] for arm in arms})
         variants = tuple(
             Variant(
-                arm,
-                {name: knobs_of[arm].get(name) for name in names},
-                mean_estimate(gains[arm], resamples, "base SD"),
+                arm, {name: knobs_of[arm].get(name) for name in names}, mean_estimate(gains[arm], resamples, "base SD")
             )
             for arm in arms
         )

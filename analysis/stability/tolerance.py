@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.answers import Answer, Evidence, Reply
-from analysis.stability.over_time import OverTime
+from analysis.stability.over_time import ResampledOverTime
 from analysis.statistics.bootstrap import (
     MIN_SEEDS_FOR_METHOD,
     Estimate,
@@ -41,7 +41,7 @@ class Selection:
         points: the point chosen for each seed.
         regret_of_last: the measure of the chosen point less the last one's, on the other half, base SD.
         kept: percent of the peak's gain over the base, on the other half, that the chosen point has there; the peak is
-            the highest point of that half itself, which noise raises, so this is on the low side. None where that gain
+            the highest point of that half itself, which noise raises, so this is on the low side. None if that gain
             is not shown to be above zero.
     """
 
@@ -69,7 +69,7 @@ def probability_within(drawdown_draws_B: FloatArray, tolerance: float) -> float:
 
 
 def reply(probability: float, drawdown: Estimate, rules: StabilityRules) -> Reply:
-    """Yes from `yes_probability` on; no up to `no_probability`, where a drop is shown at all."""
+    """Yes from `yes_probability` on; no up to `no_probability`, if a drop is shown at all."""
     if probability >= rules.yes_probability:
         return "yes"
     return "no" if probability <= rules.no_probability and drawdown.low > 0 else "inconclusive"
@@ -108,7 +108,7 @@ def select(curve_SCP: FloatArray, halves: tuple[list[int], list[int]], resamples
 def judge(
     arm: str,
     curve_SCP: FloatArray,
-    over_time: OverTime,
+    over_time: ResampledOverTime,
     halves: tuple[list[int], list[int]],
     resamples: Resamples,
     rules: StabilityRules,
@@ -136,10 +136,10 @@ def judge(
     )
 
 
-def _drawdown_evidence(over_time: OverTime, probability: float, rules: StabilityRules) -> Evidence:
+def _drawdown_evidence(over_time: ResampledOverTime, probability: float, rules: StabilityRules) -> Evidence:
     threshold = (
         f"at most {rules.max_drawdown:g} base SD: yes from a probability of {rules.yes_probability:.0%} on, no up to "
-        f"{rules.no_probability:.0%} where a drop is shown"
+        f"{rules.no_probability:.0%} if a drop is shown"
     )
     return Evidence(
         "largest drawdown",
@@ -156,7 +156,7 @@ def _selection_evidence(selection: Selection, rules: StabilityRules) -> Evidence
     if number is None:
         reading = "not assessable: on the half that judges, no point is shown to gain on the base"
     elif number.value >= 100 * rules.min_kept_by_selection:
-        reading = "oscillation can be lived with where the best checkpoint is kept instead of the last"
+        reading = "oscillation can be lived with if the best checkpoint is kept instead of the last"
     else:
         reading = "choosing a checkpoint on some prompts does not carry over to others"
     return Evidence(
@@ -169,7 +169,7 @@ def _selection_evidence(selection: Selection, rules: StabilityRules) -> Evidence
 
 
 def _sentence(
-    arm: str, said: Reply, probability: float, over_time: OverTime, rules: StabilityRules, selection: Selection
+    arm: str, said: Reply, probability: float, over_time: ResampledOverTime, rules: StabilityRules, selection: Selection
 ) -> str:
     fall = over_time.drawdown
     facts = (
@@ -199,7 +199,7 @@ def seed_share(per_seed_S: FloatArray, prompt_variance: float) -> float:
     return between / (between + prompt_variance) if between + prompt_variance > 0 else 0.0
 
 
-def what_would_settle(over_time: OverTime, rules: StabilityRules) -> str:
+def what_would_settle(over_time: ResampledOverTime, rules: StabilityRules) -> str:
     """Prompts or seeds, whichever the uncertainty comes from."""
     fall = over_time.drawdown
     distance = abs(rules.max_drawdown - fall.value)
@@ -231,7 +231,7 @@ def _seeds_needed(count: float, have: int, rules: StabilityRules) -> str:
 
 # ----------------------------------------------------------------------------------------------------- one algorithm
 def of_algorithm(label: str, answers: Mapping[str, Tolerance]) -> Answer:
-    """Yes where every variant is within the tolerance, no where none is, inconclusive where it depends on the knob."""
+    """Yes if every variant is within the tolerance, no if none is, inconclusive if it depends on the knob."""
     replies = {arm: item.answer.reply for arm, item in answers.items()}
     said: Reply = "inconclusive"
     if len(set(replies.values())) == 1:

@@ -89,7 +89,7 @@ class Resamples:
         )
 
     def of_prompts(self, chosen: npt.NDArray[Any] | Sequence[int]) -> Resamples:
-        """The same for some of the prompts; equal weights where a resample drew none of them.
+        """The same for some of the prompts; equal weights if a resample drew none of them.
 
         Args:
             chosen: their positions, or one Boolean for each prompt.
@@ -109,8 +109,8 @@ class Resamples:
         noise of prompts up to three times (Owen 2007, arXiv:0712.1111). Instead, with V = s² / S the variance of the
         mean by the spread of the seeds, and N the part of it that is noise of prompts within a seed, which is in the
         resamples already, the variance between seeds is drawn from its generalised pivotal quantity
-        max(0, V (S − 1) / χ² − N) (Weerahandi 1993; Krishnamoorthy & Mathew 2004). Where seeds dominate this is
-        Student's t with S − 1 degrees of freedom; where they spread no more than noise explains, V ≤ N, nothing is
+        max(0, V (S − 1) / χ² − N) (Weerahandi 1993; Krishnamoorthy & Mathew 2004). If seeds dominate this is
+        Student's t with S − 1 degrees of freedom; if they spread no more than noise explains, V ≤ N, nothing is
         added. analysis/coverage.md has the measured coverage.
 
         The spread is that of the given quantity: take differences and ratios for each seed, before averaging.
@@ -220,13 +220,13 @@ def ratio_estimate(numerator_SP: FloatArray, denominator_SP: FloatArray, resampl
 
 
 def judged_mean(values_SPM: FloatArray, resamples: Resamples) -> tuple[Estimate, FloatArray] | None:
-    """Mean in percent of what may be missing, with its resamples `[B]`; None where fewer than two prompts have any.
+    """Mean in percent of what may be missing, with its resamples `[B]`; None if fewer than two prompts have any.
 
     First over the samples of a prompt that have a value, then over the prompts, seed by seed, that have one. A prompt
     that only some seeds have counts for those; one that no seed has is left out, and so is it of the resamples.
 
     Args:
-        values_SPM: percent, NaN where missing.
+        values_SPM: percent, NaN if missing.
         resamples: of all prompts.
     """
     there_P = np.asarray(np.isfinite(values_SPM).any(axis=(0, 2)))
@@ -296,7 +296,7 @@ def sign_test(differences_P: FloatArray) -> float:
 def minimum_detectable_effect(standard_error: float, wider: float = 1.0) -> float:
     """True effect found with 80 % power at two-sided 5 %: (1.96 + 0.84) SE = 2.80 SD / sqrt(n).
 
-    `wider` is that of `simultaneous`, where the effect has to stand a correction.
+    `wider` is that of `simultaneous`, if the effect has to stand a correction.
     """
     return (1.96 * wider + 0.84) * standard_error
 

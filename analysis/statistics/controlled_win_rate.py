@@ -9,20 +9,20 @@ The model is AlpacaEval's (Dubois et al. 2024, arXiv:2404.04475) with what one s
 - z_d describes the prompt, not us, and is centred. AlpacaEval has a difficulty of each instruction, estimated over its
   whole leaderboard. One set of comparisons sees each prompt once and cannot estimate that; a property of the prompt or
   of the opponent's answer, such as its length, stands in for it. Without it φ takes the blame: weak models match the
-  length of a strong opponent only where the opponent's answer is short, which is where the prompt is easy.
+  length of a strong opponent only if the opponent's answer is short, and then the prompt is easy.
 - the controlled rate is the mean over rows of σ(θ + Σ_d ψ_d z_d): style differences set to zero.
 
 φ and ψ have ridge penalties λ, that is normal priors with SD 1/√λ, mild ones.
 
-φ is an effect only as far as lengths came by chance. A model that answers at length where it knows the answer, and
-briefly where it does not, makes the fitted φ too large. Where one side is nearly always the shorter, little else is
+φ is an effect only as far as lengths came by chance. A model that answers at length when it knows the answer, and
+briefly when it does not, makes the fitted φ too large. If one side is nearly always the shorter, little else is
 seen: such files ask for three or four logits, those with balanced lengths for about one. Left-out prompts cannot tell
 the two apart. So φ is held within `max_effect` logits, about the most that length alone does to judges, and θ and ψ are
 fitted anew. The interval spans both extremes: that all of the fitted φ was length, and that what lies beyond
 `max_effect` was the answers' own.
 
 A penalty pulls φ towards zero, and a bootstrap of penalised fits does not know: its intervals would be too narrow, and
-all to one side of the truth where the judge cares much about style. So every resample draws the centre of φ's prior
+all to one side of the truth if the judge cares much about style. So every resample draws the centre of φ's prior
 from that same prior (perturb, then optimise: Orieux, Féron & Giovannelli 2012, arXiv:1105.5887). What the data cannot
 say about φ widens the interval. analysis/coverage.md says how often it holds the truth.
 
@@ -48,8 +48,8 @@ INTERCEPT_PENALTY = 1e-3  # only so that a side that wins everything has a finit
 COVARIATE_SD = 0.5  # the usual SD of tanh(δ / SD), so that λ means the same for both (Gelman et al. 2008)
 OVERLAP_SD = 0.5  # rows whose style differs by at most this many SD are near parity
 MIN_OVERLAP = 0.2  # with fewer rows near parity the controlled rate is an extrapolation,
-MIN_EACH_SIDE = 0.05  # and so it is where nearly all rows differ in the same direction
-MAX_STEP = 2.0  # logits; keeps Newton's method from overshooting where nearly every row is won or lost
+MIN_EACH_SIDE = 0.05  # and so it is if nearly all rows differ in the same direction
+MAX_STEP = 2.0  # logits; keeps Newton's method from overshooting when nearly every row is won or lost
 MAX_ITERATIONS = 100  # a dozen are the most seen
 TOLERANCE = 1e-7  # logits
 HELD = 1e8  # penalty of a coefficient that stays where it is put
@@ -255,7 +255,7 @@ def refits(
 
 
 def hold(design: Design, free_1K: FloatArray, prior: Prior) -> FloatArray:
-    """The fit to all rows again with every φ that lies beyond `max_effect` held there; as it is where none does."""
+    """The fit to all rows again with every φ that lies beyond `max_effect` held there; as it is if none does."""
     free_1F = free_1K[:, design.style_columns]
     held_1F = np.clip(free_1F, -prior.max_effect, prior.max_effect)
     if np.array_equal(free_1F, held_1F):
@@ -311,5 +311,5 @@ def penalties(design: Design, prior: Prior, num_fits: int) -> FloatArray:
 
 
 def _divide(value_NF: FloatArray, scale_F: FloatArray) -> FloatArray:
-    """Column by column; zero where a column's scale is zero."""
+    """Column by column; zero if a column's scale is zero."""
     return np.divide(value_NF, scale_F, out=np.zeros(value_NF.shape), where=scale_F > 0)

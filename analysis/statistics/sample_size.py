@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from analysis.statistics.bootstrap import Estimate, FloatArray
 from runner.ledger.command import RUNNER, as_typed, changed
@@ -25,13 +24,13 @@ class NextRun:
 def units_needed(estimate: Estimate, threshold: float, wider: float = 1.0) -> int | None:
     """Prompts (or what else was resampled) at which the interval would just clear the threshold, value unchanged.
 
-    None where the value lies so near to the threshold that more than `MANY_UNITS` would be needed: a number of them
+    None if the value lies so near to the threshold that more than `MANY_UNITS` would be needed: a number of them
     would promise too much.
 
     Args:
         estimate: with its interval.
         threshold: in its unit.
-        wider: see `statistics.simultaneous`, where the value has to stand a correction.
+        wider: see `statistics.bootstrap.simultaneous`, if the value has to stand a correction.
     """
     half_width = wider * (estimate.high - estimate.low) / 2
     needed = scaled(estimate.n, half_width, abs(estimate.value - threshold))
@@ -64,13 +63,6 @@ def seed_share(values_SP: FloatArray) -> float | None:
 def next_seed_count(num_seeds: int, looks: Sequence[int]) -> int | None:
     """The next of the registered looks, None at their end: adding seeds until something shows is no method."""
     return next((look for look in sorted(looks) if look > num_seeds), None)
-
-
-def recorded_arguments(plan: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the sweep was started with, by its plan.json; nothing if that does not say."""
-    arguments = plan.get("command")
-    is_list = isinstance(arguments, list) and all(isinstance(word, str) for word in arguments)
-    return tuple(arguments) if isinstance(arguments, list) and is_list else ()
 
 
 def runner_command(arguments: Sequence[str], changes: Mapping[str, str] | None = None) -> str:

@@ -7,9 +7,9 @@ al. 2024 (arXiv:2406.02900) find it for DPO too:
 
 It is linear in α and β, so a weighted least-squares fit on [d, −d ln d] without intercept is exact. The form breaks
 near d = 0, where its slope is infinite, so points near the base are left out. A peak is only called a finding
-("turnover") where the run went past the whole interval of it, because an extrapolated peak is not a measurement, and
-where the measure measurably rises to it and falls behind it, because the form has a peak for any curve that levels off,
-and where the points follow the curve.
+("turnover") if three things hold. The run went past the whole interval of the peak, because an extrapolated peak is
+not a measurement. The measure measurably rises to it and falls behind it, because the form has a peak for any curve
+that levels off. And the points follow the curve.
 
 Shapes: S seeds, C evaluation points with the base first, P prompts, B resamples, N = S x used points.
 """
@@ -17,7 +17,6 @@ Shapes: S seeds, C evaluation points with the base first, P prompts, B resamples
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +31,6 @@ from analysis.statistics.bootstrap import (
     recentred_estimate,
 )
 from experiments.rules import ScalingLawRules
-
-Turnover = Literal["turnover", "no turnover shown", "not assessable"]
 
 SINGULAR = 1e-12  # all points at one distance: a straight line is all that can be fitted
 MIN_VARIANCE_SHARE = 1e-3  # of the mean variance; a point without any noise may not take all the weight
@@ -82,15 +79,14 @@ class Law:
     """What the fitted curve of one arm says.
 
     Attributes:
-        why: the status in words.
+        why: why there is or is not a peak, in words.
         num_points: evaluation points in the fit.
-        alpha, beta: of the curve; None where nothing was fitted.
+        alpha, beta: of the curve; None if nothing was fitted.
         first, last: the range of d that was fitted, √nats.
         residual, noise: see `Fit`.
-        peak: d*, √nats; None unless the status is "turnover".
+        peak: d*, √nats; None unless the arm is shown to have passed it (a turnover).
     """
 
-    status: Turnover
     why: str
     num_points: int
     alpha: Estimate | None = None
@@ -155,7 +151,7 @@ def _logarithm(distance_N: FloatArray) -> FloatArray:
 
 # -------------------------------------------------------------------------------------------------------------- one arm
 def root_kl(nats: FloatArray) -> FloatArray:
-    """Square root of a KL estimate, zero where the estimate is negative."""
+    """Square root of a KL estimate, zero if the estimate is negative."""
     return np.sqrt(np.maximum(nats, 0.0))
 
 
@@ -197,26 +193,29 @@ def scaling_law(gain_SCP: FloatArray, nats_SCP: FloatArray, resamples: Resamples
     """Fit one arm and judge its peak. Arguments as in `fit_curve`."""
     found = fit_curve(gain_SCP, nats_SCP, resamples, rules)
     if isinstance(found, str):
-        return Law("not assessable", found, 0)
+        return Law(found, 0)
     num_seeds, _, num_prompts = gain_SCP.shape
     alpha, beta = (
         recentred_estimate(float(found.coefficients_2[k]), found.coefficients_B2[:, k], SLOPE, num_prompts, num_seeds)
         for k in (0, 1)
     )
     law = Law(
-        "no turnover shown", "", len(found.used), alpha, beta, float(found.distance_N.min()),
+        "", len(found.used), alpha, beta, float(found.distance_N.min()),
         float(found.distance_N.max()), found.residual, found.noise,
     )  # fmt: skip
     return _judge(law, found, rules, num_prompts, num_seeds)
 
 
 def _judge(law: Law, found: Fit, rules: ScalingLawRules, num_prompts: int, num_seeds: int) -> Law:
-    """The status in words, and the peak where it is a finding."""
+    """Why there is or is not a peak, and the peak if it is a finding."""
     place = float(peak(found.coefficients_2))
     low, high = peak_interval(place, peak(found.coefficients_B2), num_seeds)
     farthest = float(found.distance_N.max())
     if found.residual > rules.max_misfit * found.noise:
-        return replace(law, why="the points do not follow the curve, so its peak means nothing here; see H2 for a fall")
+        return replace(
+            law,
+            why="the points do not follow the curve, so its peak means nothing here; the audit looks for a fall",
+        )
     if not high < farthest:
         return replace(
             law, why=f"the interval of the peak does not end inside the range seen, up to {farthest:.1f} √nats"
@@ -230,7 +229,7 @@ def _judge(law: Law, found: Fit, rules: ScalingLawRules, num_prompts: int, num_s
     )
     scope = "of these checkpoints" if num_seeds < MIN_SEEDS_FOR_METHOD else f"over {num_seeds} seeds"
     why = f"the measure rises to about {place:.1f} √nats and falls behind it, inside the range seen, {scope}"
-    return replace(law, status="turnover", why=why, peak=peak_there)
+    return replace(law, why=why, peak=peak_there)
 
 
 def peak_interval(place: float, draws_B: FloatArray, num_seeds: int) -> tuple[float, float]:
@@ -247,7 +246,7 @@ def peak_interval(place: float, draws_B: FloatArray, num_seeds: int) -> tuple[fl
 
 
 def _rises_to(place: float, found: Fit) -> bool:
-    """Whether the fitted the measure at the peak is above the base with its whole interval."""
+    """Whether the fitted measure at the peak is above the base with its whole interval."""
     height_B = curve(found.coefficients_B2, np.array([place]))[:, 0]
     return float(np.quantile(height_B, (1 - CONFIDENCE_LEVEL) / 2)) > 0
 
@@ -255,7 +254,7 @@ def _rises_to(place: float, found: Fit) -> bool:
 def _falls_behind(place: float, found: Fit) -> bool:
     """Whether the slope of the measure from the peak on is surely below zero.
 
-    From the last point before the peak on, or over the last two points where only one lies behind.
+    From the last point before the peak on, or over the last two points if only one lies behind.
     """
     reached = np.unique(found.distance_N)
     start = reached[max(0, min(int(np.searchsorted(reached, place)) - 1, len(reached) - 2))]

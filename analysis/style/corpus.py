@@ -95,7 +95,7 @@ class Tokens:
 
     @cached_property
     def ngrams(self) -> tuple[IntArray, ...]:
-        """For n = 1 to `MAX_NGRAM`: a number for the n-gram from each word on, −1 where the response ends first."""
+        """For n = 1 to `MAX_NGRAM`: a number for the n-gram from each word on, −1 if the response ends first."""
         grams = [pd.factorize(self.word_T)[0].astype(np.int64)]
         size = int(grams[0].max(initial=0)) + 1
         for n in range(2, MAX_NGRAM + 1):
@@ -118,7 +118,7 @@ class Corpus:
     """The responses of one model under one set of random numbers.
 
     Row i of any two corpora that are compared answers the same prompt (and, in a sweep, under the same random numbers
-    where the stream is the same).
+    if the stream is the same).
 
     Attributes:
         texts_SN: as they came from the model.

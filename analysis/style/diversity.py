@@ -34,7 +34,7 @@ def distinct_counts(
 
 
 def distinct_share(tokens: Tokens, n: int, cut_N: IntArray) -> FloatArray:
-    """Share of different n-grams in each response (Li et al. 2016, arXiv:1510.03055); 1 where there is none. `[N]`."""
+    """Share of different n-grams in each response (Li et al. 2016, arXiv:1510.03055); 1 if there is none. `[N]`."""
     rows = np.arange(tokens.num_rows)
     different, total = distinct_counts(tokens, n, cut_N, rows, tokens.num_rows)
     share: FloatArray = np.divide(different, total, out=np.ones(tokens.num_rows), where=total > 0)
@@ -48,9 +48,9 @@ def expected_distinct(total: IntArray | FloatArray) -> FloatArray:
 
 
 def expectation_adjusted_distinct(different: IntArray | FloatArray, total: IntArray | FloatArray) -> FloatArray:
-    """EAD of one n: different n-grams over `expected_distinct`; NaN where there are none.
+    """EAD of one n: different n-grams over `expected_distinct`; NaN if there are none.
 
-    Over 1 where there are nearly as many n-grams as V and few of them repeat, since V counts words.
+    Over 1 if there are nearly as many n-grams as V and few of them repeat, since V counts words.
     """
     expected = expected_distinct(total)
     share: FloatArray = np.divide(different, expected, out=np.full(expected.shape, np.nan), where=expected > 0)
@@ -58,7 +58,7 @@ def expectation_adjusted_distinct(different: IntArray | FloatArray, total: IntAr
 
 
 def per_input(tokens: Tokens, prompt_N: IntArray, cut_N: IntArray, num_prompts: int) -> FloatArray:
-    """EAD of all responses to one prompt together, mean over n = 1 to 5. `[P]`, NaN where there is no text.
+    """EAD of all responses to one prompt together, mean over n = 1 to 5. `[P]`, NaN if there is no text.
 
     An n for which a prompt's responses are too short is left out of its mean.
     """
@@ -94,10 +94,10 @@ def across_input(tokens: Tokens, cut_N: IntArray) -> FloatArray:
 def matched_good_first(
     ours_good_N: IntArray, base_good_N: IntArray, prompt_N: IntArray
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """Rows of the first good response to each prompt on either side, where both have one, and which prompts those are.
+    """Rows of the first good response to each prompt on either side, if both have one, and which prompts those are.
 
     Args:
-        ours_good_N: 1 where the response is good.
+        ours_good_N: 1 if the response is good.
         base_good_N: the same for the other side.
         prompt_N: the prompts, ascending.
     """
@@ -129,7 +129,7 @@ def matched_good_rows(ours_good_N: IntArray, base_good_N: IntArray, prompt_N: In
     """Rows of good responses on either side: of each prompt the first k, k the smaller number of the two, k at least 2.
 
     Args:
-        ours_good_N: 1 where the response is good.
+        ours_good_N: 1 if the response is good.
         base_good_N: the same for the other side.
         prompt_N: the prompts, ascending.
     """

@@ -1,6 +1,6 @@
 """How far a model's style moved from the base's, measure by measure, beside how far the base moves from itself.
 
-Three sides answer the same prompts. `base` and `ours` share random numbers (where the texts come from a sweep); `again`
+Three sides answer the same prompts. `base` and `ours` share random numbers (if the texts come from a sweep); `again`
 is the base once more with others. Means are compared with `base`, response by response. Distances of distributions are
 taken from `again`, because common random numbers would make an unchanged model look closer than chance.
 
@@ -63,11 +63,11 @@ class Drift:
     Attributes:
         measure, group, label, meaning: what is measured, for code and for people.
         ours, base: the two means; None for a distance, which has no value of its own for either side.
-        change: arm minus base, or the distance between them; None where the measure cannot be taken.
-        base_vs_base: the same number for the base's two sets of random numbers; None where there is only one.
+        change: arm minus base, or the distance between them; None if the measure cannot be taken.
+        base_vs_base: the same number for the base's two sets of random numbers; None if there is only one.
         floor: what the base shows against itself in 95 % of random swaps of the two sets, prompt by prompt, in the unit
             of the change. With only one set: what arm and base show in swaps of theirs, which is a weaker floor.
-        ratio: size of the change over the floor; None where the floor is zero.
+        ratio: size of the change over the floor; None if the floor is zero.
         effect: the change over the SD of the base's responses (Cohen's d with the base as reference); for a distance
             the same as `ratio`, for the separability its AUC.
         p: share of random swaps of arm and base, prompt by prompt, with a change at least as large.
@@ -79,16 +79,16 @@ class Drift:
     group: str
     label: str
     meaning: str
-    ours: Estimate | None
-    base: Estimate | None
-    change: Estimate | None
-    base_vs_base: Estimate | None
-    floor: float | None
-    ratio: Estimate | None
-    effect: Estimate | None
-    p: float | None
-    p_holm: float | None
-    reading: str
+    ours: Estimate | None = None
+    base: Estimate | None = None
+    change: Estimate | None = None
+    base_vs_base: Estimate | None = None
+    floor: float | None = None
+    ratio: Estimate | None = None
+    effect: Estimate | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    reading: str = WITHIN
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Reference:
 
     Attributes:
         base: the base's responses.
-        again: the base's other responses, or None where there is only one set.
+        again: the base's other responses, or None if there is only one set.
         embedder: None for the default, which is fitted on the base's responses.
         rng: for the random features of the discrepancy.
         scores: measures of the responses' further scores.
@@ -145,7 +145,7 @@ class Reference:
 
     @cached_property
     def embedder(self) -> semantic.Embedder | None:
-        """The given one, or TF-IDF; None where the base says too little to fit one."""
+        """The given one, or TF-IDF; None if the base says too little to fit one."""
         if self.given_embedder:
             return self.given_embedder
         sides = [self.base, *([self.again] if self.again else [])]
@@ -177,7 +177,7 @@ class Reference:
 
     @cached_property
     def self_distances(self) -> dict[str, SelfDistance]:
-        """What the base's two sets show of each distance; empty where there is only one."""
+        """What the base's two sets show of each distance; empty if there is only one."""
         if self.again is None:
             return {}
         tables = {measure.name: measure.tables(self.base, self.again)[0] for measure in DISTANCES}
@@ -194,7 +194,7 @@ class Reference:
         return separability.separate(self.base, self.again) if self.again else None
 
 
-def assess(ours: Corpus, reference: Reference) -> StyleDrift:
+def style_drift(ours: Corpus, reference: Reference) -> StyleDrift:
     """All measures of one model against the base."""
     separation = separability.separate(ours, reference.other)
     rows = reference.embed(ours) if reference.embedder else None
@@ -253,7 +253,7 @@ def _is_large(item: Drift, rules: StyleRules) -> bool:
 
 def _missing(measure: str, group: str, label: str, meaning: str, reason: str) -> Drift:
     reading = reason if reason.startswith(NOT_ASSESSABLE) else f"{NOT_ASSESSABLE}: {reason}"
-    return Drift(measure, group, label, meaning, None, None, None, None, None, None, None, None, None, reading)
+    return Drift(measure, group, label, meaning, reading=reading)
 
 
 # -------------------------------------------------------------------------------------------------- one kind of measure
@@ -278,7 +278,7 @@ def _to_prompts(values: FloatArray, corpus: Corpus) -> FloatArray:
 
 
 def _spread(base: FloatArray, ours: FloatArray) -> float:
-    """SD of the base's values; where they are all the same, of both sides' together."""
+    """SD of the base's values; if they are all the same, of both sides' together."""
     sd = float(np.nanstd(base)) if np.isfinite(base).any() else 0.0
     both = np.concatenate([base.ravel(), ours.ravel()])
     return sd if sd > 1e-9 else float(np.nanstd(both)) if np.isfinite(both).any() else 0.0
@@ -287,7 +287,7 @@ def _spread(base: FloatArray, ours: FloatArray) -> float:
 def _paired_drift(
     names: tuple[str, str, str, str], unit: str, by_prompt: list[FloatArray], sd: float, resamples: Resamples
 ) -> Drift:
-    """From the values `[S, P]` of ours, base and, where there is one, of the base's two sets.
+    """From the values `[S, P]` of ours, base and, if there is one, of the base's two sets.
 
     Prompts without a value on any side are left out.
     """
@@ -312,13 +312,11 @@ def _paired_drift(
         ratio=_times_floor(change, floor),
         effect=mean_estimate(change_SP / sd, resamples, "base SD") if sd > 0 else None,
         p=swap_p(abs(float(change_SP.mean())), swapped),
-        p_holm=None,
-        reading=WITHIN,
     )
 
 
 def _times_floor(change: Estimate, floor: float) -> Estimate | None:
-    """The size of a signed change over the floor; its interval begins at 0 where that of the change contains 0."""
+    """The size of a signed change over the floor; its interval begins at 0 if that of the change contains 0."""
     if floor <= 0:
         return None
     ends = sorted(abs(bound) / floor for bound in (change.low, change.high))
@@ -356,16 +354,12 @@ def _distance_drift(
         ratio = recentred_estimate(value / floor, draws / floor, "times the floor", n, num_seeds, minimum=0)
     return Drift(
         *names,
-        ours=None,
-        base=None,
         change=recentred_estimate(value, draws, "distance", n, num_seeds, minimum=0),
         base_vs_base=own.value if own else None,
         floor=floor,
         ratio=ratio,
         effect=ratio,
         p=swap_p(value, swapped),
-        p_holm=None,
-        reading=WITHIN,
     )
 
 
@@ -432,16 +426,11 @@ def _separability(separation: separability.Separation | None, reference: Referen
         _, floor, _ = auc_test(own, resamples)
     return Drift(
         *names,
-        ours=None,
-        base=None,
         change=auc,
         base_vs_base=mean_estimate(own.auc_SP, resamples, "AUC") if own else None,
         floor=floor,
-        ratio=None,
         effect=auc,
         p=p,
-        p_holm=None,
-        reading=WITHIN,
     )
 
 
@@ -457,7 +446,7 @@ class Apart:
     """Two arms told apart.
 
     Attributes:
-        auc: 0.5 where they cannot be.
+        auc: 0.5 if they cannot be.
         p: share of random swaps of the two, prompt by prompt, with an AUC as high.
         p_holm: corrected for the number of pairs.
         told_apart: significant and at least the AUC that the rules ask for.

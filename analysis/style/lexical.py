@@ -51,7 +51,7 @@ def burrows_delta(p: FloatArray, q: FloatArray, sd_V: FloatArray) -> FloatArray:
 
 
 def frequency_sd(one_PV: FloatArray, two_PV: FloatArray) -> FloatArray:
-    """SD over prompts and sides of each word's relative frequency, without the last column; infinite where it is 0."""
+    """SD over prompts and sides of each word's relative frequency, without the last column; infinite if it is 0."""
     sd = np.concatenate([one_PV, two_PV]).std(axis=0)[:-1]
     return np.where(sd > 0, sd, np.inf)
 
@@ -139,7 +139,7 @@ def opening_information(opening_N: IntArray) -> FloatArray:
 
 
 def has_top_opening(opening_N: IntArray) -> FloatArray:
-    """100 where the response begins with one of the commonest openings that occur twice or more, else 0.
+    """100 if the response begins with one of the commonest openings that occur twice or more, else 0.
 
     An opening that only one response has is not common, however few there are.
     """

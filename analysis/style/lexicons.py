@@ -1,6 +1,6 @@
 """Phrases that mark a manner of writing, in lower case with straight apostrophes. English only.
 
-A phrase is found where its words stand in this order; "*_OPENERS" count only at the beginning of a response.
+A phrase is found if its words stand in this order; "*_OPENERS" count only at the beginning of a response.
 """
 
 HEDGES = (

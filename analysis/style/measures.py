@@ -24,7 +24,7 @@ from analysis.style.swaps import Between
 class Paired:
     """A number for each response or prompt, given the other side, so that lengths can be matched.
 
-    `value` returns `[S, N]` or `[S, P]`; NaN where a prompt has none; `NotAssessableError` where none has.
+    `value` returns `[S, N]` or `[S, P]`; NaN if a prompt has none; `NotAssessableError` if none has.
     """
 
     name: str
@@ -143,7 +143,7 @@ DIVERSITY, OPENINGS, SURFACE = "diversity", "openings", "surface"
 CUT = "in a response, both sides cut to the shorter's length"
 PAIRED = (
     Paired(
-        "opening_entropy", OPENINGS, "Entropy of openings", "of the first five words; low where many begin alike",
+        "opening_entropy", OPENINGS, "Entropy of openings", "of the first five words; low if many begin alike",
         "bits", _opening_entropy,
     ),
     Paired(

@@ -1,7 +1,7 @@
 """In which scripts texts are written: what can be asked of them, and where a word ends without a space.
 
 A measure that was made for English words, capitals, spaces or full stops says nothing of texts without them, and a
-number would look like an answer. So each measure names the scripts that it fits, and is taken only where nearly all
+number would look like an answer. So each measure names the scripts that it fits, and is taken only if nearly all
 words of every side belong to them.
 """
 
@@ -89,7 +89,7 @@ def script(letter: str) -> str:
 
 
 def run_length(words: Collection[str], num_words: int) -> int:
-    """How many of these words say as much as `num_words` words do where each is more than a letter."""
+    """How many of these words say as much as `num_words` words do if each is more than a letter."""
     (name, count), *_ = scripts_of(words).most_common(1) or [("", 0)]
     if name not in UNSPACED or count <= len(words) / 2:
         return num_words
@@ -116,7 +116,7 @@ STOPPED = Fits(never=frozenset(UNSTOPPED))
 
 
 def unfit(fits: Fits, *sides: Scripts) -> str:
-    """Why the texts of some side are in no script that a measure fits; empty where those of every side are."""
+    """Why the texts of some side are in no script that a measure fits; empty if those of every side are."""
     for side in sides:
         others = Counter({name: count for name, count in side.items() if not fits.of(name)})
         share = others.total() / max(1, side.total())
@@ -126,7 +126,7 @@ def unfit(fits: Fits, *sides: Scripts) -> str:
 
 
 def note(*sides: Scripts) -> str:
-    """What to know of the words of these texts; empty where spaces end nearly all of them."""
+    """What to know of the words of these texts; empty if spaces end nearly all of them."""
     together = sum(sides, Counter[str]())
     unspaced = Counter({name: together[name] for name in UNSPACED if together[name]})
     if all(unfit(SPACED, side) == "" for side in sides):

@@ -27,7 +27,7 @@ NUM_FOR_BANDWIDTH = 400  # rows that the median distance is taken over
 
 @dataclass(frozen=True)
 class Embedder:
-    """Texts, and the numbers of their prompts, to rows of length 1 (0 where nothing is known of a text), `[N, D]`."""
+    """Texts, and the numbers of their prompts, to rows of length 1 (0 if nothing is known of a text), `[N, D]`."""
 
     name: str
     embed: Callable[[Sequence[str], IntArray], FloatArray]
@@ -40,7 +40,7 @@ def recorded_embedder(name: str, texts: Sequence[str], rows_ND: FloatArray) -> E
 
 
 def tfidf_embedder(texts: Sequence[str], prompt_N: IntArray) -> Embedder | None:
-    """TF-IDF and SVD fitted on these texts; None where they share too few words.
+    """TF-IDF and SVD fitted on these texts; None if they share too few words.
 
     Fitted twice: on the even prompts for texts of the odd ones, and the other way round, in dimensions of their own.
     Texts lie nearer to an embedding that was fitted on them than others of the same model do, which would look like
@@ -93,7 +93,7 @@ def cosine_distance(one_ND: FloatArray, two_ND: FloatArray) -> FloatArray:
 
 
 def median_distance(rows_ND: FloatArray, rng: np.random.Generator) -> float:
-    """The usual bandwidth of a Gaussian kernel (median heuristic), over some of the rows; 1 where all are the same."""
+    """The usual bandwidth of a Gaussian kernel (median heuristic), over some of the rows; 1 if all are the same."""
     chosen = rng.permutation(len(rows_ND))[:NUM_FOR_BANDWIDTH]
     return float(np.median(pdist(rows_ND[chosen]))) or 1.0
 

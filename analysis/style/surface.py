@@ -95,16 +95,16 @@ class Text:
         return self.per_100_words(sum(self.spaced.count(f" {phrase} ") for phrase in lexicon))
 
     def has(self, lexicon: Sequence[str]) -> float:
-        """100 where any phrase occurs, else 0: its mean is a share of responses in percent."""
+        """100 if any phrase occurs, else 0: its mean is a share of responses in percent."""
         return 100.0 * any(f" {phrase} " in self.spaced for phrase in lexicon)
 
     def opens_with(self, lexicon: Sequence[str]) -> float:
-        """100 where the response begins with a phrase, else 0."""
+        """100 if the response begins with a phrase, else 0."""
         return 100.0 * self.spaced.startswith(tuple(f" {phrase} " for phrase in lexicon))
 
 
 def words(text: Text) -> list[str]:
-    """The words in lower case; `EMPTY` alone where there is none."""
+    """The words in lower case; `EMPTY` alone if there is none."""
     return text.lower or [EMPTY]
 
 
@@ -181,10 +181,7 @@ FROM_LEXICONS = (
         "“let me know if”, “hope this helps”",
     ),
     Feature(
-        "self_reference",
-        "responses that speak of being an AI",
-        SHARE,
-        lambda text: text.has(lexicons.SELF_REFERENCES),
+        "self_reference", "responses that speak of being an AI", SHARE, lambda text: text.has(lexicons.SELF_REFERENCES)
     ),
 )
 FEATURES = (

@@ -49,7 +49,7 @@ class SweepStyle:
         return Reference(base, again, self.resamples, rules, rng, self._recorded_embedder(), scores)
 
     def _recorded_embedder(self) -> Embedder | None:
-        """Of the vectors in the ledger, where the sweep chose a sentence encoder."""
+        """Of the vectors in the ledger, if the sweep chose a sentence encoder."""
         if self.ledger.embeddings is None:
             return None
         final = self.ledger.samples[self.ledger.samples["point"].isin([0, self.ledger.final_point])]
@@ -66,13 +66,10 @@ class SweepStyle:
         """An arm's responses at one evaluation point."""
         return self._read(arm, point=point)
 
-    def assess(self, arm: str) -> StyleDrift:
-        """All measures of one arm against the base."""
-        return self._assessed[arm]
-
     @cached_property
-    def _assessed(self) -> dict[str, StyleDrift]:
-        return {arm: drift.assess(corpus, self.reference) for arm, corpus in self.arms.items()}
+    def drifts(self) -> dict[str, StyleDrift]:
+        """All measures of each arm against the base."""
+        return {arm: drift.style_drift(corpus, self.reference) for arm, corpus in self.arms.items()}
 
     def pairs(self) -> list[Apart]:
         """Arms trained from the base that the sweep compares, told apart over the seeds that both have."""

@@ -37,7 +37,7 @@ from experiments.rules import WinRateRules
 BoolArray = npt.NDArray[np.bool_]
 JudgeName = str  # its name
 EVEN = 50.0  # percent: no preference
-OF_THE_INTERVAL = round(1 - CONFIDENCE_LEVEL, 9)  # significance level where none was registered
+OF_THE_INTERVAL = round(1 - CONFIDENCE_LEVEL, 9)  # significance level if none was registered
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,10 @@ class WinRate:
         seeds: the seeds that both have.
         num_pairs: that should have been judged.
         num_missing: of those without a preference.
-        adjusted_p: `p` corrected for the number of primary comparisons; None where the comparison is descriptive.
+        adjusted_p: `p` corrected for the number of primary comparisons; None if the comparison is descriptive.
         significance_level: that `adjusted_p` must not exceed.
-        wider: than one of 95 % an interval is that the correction asks for; 1 where the comparison is descriptive.
-        blocked: why no verdict may rest on it; None where one may.
+        wider: how many times wider the multiple-comparison correction makes the interval; 1 if it is descriptive.
+        blocked: why no verdict may rest on it; None if one may.
     """
 
     arm: str
@@ -114,7 +114,7 @@ class WinRate:
 
     @property
     def minimum_detectable_effect(self) -> float:
-        """True distance from 50 % that is shown with 80 % power, after correction where it is primary; points."""
+        """True distance from 50 % that is shown with 80 % power, after correction if it is primary; points."""
         return minimum_detectable_effect(self.estimate.standard_error, self.wider)
 
 
@@ -143,9 +143,9 @@ class OutcomeChange:
 
 # --------------------------------------------------------------------------------------------------------- preferences
 def preferences(ledger: Ledger, arm: str, opponent: str, judge: JudgeName) -> FloatArray | None:
-    """What a judge makes of two final models: `[S, P, M]`, or None where it was not asked or they share no seed.
+    """What a judge makes of two final models: `[S, P, M]`, or None if it was not asked or they share no seed.
 
-    1 where it prefers the arm, 0 where the opponent, 1/2 where neither, fractions between; NaN where it gave none.
+    1 if it prefers the arm, 0 if the opponent, 1/2 if neither, fractions between; NaN if it gave none.
     """
     seeds = ledger.common_seeds(arm, opponent)
     if not seeds:
@@ -160,13 +160,13 @@ def preferences(ledger: Ledger, arm: str, opponent: str, judge: JudgeName) -> Fl
 
 
 def pair_scores(ours: FloatArray, theirs: FloatArray) -> FloatArray:
-    """1 where ours is scored higher, 0 where lower, 1/2 where equal. Broadcasts."""
+    """1 if ours is scored higher, 0 if lower, 1/2 if equal. Broadcasts."""
     return (np.sign(ours - theirs) + 1) / 2
 
 
 # ------------------------------------------------------------------------------------------------------------ win rates
 def compare(ledger: Ledger, arm: str, opponent: str, judge: JudgeName, resamples: Resamples) -> WinRate | None:
-    """Win rate of the final models, or None where fewer than two prompts have a preference between them."""
+    """Win rate of the final models, or None if fewer than two prompts have a preference between them."""
     score_SPM = preferences(ledger, arm, opponent, judge)
     tie_SPM = None if score_SPM is None else np.where(np.isnan(score_SPM), np.nan, score_SPM == 0.5)
     rate, ties = (None if values is None else judged_mean(100 * values, resamples) for values in (score_SPM, tie_SPM))
@@ -206,7 +206,7 @@ def rules_of(ledger: Ledger) -> WinRateRules:
 
 
 def judges_of(ledger: Ledger) -> dict[JudgeName, JudgeCard]:
-    """The scorers, after the asked judge that decides where one does; others that were asked are reported apart."""
+    """The scorers, after the asked judge that decides, if one does; others that were asked are reported apart."""
     primary = rules_of(ledger).primary_judge
     if ledger.score(primary):
         return scorers_of(ledger)
@@ -253,7 +253,7 @@ def num_resamples(ledger: Ledger) -> int:
 
 
 def why_blocked(rate: WinRate, rules: WinRateRules) -> str | None:
-    """Why no verdict may rest on a comparison, whatever its numbers; None where one may."""
+    """Why no verdict may rest on a comparison, whatever its numbers; None if one may."""
     if rate.independence == TRAINING_REWARD:
         return "the judge is the training reward"
     if rate.independence not in MAY_DECIDE:
@@ -280,12 +280,12 @@ def _why_no_evidence(ledger: Ledger, rate: WinRate, resamples: Resamples) -> str
 
 
 def ahead(rate: WinRate | None) -> str | None:
-    """`shown_ahead` where there is a comparison on which a verdict may rest, else None."""
+    """`shown_ahead` if there is a comparison on which a verdict may rest, else None."""
     return None if rate is None or rate.blocked else shown_ahead(rate)
 
 
 def why_not_ahead(rate: WinRate | None) -> str:
-    """Why a comparison whose interval excludes 50 % shows nobody ahead; empty where it does, or does not exclude it."""
+    """Why a comparison whose interval excludes 50 % shows nobody ahead; empty if it does, or does not exclude it."""
     if rate is None:
         return "the judge has given no preferences"
     if rate.blocked:
@@ -298,7 +298,7 @@ def why_not_ahead(rate: WinRate | None) -> str:
 
 
 def shown_ahead(rate: WinRate) -> str | None:
-    """The side that a verdict may call better, or None where no difference is shown.
+    """The side that a verdict may call better, or None if no difference is shown.
 
     Better means: the interval excludes 50 % and the p-value, corrected for the number of primary comparisons, is at
     most the registered level. A descriptive comparison, or one with too many preferences missing, shows nothing.

@@ -37,7 +37,7 @@ class StyleControl:
     """A win rate at equal style.
 
     Attributes:
-        rates: raw, controlled and their gap; where they are not identified an extrapolation, which nobody should show.
+        rates: raw, controlled and their gap; if they are not identified an extrapolation, which nobody should show.
         features: that were controlled for.
         num_refits: resamples that the intervals come from.
     """
@@ -74,7 +74,7 @@ def control(
     resamples: Resamples,
     rng: np.random.Generator,
 ) -> StyleControl | None:
-    """Controlled win rate of two final models, or None where there is no preference between them.
+    """Controlled win rate of two final models, or None if there is no preference between them.
 
     Args:
         ledger: of one sweep.
@@ -104,7 +104,7 @@ def equal_style(
     """The controlled rate of arrays.
 
     Args:
-        score_SPM: preferences from 0 to 1, NaN where missing.
+        score_SPM: preferences from 0 to 1, NaN if missing.
         delta_SPMF: style of ours minus theirs, in the order of `FEATURES`.
         covariate_P: what tells prompts apart.
         resamples: of the report.
@@ -122,15 +122,7 @@ def equal_style(
     for score_N, style_NF in zip(score_SPM.reshape(num_seeds, -1), style_SNF, strict=True):
         asked_N = ~np.isnan(score_N)
         fits.append(
-            refit(
-                score_N[asked_N],
-                prompt_N[asked_N],
-                style_NF[asked_N],
-                covariate_N1[asked_N],
-                weight_BP,
-                rng,
-                PRIOR,
-            )
+            refit(score_N[asked_N], prompt_N[asked_N], style_NF[asked_N], covariate_N1[asked_N], weight_BP, rng, PRIOR)
         )
     raw_S, controlled_S = np.array([(fit.raw, fit.controlled) for fit in fits]).T
     raw_BS = np.stack([fit.raw_B for fit in fits], axis=1)
@@ -149,12 +141,12 @@ NOT_IDENTIFIED = "the two styles hardly overlap, so a rate at equal style would 
 
 
 def identified_rate(control: StyleControl | None) -> Estimate | None:
-    """The controlled rate where there is one to be shown."""
+    """The controlled rate if there is one to be shown."""
     return control.rates.controlled if control and control.rates.identified else None
 
 
 def _mean(value_S: FloatArray, draws_BS: FloatArray, resamples: Resamples) -> Estimate:
-    """In percent; the interval is stretched to the value where the prior pulled all refits to one side of it."""
+    """In percent; the interval is stretched to the value if the prior pulled all refits to one side of it."""
     num_prompts, num_seeds = resamples.prompts.shape[1], len(value_S)
     draws_B = 100 * resamples.average_seeds(draws_BS)
     found = estimate_from_draws(100 * float(value_S.mean()), draws_B, "percent", num_prompts, num_seeds)

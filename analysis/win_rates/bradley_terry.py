@@ -94,8 +94,8 @@ class SeedFit:
     shares: dict[tuple[int, int], FloatArray]
 
 
-def assess(ledger: Ledger, rules: WinRateRules, resamples: Resamples) -> Scale | None:
-    """Strengths by the deciding judge of all arms that it has preferences on, or None where there are none."""
+def strength_scale(ledger: Ledger, rules: WinRateRules, resamples: Resamples) -> Scale | None:
+    """Strengths by the deciding judge of all arms that it has preferences on, or None if there are none."""
     judge = rules.primary_judge
     fits = {seed: fit for seed in _seeds(ledger) if (fit := fit_seed(ledger, judge, seed, resamples)) is not None}
     if not fits:
@@ -113,7 +113,7 @@ def assess(ledger: Ledger, rules: WinRateRules, resamples: Resamples) -> Scale |
 
 
 def fit_seed(ledger: Ledger, judge: JudgeName, seed: int, resamples: Resamples) -> SeedFit | None:
-    """All fits of one seed, or None where no arm of it was compared with the base."""
+    """All fits of one seed, or None if no arm of it was compared with the base."""
     num_prompts = resamples.prompts.shape[1]
     once_then_BP = np.vstack([np.full(num_prompts, 1 / num_prompts), resamples.prompts[:NUM_REFITS]])
     against_base = [arm for arm in ledger.arms if _scores(ledger, arm, BASE, judge, seed) is not None]
@@ -131,7 +131,7 @@ def fit_seed(ledger: Ledger, judge: JudgeName, seed: int, resamples: Resamples) 
 
 
 def _scores(ledger: Ledger, arm: str, opponent: str, judge: JudgeName, seed: int) -> FloatArray | None:
-    """Preferences within one seed, `[P, M]`, or None where there are none."""
+    """Preferences within one seed, `[P, M]`, or None if there are none."""
     seeds = ledger.common_seeds(arm, opponent)
     score_SPM = preferences(ledger, arm, opponent, judge) if seed in seeds else None
     if score_SPM is None or np.isnan(score_SPM[seeds.index(seed)]).all():

@@ -1,6 +1,6 @@
 """Judges that were asked beyond the scorers: what they prefer, whether their word holds, and whether it may count.
 
-`rules.win_rate.primary_judge` may name one of them; where its word counts, its win rates then decide (win_rate.py).
+`rules.win_rate.primary_judge` may name one of them; if its word counts, its win rates then decide (win_rate.py).
 A judge's word counts in a contest if it does not depend on the order of showing, if few verdicts are missing, and if
 the judge is not itself the reward that was trained on (MT-bench, arXiv:2306.05685, section 3.4, on order).
 """
@@ -57,7 +57,7 @@ class Assessment:
     contests: tuple[Contest, ...]
 
 
-def assess(ledger: Ledger, resamples: Resamples) -> list[Assessment]:
+def assessments(ledger: Ledger, resamples: Resamples) -> list[Assessment]:
     """Every judge with all its contests; none in a sweep for which none was configured."""
     return [
         Assessment(

@@ -39,12 +39,13 @@ class Rule:
     names: re.Pattern[str]
     reason: str
     to: str = ""  # the new name of a renamed one
+    words: Mapping[str, str] = field(default_factory=dict)  # old -> new words of its value
 
     @classmethod
-    def of(cls, entry: Mapping[str, str]) -> Rule:
+    def of(cls, entry: Mapping[str, Any]) -> Rule:
         """From the table."""
         assert entry["reason"].strip(), f"{entry}: a rule needs a reason"
-        return cls(re.compile(entry["names"]), entry["reason"], entry.get("to", ""))
+        return cls(re.compile(entry["names"]), entry["reason"], entry.get("to", ""), entry.get("words", {}))
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,13 @@ class Table:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return cls(**{kind: tuple(Rule.of(entry) for entry in entries or ()) for kind, entries in content.items()})
 
-    def new_name(self, name: str) -> str:
-        """What an old name is called now: every renaming applies in turn."""
+    def renamed_leaf(self, name: str, value: Any) -> tuple[str, Any]:
+        """What an old name, and a word under it, is called now: every renaming applies in turn."""
         for rule in self.renamed:
             if rule.names.fullmatch(name):
                 name = rule.names.sub(rule.to, name)
-        return name
+                value = rule.words.get(value, value) if isinstance(value, str) else value
+        return name, value
 
 
 @dataclass
@@ -82,7 +84,7 @@ class Comparison:
 
     def add(self, before: Leaves, after: Leaves) -> None:
         """Compare the values of two flat dictionaries."""
-        renamed = {self.table.new_name(name): value for name, value in before.items()}
+        renamed = dict(self.table.renamed_leaf(*leaf) for leaf in before.items())
         if len(renamed) < len(before):
             self.faults.append("two old names have one new name")
         for name in sorted(renamed.keys() | after.keys()):

@@ -80,12 +80,12 @@ def over_seeds_case(name: str, num_seeds: int, design: tuple[int, int, float]) -
         noise_SCP = noise * rng.standard_normal((num_seeds, num_points, num_prompts))
         noise_SCP[:, 0] = noise_SCP[0, 0]  # the base is evaluated once
         curve_SCP = true_SC[:, :, None] + rng.standard_normal(num_prompts) + noise_SCP
-        over = over_time.assess(curve_SCP, resamples, TAIL)
+        over = over_time.spread_over_time(curve_SCP, resamples, TAIL)
         assert over.step_spread is not None, "there are more than two steps"
         found["drawdown"].append(over.drawdown)
         found["worst steps"].append(over.worst_step)
         found["SD of steps"].append(over.step_spread.standard_deviation)
-        spread = over_seeds.assess(curve_SCP[:, -1] - curve_SCP[:, 0]).standard_deviation
+        spread = over_seeds.spread_over_seeds(curve_SCP[:, -1] - curve_SCP[:, 0]).standard_deviation
         found["SD over seeds"] += [spread] if spread else []
     return {key: Tally.of(items, truth[key]) for key, items in found.items() if items}
 

@@ -27,6 +27,12 @@ def test_a_renamed_number_is_equal_only_if_its_value_is() -> None:
     assert moved.faults == ["arm/measure: 0.5 before, 0.5000001 after"]
 
 
+def test_a_renamed_word_is_equal_only_if_the_table_translates_it_so() -> None:
+    renamed = (Rule(re.compile("(.*)/status"), "because", r"\1/reply", {"ok": "no"}),)
+    assert compare({"x/status": "ok"}, {"x/reply": "no"}, renamed=renamed).faults == []
+    assert len(compare({"x/status": "ok"}, {"x/reply": "yes"}, renamed=renamed).faults) == 1
+
+
 @pytest.mark.parametrize(
     ("before", "after", "kind"), [({"x": 1}, {}, "removed"), ({}, {"x": 1}, "added"), ({"x": 1}, {"x": 2}, "changed")]
 )
@@ -55,5 +61,8 @@ def test_numbers_are_equal_to_twelve_digits(before: object, after: object, equal
 
 def test_the_committed_table_can_be_read() -> None:
     table = Table.read(TABLE)
-    assert table.new_name("samples/ppo/seed0/evaluation/point_1/p/1/0/gold").endswith("/score/gold")
-    assert table.new_name("report/arms/ppo/gold_difference/value") == "report/arms/ppo/measure_difference/value"
+    assert table.renamed_leaf("samples/ppo/seed0/evaluation/point_1/p/1/0/gold", 0.5)[0].endswith("/score/gold")
+    gain = table.renamed_leaf("report/arms/ppo/gold_difference/value", 0.5)
+    assert gain == ("report/arms/ppo/measure_difference/value", 0.5)
+    gate = table.renamed_leaf("report/gates/ppo/Gold/outcome", "pass")
+    assert gate == ("report/gates/ppo/Measure/reply", "yes")

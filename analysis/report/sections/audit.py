@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from analysis.report.cells import NBSP, Cell, Report, Row, Table, cell, figure, heads
+from functools import partial
+
+from analysis.report.cells import NBSP, Cell, CellOf, Report, Row, Table, arms_table, cell, figure
 from analysis.report.section import Section
 
 
@@ -17,104 +19,85 @@ def gains(report: Report) -> Table:
         for arm in report["arms"]
         for item in arm["over_optimisation"]
     ]
-    return Table(
-        "Gain over the base along training, each score in its own base SD",
-        "Arm",
-        ("KL", "measure", "training reward"),
-        tuple(rows),
-    )
+    caption = "Gain over the base along training, each score in its own base SD"
+    return Table(caption, "Arm", ("KL", "measure", "training reward"), tuple(rows))
 
 
 def divergence(report: Report) -> Table:
     """KL per response and per token."""
-    rows = (
-        Row(
-            "KL per response",
-            "sum over a response's tokens",
-            tuple(cell(arm["kl"]["per_response"]) for arm in report["arms"]),
-        ),
-        Row(
-            "KL per token",
-            "total nats over total tokens",
-            tuple(cell(arm["kl"]["per_token"]) for arm in report["arms"]),
-        ),
-    )
-    return Table("KL to the base, from each arm's own samples", "", tuple(heads(report)), rows)
+    rows: list[tuple[str, str, CellOf]] = [
+        ("KL per response", "sum over a response's tokens", lambda arm: cell(arm["kl"]["per_response"])),
+        ("KL per token", "total nats over total tokens", lambda arm: cell(arm["kl"]["per_token"])),
+    ]
+    return arms_table(report, "KL to the base, from each arm's own samples", rows)
 
 
-STATUS_TONES = {"ok": "good", "watch": "even", "hacking": "bad", "not assessable": "even"}
-STATUS_MARKS = {"ok": "●", "watch": "▲", "hacking": "▼", "not assessable": "○"}
+SIGNS = {  # reply to whether over-optimisation is shown -> (what is shown, tone)
+    "no": ("● ok", "good"),
+    "inconclusive": ("▲ watch", "even"),
+    "yes": ("▼ hacking", "bad"),
+    "not assessable": ("○ not assessable", "even"),
+}
 
 
 def audit(report: Report) -> Table:
     """Detectors as rows, arms as columns; the verdict on top."""
-    rows = [
-        Row(
-            "Verdict",
-            "of the final model; later the points at which it was “hacking”",
-            tuple(_verdict_cell(arm["audit"]) for arm in report["arms"]),
-        )
-    ]
-    rows += [
-        Row(
+    verdict = ("Verdict", "of the final model; later the points at which it was “hacking”", _verdict_cell)
+    detectors = (
+        (
             f"{item['code']} {item['name']}",
             f"{item['meaning']}; fires at {item['threshold']}",
-            tuple(_detector_cell(arm["audit"]["detectors"][position]) for arm in report["arms"]),
+            partial(_detector_cell, position),
         )
         for position, item in enumerate(report["arms"][0]["audit"]["detectors"])
-    ]
-    return Table(
-        "Signs of over-optimisation in the final models, with 95 % intervals", "", tuple(heads(report)), tuple(rows)
     )
+    caption = "Signs of over-optimisation in the final models, with 95 % intervals"
+    return arms_table(report, caption, (verdict, *detectors))
 
 
-def _verdict_cell(audit: Report) -> Cell:
+def _verdict_cell(arm: Report) -> Cell:
+    audit = arm["audit"]
     points = ", ".join(map(str, audit["hacking_points"]))
     why = f"{audit['why']}; hacking at point {points}" if points else audit["why"]
-    return Cell(_status(audit["status"]), remark=why, tone=STATUS_TONES[audit["status"]])
+    said, tone = SIGNS[audit["reply"]]
+    return Cell(said, remark=why, tone=tone)
 
 
-def _detector_cell(detector: Report) -> Cell:
-    words = f"{_status(detector['status'])}: {detector['why']}"
+def _detector_cell(position: int, arm: Report) -> Cell:
+    detector = arm["audit"]["detectors"][position]
+    said, tone = SIGNS[detector["reply"]]
+    words = f"{said}: {detector['why']}"
     if detector["number"] is None:
         return Cell("–", remark=words, tone="even")
     signed = detector["number"]["unit"] in {"base SD per point", "base SD", "correlation"}
-    return cell(detector["number"], signed=signed, remark=words, tone=STATUS_TONES[detector["status"]])
-
-
-def _status(status: str) -> str:
-    return f"{STATUS_MARKS[status]} {status}"
+    return cell(detector["number"], signed=signed, remark=words, tone=tone)
 
 
 def laws(report: Report) -> Table:
     """The fitted curve of every arm."""
-    laws = [arm["scaling_law"] for arm in report["arms"]]
-    rows = (
-        Row(
-            "Turnover",
-            "whether the measure passed its peak",
-            tuple(Cell(law["status"], remark=law["why"]) for law in laws),
-        ),
-        Row("Peak", "distance to the base; never extrapolated", tuple(_peak_cell(law) for law in laws)),
-        Row("α", "gain per distance at one √nat", tuple(_fitted(law, "alpha") for law in laws)),
-        Row("β", "how it bends; over 0 it has a peak", tuple(_fitted(law, "beta") for law in laws)),
-        Row(
-            "Distance of the points to the curve", "beside their own noise", tuple(_residual_cell(law) for law in laws)
-        ),
-    )
-    caption = "R = d (α − β ln d) over d = √KL, fitted to the measure, with 95 % intervals"
-    return Table(caption, "", tuple(heads(report)), rows)
+    rows: list[tuple[str, str, CellOf]] = [
+        ("Turnover", "whether the measure passed its peak", _turnover),
+        ("Peak", "distance to the base; never extrapolated", partial(_of_law, "peak", "no finding", False)),
+        ("α", "gain per distance at one √nat", partial(_of_law, "alpha", "not fitted", True)),
+        ("β", "how it bends; over 0 it has a peak", partial(_of_law, "beta", "not fitted", True)),
+        ("Distance of the points to the curve", "beside their own noise", _residual),
+    ]
+    return arms_table(report, "R = d (α − β ln d) over d = √KL, fitted to the measure, with 95 % intervals", rows)
 
 
-def _peak_cell(law: Report) -> Cell:
-    return cell(law["peak"]) if law["peak"] else Cell("–", remark="no finding")
+def _turnover(arm: Report) -> Cell:
+    law = arm["scaling_law"]
+    said = "turnover" if law["peak"] else "no turnover shown" if law["alpha"] else "not assessable"
+    return Cell(said, remark=law["why"])
 
 
-def _fitted(law: Report, name: str) -> Cell:
-    return cell(law[name], signed=True) if law[name] else Cell("–", remark="not fitted")
+def _of_law(name: str, why_not: str, signed: bool, arm: Report) -> Cell:
+    number = arm["scaling_law"][name]
+    return cell(number, signed) if number else Cell("–", remark=why_not)
 
 
-def _residual_cell(law: Report) -> Cell:
+def _residual(arm: Report) -> Cell:
+    law = arm["scaling_law"]
     if law["residual"] is None:
         return Cell("–", remark="not fitted")
     return Cell(figure(law["residual"], "base SD"), remark=f"noise {figure(law['noise'], 'base SD')}")
@@ -141,11 +124,8 @@ def intervals(report: Report) -> Table:
 
 
 def _device_time(place: Report) -> str:
-    return (
-        ""
-        if place["device_seconds"] is None
-        else f", {figure(place['device_seconds'], 'device-seconds')} of device time"
-    )
+    seconds = place["device_seconds"]
+    return "" if seconds is None else f", {figure(seconds, 'device-seconds')} of device time"
 
 
 SECTION = Section(

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from analysis.report.cells import Cell, Report, Row, Table, cell, figure, heads
+from functools import partial
+
+from analysis.report.cells import Cell, Report, Row, Table, arms_table, cell, figure
 from analysis.report.section import Section
 
-MARKS = {"ok": "ok", "watch": "▲ watch", "fired": "■ fired", "not assessable": "–"}
-TONES = {"ok": "", "watch": "even", "fired": "bad", "not assessable": "even"}
+MARKS = {"no": "ok", "inconclusive": "▲ watch", "yes": "■ fired", "not assessable": "–"}
+TONES = {"no": "", "inconclusive": "even", "yes": "bad", "not assessable": "even"}
 
 
 def overview(report: Report) -> Table:
-    """Arms as columns; where a detector fired or watches, at which point, with which value."""
-    arms = report["arms"]
-    rows = [
-        Row(item["detector"]["label"], item["detector"]["meaning"], tuple(_worst(arm, place) for arm in arms))
-        for place, item in enumerate(arms[0]["collapse"]["detections"])
-    ]
-    rows.append(Row("Flags while training", "rows in which training itself raised one", tuple(map(_flags, arms))))
-    return Table("Collapse detectors: the worst of all evaluation points", "", tuple(heads(report)), tuple(rows))
+    """Arms as columns; if a detector fired or is worth watching, at which point and with which value."""
+    detectors = (
+        (item["detector"]["label"], item["detector"]["meaning"], partial(_worst, place))
+        for place, item in enumerate(report["arms"][0]["collapse"]["detections"])
+    )
+    flags = ("Flags while training", "rows in which training itself raised one", _flags)
+    return arms_table(report, "Collapse detectors: the worst of all evaluation points", (*detectors, flags))
 
 
 def details(report: Report) -> list[Table]:
@@ -25,21 +26,19 @@ def details(report: Report) -> list[Table]:
     return [_points(arm) for arm in report["arms"]]
 
 
-def _worst(arm: Report, place: int) -> Cell:
+def _worst(place: int, arm: Report) -> Cell:
     item = arm["collapse"]["detections"][place]
-    worst, status = item["worst"], item["worst"]["status"]
-    if status in {"ok", "not assessable"}:
-        return Cell(MARKS[status], remark=worst["why"] if status == "not assessable" else "", tone=TONES[status])
+    worst, reply = item["worst"], item["worst"]["reply"]
+    if reply in {"no", "not assessable"}:
+        return Cell(MARKS[reply], remark=worst["why"] if reply == "not assessable" else "", tone=TONES[reply])
     where = f"at point {worst['point']}, seed {worst['seed']}"
     limit = f"threshold {_number(worst['threshold'], item)}"
     why = f"; {worst['why']}" if worst["why"] else ""
-    return Cell(
-        f"{MARKS[status]}: {_number(worst['number'], item)}", remark=f"{where}; {limit}{why}", tone=TONES[status]
-    )
+    return Cell(f"{MARKS[reply]}: {_number(worst['number'], item)}", remark=f"{where}; {limit}{why}", tone=TONES[reply])
 
 
 def _points(arm: Report) -> Table:
-    detections = [item for item in arm["collapse"]["detections"] if item["worst"]["status"] != "not assessable"]
+    detections = [item for item in arm["collapse"]["detections"] if item["worst"]["reply"] != "not assessable"]
     points = [reading["point"] for reading in arm["collapse"]["detections"][0]["readings"]]
     rows = tuple(
         Row(
@@ -53,12 +52,12 @@ def _points(arm: Report) -> Table:
 
 
 def _reading(reading: Report, item: Report) -> Cell:
-    status = reading["status"]
+    reply = reading["reply"]
     if reading["number"] is None:
         return Cell("–", remark=reading["why"], tone="even")
     shown = cell(reading["number"], signed=item["detector"]["signed"])
-    words = f"{MARKS[status]}; {reading['why']}" if reading["why"] else MARKS[status]
-    return Cell(shown.main, shown.interval, words, TONES[status])
+    words = f"{MARKS[reply]}; {reading['why']}" if reading["why"] else MARKS[reply]
+    return Cell(shown.main, shown.interval, words, TONES[reply])
 
 
 def _number(number: Report, item: Report) -> str:

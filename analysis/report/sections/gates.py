@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.report.cells import Cell, Report, Row, Table, cell, heads
+from analysis.report.cells import Cell, Report, Row, Table, arms_table, cell
 from analysis.report.section import MAIN, Section
 
-OUTCOMES = {  # outcome -> (what is shown, tone)
+OUTCOMES = {  # reply -> (what is shown, tone)
     "yes": ("✓ pass", "good"),
     "no": ("✗ fail", "bad"),
     "inconclusive": ("● inconclusive", "even"),
@@ -23,16 +23,14 @@ CHOICES = {
 
 
 def gates(report: Report) -> Table:
-    """Arms as columns; value, interval and outcome in every cell."""
-    by_arm: dict[str, Sequence[Report]] = report["gates"]
-    arms = heads(report)
+    """Arms as columns; value, interval and reply in every cell."""
+    of_arm: dict[str, Sequence[Report]] = report["gates"]
     rows = [
-        Row(gate["name"], f"{gate['meaning']}; passes: {gate['rule']}", tuple(_cell(by_arm[arm][at]) for arm in arms))
-        for at, gate in enumerate(by_arm[arms[0]])
+        (gate["name"], f"{gate['meaning']}; passes: {gate['rule']}", lambda arm, at=at: _cell(of_arm[arm["arm"]][at]))
+        for at, gate in enumerate(of_arm[report["arms"][0]["arm"]])
     ]
-    return Table(
-        "Gates of the final models on all evaluation prompts, with 95 % intervals", "Gate", tuple(arms), tuple(rows)
-    )
+    caption = "Gates of the final models on all evaluation prompts, with 95 % intervals"
+    return arms_table(report, caption, rows, "Gate")
 
 
 def rules(report: Report) -> Table:
@@ -50,16 +48,12 @@ def rules(report: Report) -> Table:
         )
         for at, rule in enumerate(found["rules"])
     )
-    return Table(
-        "How the recommendation follows: the first row that applies",
-        "When",
-        ("then", "confidence by", "in this sweep"),
-        rows,
-    )
+    columns = ("then", "confidence by", "in this sweep")
+    return Table("How the recommendation follows: the first row that applies", "When", columns, rows)
 
 
 def _cell(gate: Report) -> Cell:
-    said, tone = OUTCOMES[gate["outcome"]]
+    said, tone = OUTCOMES[gate["reply"]]
     remark = f"{said}; {gate['note']}" if gate["note"] else said
     if gate["number"] is None and gate["times"] is None:
         return Cell(said, remark=gate["note"], tone=tone)

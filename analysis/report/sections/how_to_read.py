@@ -9,7 +9,7 @@ HOW_TO_READ = (
         "Interval",
         "The range in brackets or small print is a 95 % interval from a bootstrap over prompts: draw the evaluation "
         "prompts again with replacement, at least 2,000 times, and see where the number falls. From three seeds on it "
-        "also carries what other seeds would have given: where seeds differ much, it is Student's t over the seeds.",
+        "also carries what other seeds would have given: if seeds differ much, it is Student's t over the seeds.",
     ),
     (
         "Win rate",
@@ -20,7 +20,7 @@ HOW_TO_READ = (
     (
         "Primary and descriptive",
         "Which comparisons are primary was registered before training. Their p-values are corrected together by "
-        "Holm's method, so that the chance of claiming any difference among them where there is none is at most "
+        "Holm's method, so that the chance of claiming any difference among them when there is none is at most "
         "rules.win_rate.significance_level. Words that say who is ahead rest on these alone; everything else is "
         "descriptive. The smallest p that resamples can show is 2 / (their number + 1).",
     ),
@@ -28,7 +28,7 @@ HOW_TO_READ = (
         "At equal style",
         "The share of pairs that would be won if both wrote equally long, with equally many headers, lists and bold "
         "passages: a logistic regression on the differences, refitted in 400 of the resamples. The style premium is "
-        "what the plain share has beyond it. “Not identified” where the two hardly ever write alike.",
+        "what the plain share has beyond it. “Not identified” means that the two hardly ever write alike.",
     ),
     (
         "Strength",
@@ -64,7 +64,7 @@ HOW_TO_READ = (
     (
         "Noise floor",
         "The base is sampled twice with different random numbers. The floor is what it shows against itself in 95 % "
-        "of random swaps of the two; a change below it means nothing. Style “drifted” where a change is over the "
+        "of random swaps of the two; a change below it means nothing. Style “drifted” if a change is over the "
         "floor, significant after Holm's correction for the number of measures (random swaps of arm and base, prompt "
         "by prompt), and as large as the rules ask; anything less is “within the floor”.",
     ),

@@ -19,7 +19,7 @@ COSTS = {  # metric -> what it is
 
 def asked(report: Report) -> list[dict[str, Any]]:
     """Each judge with its table and what it took."""
-    return [{**judge, "table": contests(judge), "took": took(judge)} for judge in report.get("asked_judges", [])]
+    return [{**judge, "table": contests(judge), "took": took(judge)} for judge in report["asked_judges"]]
 
 
 def contests(judge: Report) -> Table:

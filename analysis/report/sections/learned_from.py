@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
-from analysis.report.cells import Cell, Report, Row, Table, cell, heads
+from analysis.report.cells import Cell, Report, Row, Table, arms_table, cell
 from analysis.report.section import Section
 
 
@@ -17,10 +17,9 @@ def artifacts(report: Report) -> Table:
 def learned_from(report: Report) -> Table:
     """Comparisons and knobs of every arm."""
     keys = list(dict.fromkeys(key for arm in report["arms"] for key in arm["knobs"]))
-    arms = report["arms"]
-    rows = [Row("comparisons", "what it learned from", tuple(Cell(arm["comparisons"]) for arm in arms))]
-    rows += [Row(key.replace("_", " "), "", tuple(Cell(_knob(arm["knobs"].get(key))) for arm in arms)) for key in keys]
-    return Table("What each arm learned from, and its own settings", "", tuple(heads(report)), tuple(rows))
+    comparisons = ("comparisons", "what it learned from", lambda arm: Cell(arm["comparisons"]))
+    knobs = ((key.replace("_", " "), "", partial(_knob, key)) for key in keys)
+    return arms_table(report, "What each arm learned from, and its own settings", (comparisons, *knobs))
 
 
 def shared_costs(report: Report) -> Table:
@@ -31,8 +30,9 @@ def shared_costs(report: Report) -> Table:
     return Table("Time spent once for all arms", "Shared job", ("wall clock",), rows)
 
 
-def _knob(value: Any) -> str:
-    return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+def _knob(key: str, arm: Report) -> Cell:
+    value = arm["knobs"].get(key)
+    return Cell("–" if value is None else f"{value:g}" if isinstance(value, float) else str(value))
 
 
 SECTION = Section(

@@ -15,7 +15,7 @@ def questions(report: Report) -> list[dict[str, Any]]:
     return [
         {
             "question": item["question"],
-            "reply": item.get("in_words") or REPLIES[item["reply"]],
+            "reply": item["in_words"] or REPLIES[item["reply"]],
             "sentence": item["sentence"],
             "evidence": _evidence(item),
             "would_change": item["would_change"],

@@ -12,13 +12,9 @@ def recovery(report: Report) -> Table | None:
         Row(
             f"{item['arm']}: {change['name']}",
             change["meaning"],
-            (
-                _cell(change["before"]),
-                _cell(change["after"]),
-                _change(change["change"]),
-            ),
+            (_cell(change["before"]), _cell(change["after"]), _change(change["change"])),
         )
-        for item in report.get("recovery", [])
+        for item in report["recovery"]
         for change in item["changes"]
     )
     columns = ("at the checkpoint", "final model", "change")
@@ -28,9 +24,9 @@ def recovery(report: Report) -> Table | None:
 def starts(report: Report) -> list[str]:
     """Who starts where, a sentence for each checkpoint, and how the measure stood there."""
     arms: dict[tuple[str, int], list[str]] = {}
-    for item in report.get("recovery", []):
+    for item in report["recovery"]:
         arms.setdefault((item["start"], item["point"]), []).append(item["arm"])
-    stood = {(item["arm"], item["point"]): item for item in report.get("checkpoints", [])}
+    stood = {(item["arm"], item["point"]): item for item in report["checkpoints"]}
     return [_sentence(names, *at) + _stood(stood.get(at)) for at, names in arms.items()]
 
 
@@ -46,13 +42,13 @@ def _stood(checkpoint: Report | None) -> str:
     """Measure and training reward at the checkpoint against the peak of the measure, in words."""
     if checkpoint is None:
         return ""
-    if checkpoint["status"] == "not assessable":
+    if checkpoint["reply"] == "not assessable":
         return f" Whether it had over-optimised by then cannot be told: {checkpoint['why']}."
     verdict = {
-        "over-optimised": "By then it had over-optimised",
-        "past its peak": "By then the measure was past its peak, which is no proof of over-optimisation",
-        "not shown": "It is not shown to have over-optimised by then",
-    }[checkpoint["status"]]
+        "yes": "By then it had over-optimised",
+        "inconclusive": "By then the measure was past its peak, which is no proof of over-optimisation",
+        "no": "It is not shown to have over-optimised by then",
+    }[checkpoint["reply"]]
     why = f" ({checkpoint['why']})" if checkpoint["why"] else ""
     measure, reward = (
         number and cell(number, signed=True) for number in (checkpoint["measure"], checkpoint["training_reward"])

@@ -13,7 +13,7 @@ TONES = {"approve": "good", "reject": "bad", "conditional": "even"}
 
 
 def signatures(signed: Sequence[Signature]) -> Table | None:
-    """One row an entry, in the order of signing; None where nobody has signed."""
+    """One row an entry, in the order of signing; None if nobody has signed."""
     if not signed:
         return None
     counts = Counter[str](entry.decision for entry in signed)

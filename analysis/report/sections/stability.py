@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from analysis.report.cells import Cell, Report, Row, Table, bare, cell, figure, heads
+from analysis.report.cells import Cell, CellOf, Report, Row, Table, arms_table, bare, cell, figure
 from analysis.report.section import Section
 
 TONES = {"yes": "good", "no": "bad", "inconclusive": "even", "not assessable": "even"}
@@ -13,65 +12,50 @@ TONES = {"yes": "good", "no": "bad", "inconclusive": "even", "not assessable": "
 
 def stability(report: Report) -> Table:
     """Along training, over samples, over seeds."""
-    arms = report["arms"]
-    shape = arms[0]["stability"]
-
-    def row(label: str, meaning: str, make: Callable[[Report], Cell]) -> Row:
-        return Row(label, meaning, tuple(make(arm["stability"]) for arm in arms))
-
+    shape = report["arms"][0]["stability"]
     steps, points = shape["num_tail_steps"], shape["num_tail_points"]
-    rows = [
-        row("Largest drawdown", "fall below the running best, noise taken out; interval over all points", _drawdown),
-        row("Within the tolerance", "probability that the drawdown is tolerable, by the registered rule", _tolerance),
-        row(
+    rows: list[tuple[str, str, CellOf]] = [
+        ("Largest drawdown", "fall below the running best, noise taken out; interval over all points", _drawdown),
+        ("Within the tolerance", "probability that the drawdown is tolerable, by the registered rule", _tolerance),
+        (
             "Worst step" if steps == 1 else f"Worst {steps} steps",
             "smallest change between two evaluations, noise taken out; negative is a fall"
             if steps == 1
             else "their mean (CVaR), noise taken out; negative is a fall",
-            lambda item: cell(item["worst_step"], signed=True),
+            _number("worst_step", signed=True),
         ),
-        row("Points under water", "below the running best: from those shown to be to those that may be", _under_water),
-        row(
-            "Final over peak",
-            "how much of the best score the final model keeps",
-            lambda item: cell(item["final_over_peak"]),
+        (
+            "Points under water",
+            "below the running best: from those shown to be to those that may be",
+            _number("under_water"),
         ),
-        row("Spread of steps", "SD of the steps along training, evaluation noise taken out", _steps),
-        row("Best checkpoint instead", "chosen on half of the prompts: its lead over the last, other half", _selection),
-        row("Changed answers", "from one evaluation to the next, same prompts and random numbers", _changes("answers")),
-        row("Change of style", "of its mean from one evaluation to the next, in SD of responses", _changes("style")),
-        row("Spread within a prompt", "SD of the measure over samples of one prompt", _sample("spread", report)),
-        row("Worst of a prompt", "its worst sample, against the base's mean", _sample("worst_of_prompt", report)),
-        row("Worst responses", _worst_share(report), _sample("worst_responses", report)),
-        row("Across seeds", "final gain over the base of each seed", _seed_cell),
+        ("Final over peak", "how much of the best score the final model keeps", _number("final_over_peak")),
+        ("Spread of steps", "SD of the steps along training, evaluation noise taken out", _steps),
+        ("Best checkpoint instead", "chosen on half of the prompts: its lead over the last, other half", _selection),
+        ("Changed answers", "from one evaluation to the next, same prompts and random numbers", _changes("answers")),
+        ("Change of style", "of its mean from one evaluation to the next, in SD of responses", _changes("style")),
+        ("Spread within a prompt", "SD of the measure over samples of one prompt", _sample("spread", report)),
+        ("Worst of a prompt", "its worst sample, against the base's mean", _sample("worst_of_prompt", report)),
+        ("Worst responses", _worst_share(report), _sample("worst_responses", report)),
+        ("Across seeds", "final gain over the base of each seed", _seed_cell),
     ]  # fmt: skip
     if points > 1:
-        rows.insert(1, row(f"Deepest {points} points", "mean fall below the running best", _tail))
-    return Table(
-        "Stability, with 95 % intervals; SD is the base's over prompts unless it says otherwise",
-        "",
-        tuple(heads(report)),
-        tuple(rows),
-    )
+        rows.insert(1, (f"Deepest {points} points", "mean fall below the running best", _number("drawdown_tail")))
+    caption = "Stability, with 95 % intervals; SD is the base's over prompts unless it says otherwise"
+    return arms_table(report, caption, rows)
 
 
 def tolerances(report: Report) -> Table:
     """Can we tolerate the oscillation of each algorithm?"""
     answers = report["stability"]["algorithms"]
-    rows = tuple(
-        Row(
-            answer["question"],
-            "",
-            (
-                Cell(answer["reply"], tone=TONES[answer["reply"]]),
-                Cell("", remark=answer["sentence"]),
-                Cell("", remark=answer["would_change"]),
-            ),
-        )
-        for answer in answers.values()
-    )
+    rows = tuple(Row(answer["question"], "", _answer(answer)) for answer in answers.values())
     columns = ("answer", "why", "what would settle or change it")
     return Table("Oscillation, by the tolerance registered before training", "", columns, rows)
+
+
+def _answer(answer: Report) -> tuple[Cell, ...]:
+    replied = Cell(answer["reply"], tone=TONES[answer["reply"]])
+    return replied, Cell("", remark=answer["sentence"]), Cell("", remark=answer["would_change"])
 
 
 def sensitivity(report: Report) -> Table:
@@ -88,12 +72,8 @@ def sensitivity(report: Report) -> Table:
         )
         for item in report["stability"]["sensitivity"]
     )
-    return Table(
-        "Tuning burden: how far an algorithm's variants end apart",
-        "Algorithm and knob",
-        ("best less worst variant", "final gain over the base, each variant"),
-        rows,
-    )
+    columns = ("best less worst variant", "final gain over the base, each variant")
+    return Table("Tuning burden: how far an algorithm's variants end apart", "Algorithm and knob", columns, rows)
 
 
 def _variant(variant: Report) -> str:
@@ -109,27 +89,23 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _drawdown(item: Report) -> Cell:
-    observed = item["observed_drawdown"]
-    return cell(item["drawdown"], remark=f"observed {figure(observed['exact'], observed['unit'])}")
+def _drawdown(arm: Report) -> Cell:
+    observed = arm["stability"]["observed_drawdown"]
+    return cell(arm["stability"]["drawdown"], remark=f"observed {figure(observed['exact'], observed['unit'])}")
 
 
-def _tail(item: Report) -> Cell:
-    return cell(item["drawdown_tail"])
+def _number(name: str, signed: bool = False) -> CellOf:
+    return lambda arm: cell(arm["stability"][name], signed)
 
 
-def _under_water(item: Report) -> Cell:
-    return cell(item["under_water"])
-
-
-def _tolerance(item: Report) -> Cell:
-    tolerance = item["tolerance"]
+def _tolerance(arm: Report) -> Cell:
+    tolerance = arm["stability"]["tolerance"]
     reply = tolerance["answer"]["reply"]
     return Cell(f"{100 * tolerance['probability']:.0f}\u00a0%", remark=f"tolerable: {reply}", tone=TONES[reply])
 
 
-def _steps(item: Report) -> Cell:
-    spread = item["step_spread"]
+def _steps(arm: Report) -> Cell:
+    spread = arm["stability"]["step_spread"]
     if spread is None:
         return Cell("not assessable", remark="fewer than two steps", tone="even")
     observed, noise, quartiles, with_noise = (
@@ -140,17 +116,17 @@ def _steps(item: Report) -> Cell:
     return cell(spread["standard_deviation"], remark=words)
 
 
-def _selection(item: Report) -> Cell:
-    selection = item["tolerance"]["selection"]
+def _selection(arm: Report) -> Cell:
+    selection = arm["stability"]["tolerance"]["selection"]
     kept = selection["kept"]
     chosen = "point " + ", ".join(str(point) for point in selection["points"])
     remark = f"{chosen}; keeps {kept['value']:.0f} % of the peak's gain" if kept else f"{chosen}; no gain is shown"
     return cell(selection["regret_of_last"], signed=True, remark=remark)
 
 
-def _changes(name: str) -> Callable[[Report], Cell]:
-    def make(item: Report) -> Cell:
-        change = item["behaviour"][name]
+def _changes(name: str) -> CellOf:
+    def make(arm: Report) -> Cell:
+        change = arm["stability"]["behaviour"][name]
         largest, in_all, chance = (
             figure(change[key]["value"], change[key]["unit"]).removesuffix(" of responses")
             for key in ("largest_step", "in_all", "base_vs_base")
@@ -162,16 +138,17 @@ def _changes(name: str) -> Callable[[Report], Cell]:
     return make
 
 
-def _sample(name: str, report: Report) -> Callable[[Report], Cell]:
+def _sample(name: str, report: Report) -> CellOf:
     base = report["stability"]["samples_of_base"]
 
-    def make(item: Report) -> Cell:
-        if item["samples"] is None:
+    def make(arm: Report) -> Cell:
+        samples = arm["stability"]["samples"]
+        if samples is None:
             return Cell("not assessable", remark="one sample per prompt", tone="even")
         signed = name != "spread"
-        narrow = name == "worst_responses" and item["samples"]["too_narrow"]
+        narrow = name == "worst_responses" and samples["too_narrow"]
         label = "; few responses: this interval covers about 89 %, not 95 %" if narrow else ""
-        return cell(item["samples"][name], signed=signed, remark=f"base {bare(base[name]['value'], 2, signed)}{label}")
+        return cell(samples[name], signed=signed, remark=f"base {bare(base[name]['value'], 2, signed)}{label}")
 
     return make
 
@@ -181,8 +158,8 @@ def _worst_share(report: Report) -> str:
     return f"mean of the worst {100 * share:.0f} % of all responses, against the base's mean measure"
 
 
-def _seed_cell(item: Report) -> Cell:
-    seeds = item["seeds"]
+def _seed_cell(arm: Report) -> Cell:
+    seeds = arm["stability"]["seeds"]
     if not seeds["assessable"]:
         return Cell("not assessable", remark=seeds["reason"].removeprefix("not assessable: "), tone="even")
     values = " · ".join(bare(value, 2, signed=True) for value in seeds["values"])

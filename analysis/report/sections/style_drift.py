@@ -39,7 +39,7 @@ def rule(report: Report) -> str:
     """When a measure counts as drifted, with the registered numbers, and what the meanings were measured by."""
     rules = report["style"]["rules"]
     embeddings = f"Embeddings: {report['style']['embedder'] or 'none could be fitted'}."
-    if report["style"].get("script"):
+    if report["style"]["script"]:
         embeddings += f" {report['style']['script']}."
     return (
         "Drifted: over the noise floor, significant at "

@@ -123,9 +123,7 @@ def outcomes(report: Report) -> Table:
 def _all_comparisons(report: Report) -> Iterator[tuple[str, dict[str, Number]]]:
     for arm in report["arms"]:
         yield f"{arm['arm']} against the base", arm["win_rate"]
-    for pair in report["head_to_head"]:
-        yield f"{pair['arm']} against {pair['opponent']}", pair["win_rate"]
-    for pair in report.get("staged", []):
+    for pair in (*report["head_to_head"], *report["staged"]):
         yield f"{pair['arm']} against {pair['opponent']}", pair["win_rate"]
 
 

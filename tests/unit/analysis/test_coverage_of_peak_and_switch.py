@@ -84,14 +84,14 @@ def peak_coverage(*design: int) -> tuple[float, float, float]:
         fit = fit_curve(gold, nats, resamples, LAW_RULES)
         low, high = peak_interval(float(peak(fit.coefficients_2)), peak(fit.coefficients_B2), len(gold))
         law = scaling_law.scaling_law(gold, nats, resamples, LAW_RULES)
-        found.append((low <= PEAK <= high, law.status == "turnover", float(peak(fit.coefficients_2))))
+        found.append((low <= PEAK <= high, law.peak is not None, float(peak(fit.coefficients_2))))
     inside, turnover, place = zip(*found, strict=True)
     return float(np.mean(inside)), float(np.mean(turnover)), float(np.median(place))
 
 
 def turnover_share(truth: Truth, farthest: float, *design: int, num_runs: int = NUM_RUNS) -> float:
     laws = (scaling_law.scaling_law(*run, LAW_RULES) for run in runs(truth, farthest, *design, num_runs=num_runs))
-    return float(np.mean([law.status == "turnover" for law in laws]))
+    return float(np.mean([law.peak is not None for law in laws]))
 
 
 def true_switch(truth: Truth, num_points: int) -> float:
@@ -103,17 +103,17 @@ def true_switch(truth: Truth, num_points: int) -> float:
 
 
 def switch_coverage(truth: Truth, *design: int, num_runs: int = NUM_RUNS) -> tuple[float, float, dict[str, float]]:
-    """Share of intervals with the true switch point, share among outcomes "switch", share of each outcome."""
-    place, inside, outcomes = true_switch(truth, design[0]), [], []
+    """Share of intervals with the true switch point, the share of these in runs with a yes, share of each reply."""
+    place, inside, replies = true_switch(truth, design[0]), [], []
     for gold, nats, resamples in runs(truth, 7.0, *design, num_runs=num_runs):
         cost_C = np.linspace(0, 1, design[0] + 1)
         changes = switch_point.marginal_changes(gold, nats, np.zeros(gold.shape), cost_C, resamples, LAW_RULES)
         found = switch_point.decide(*changes[:2], NEVER, SWITCH_RULES)
         low, high = (switch_point.order_statistic(found.points_B, quantile) for quantile in (0.1, 0.9))
         inside.append(low <= place <= high)
-        outcomes.append(found.outcome)
-    claimed = [hit for hit, outcome in zip(inside, outcomes, strict=True) if outcome == "switch"]
-    shares = {name: outcomes.count(name) / len(outcomes) for name in sorted(set(outcomes))}
+        replies.append(found.reply)
+    claimed = [hit for hit, reply in zip(inside, replies, strict=True) if reply == "yes"]
+    shares = {name: replies.count(name) / len(replies) for name in sorted(set(replies))}
     return float(np.mean(inside)), float(np.mean(claimed)) if claimed else float("nan"), shares
 
 
@@ -168,21 +168,20 @@ def test_turnover_is_not_claimed_where_there_is_none(truth, farthest, most, desi
     ],
 )
 def test_interval_of_the_switch_point_covers_as_published(truth, design, least):
-    inside, claimed, outcomes = switch_coverage(truth, *design)
-    words = ", ".join(f"{name} {100 * share:.0f} %" for name, share in outcomes.items())
+    inside, claimed, replies = switch_coverage(truth, *design)
+    words = ", ".join(f"{name} {100 * share:.0f} %" for name, share in replies.items())
     shown = "–" if np.isnan(claimed) else f"{100 * claimed:.0f} %"
     print(f"\n| {truth.__name__} | {' x '.join(map(str, design))} | {100 * inside:.0f} % | {shown} | {words} |")
     assert inside >= least
     if truth is rises:
-        assert outcomes.get("switch", 0) == 0
+        assert replies.get("yes", 0) == 0
 
 
 # ------------------------------------------------------------------------------------------- the same in seconds
 def test_peak_is_found_and_turnover_claimed_past_it_only():
     past = [scaling_law.scaling_law(*run, LAW_RULES) for run in runs(gao, 7.0, 12, 200, 3, num_runs=10)]
-    assert np.mean([law.status == "turnover" for law in past]) >= 0.5
+    assert np.mean([law.peak is not None for law in past]) >= 0.5
     for law in past:
-        assert (law.peak is not None) == (law.status == "turnover")
         assert law.peak is None or law.peak.low <= law.peak.value <= law.peak.high < 7.2
     fits = [fit_curve(*run, LAW_RULES) for run in runs(gao, 7.0, 12, 200, 3, num_runs=10)]
     assert np.median([peak(fit.coefficients_2) for fit in fits]) == pytest.approx(PEAK, abs=0.3)
@@ -191,7 +190,7 @@ def test_peak_is_found_and_turnover_claimed_past_it_only():
 
 
 def test_switch_point_is_found_where_gold_turns_down_and_never_where_it_rises():
-    inside, _, outcomes = switch_coverage(turns_down, 10, 256, 1, num_runs=10)
+    inside, _, replies = switch_coverage(turns_down, 10, 256, 1, num_runs=10)
     assert inside >= 0.9
-    assert outcomes == {"switch": 1.0}
-    assert switch_coverage(rises, 10, 256, 1, num_runs=10)[2] == {"still paying": 1.0}
+    assert replies == {"yes": 1.0}
+    assert switch_coverage(rises, 10, 256, 1, num_runs=10)[2] == {"no": 1.0}

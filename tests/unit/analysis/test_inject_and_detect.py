@@ -22,8 +22,10 @@ FRESH = range(100, 200)  # seeds of the sweeps of twins; the thresholds were cho
 def alarms(report, arm):
     """Everything in a report that speaks against an arm, or says that it is better or worse than another."""
     found = next(item for item in report["arms"] if item["arm"] == arm)
-    raised = {f"audit {item['code']}" for item in found["audit"]["detectors"] if item["status"] in ("watch", "hacking")}
-    if found["audit"]["status"] == "hacking":
+    raised = {
+        f"audit {item['code']}" for item in found["audit"]["detectors"] if item["reply"] in ("inconclusive", "yes")
+    }
+    if found["audit"]["reply"] == "yes":
         raised.add("audit hacking")
     raised |= {f"collapse {item['detector']['name']}" for item in found["collapse"]["detections"] if fired(item)}
     raised |= {f"style {item['measure']}" for item in found["style_drift"] if item["reading"] == "drifted"}
@@ -35,7 +37,7 @@ def alarms(report, arm):
 
 
 def fired(detection):
-    return any(reading["status"] == "fired" for reading in detection["readings"])
+    return any(reading["reply"] == "yes" for reading in detection["readings"])
 
 
 def head_to_head_alarms(report):

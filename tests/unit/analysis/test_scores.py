@@ -59,10 +59,10 @@ def test_a_secondary_score_of_which_lower_is_better_wins_by_being_lower(
     ("change", "words"),
     [
         ({"role": "secondary"}, "exactly one must have the role measure"),
-        ({"role": "verdict"}, "exactly one must have the role measure"),
+        ({"role": "verdict"}, r"plan\.scores\.0\.role: input should be"),
         ({"name": "vader"}, "no name may stand twice"),
         ({"direction": "lower is better"}, "has the score gold of which lower is better"),
-        ({"unit": 1}, "a card has the texts name, role, unit"),
+        ({"unit": 1}, r"plan\.scores\.0\.unit: input should be"),
     ],
 )
 def test_cards_that_do_not_say_what_measures_are_refused(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.statistics.sample_size import free_name, recorded_arguments, runner_command
+from analysis.statistics.sample_size import free_name, runner_command
 from runner.__main__ import compose, main
 from runner.ledger.command import hydra_text, recorded
 from runner.ledger.reader import read_json
@@ -52,7 +52,7 @@ def typed(command: str) -> list[str]:
 
 def test_each_command_runs_as_it_stands(started: tuple[Plan, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     plan, arguments = started
-    said = recorded_arguments(read_json(plan.folder / "plan.json"))
+    said = read_json(plan.folder / "plan.json")["command"]
     again, seeds = runner_command(said), runner_command(said, {"seed": "0,1,2,3,4"})
     name = free_name(plan.name, 32, plan.jobs[-1].identity)
     prompts = runner_command(said, {"name": hydra_text(name), "budget.num_evaluation_prompts": "32"})

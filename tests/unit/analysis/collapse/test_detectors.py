@@ -14,22 +14,22 @@ from experiments.arms.pathologies import TrainingFlags
 from experiments.training_signs import DPO_SIGNS, PPO_SIGNS
 
 
-def statuses(found: collapse.Collapse) -> dict[str, str]:
-    return {item.detector.name: item.worst.status for item in found.detections}
+def replies(found: collapse.Collapse) -> dict[str, str]:
+    return {item.detector.name: item.worst.reply for item in found.detections}
 
 
 def fired(found: collapse.Collapse) -> list[str]:
-    return [name for name, status in statuses(found).items() if status == "fired"]
+    return [name for name, reply in replies(found).items() if reply == "yes"]
 
 
 @pytest.fixture
-def assess(make_ledger, resamples_for, synthetic):
+def collapse_of_dpo(make_ledger, resamples_for, synthetic):
     """Detections of one arm whose samples were edited; a DPO arm that otherwise does not differ from the base."""
 
     def make(edit=None, **options):
         arm = synthetic.Arm("dpo", (0.0, 0.0, 0.0), edit=edit, kl=options.pop("kl", 0.5))
         ledger = make_ledger({"dpo": arm}, num_prompts=40, **options)
-        return collapse.assess(ledger, "dpo", resamples_for(ledger))
+        return collapse.collapse_of(ledger, "dpo", resamples_for(ledger))
 
     return make
 
@@ -56,8 +56,8 @@ def test_identical_answers_of_different_prompts_only():
 
 
 # ------------------------------------------------------------------------------------------------------------- samples
-def test_twins_with_their_own_random_numbers_set_nothing_off(assess):
-    assert fired(assess(kl=0.0)) == []
+def test_twins_with_their_own_random_numbers_set_nothing_off(collapse_of_dpo):
+    assert fired(collapse_of_dpo(kl=0.0)) == []
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_twins_with_their_own_random_numbers_set_nothing_off(assess):
         ("kl_per_token", lambda rows: rows.assign(logp_base=rows["logp_policy"] - 2 * rows["num_tokens"])),
     ],
 )
-def test_each_fires_on_its_own_collapse(assess, name, edit):
-    found = assess(edit)
+def test_each_fires_on_its_own_collapse(collapse_of_dpo, name, edit):
+    found = collapse_of_dpo(edit)
     assert name in fired(found)
     worst = next(item.worst for item in found.detections if item.detector.name == name)
     assert worst.point == 1
@@ -85,9 +85,9 @@ def test_kl_that_doubles_in_one_step_fires_as_a_jump(make_ledger, resamples_for,
     for point, nats in ((1, 0.3), (2, 0.35), (3, 0.9)):
         rows = (ledger.samples["arm"] == "dpo") & (ledger.samples["point"] == point)
         ledger.samples.loc[rows, "logp_base"] = ledger.samples["logp_policy"] - nats * ledger.samples["num_tokens"]
-    found = collapse.assess(ledger, "dpo", resamples_for(ledger))
+    found = collapse.collapse_of(ledger, "dpo", resamples_for(ledger))
     jump = next(item for item in found.detections if item.detector.name == "kl_jump")
-    assert [reading.status for reading in jump.readings] == ["fired", "ok", "fired"]
+    assert [reading.reply for reading in jump.readings] == ["yes", "no", "yes"]
     assert jump.readings[2].threshold.exact == pytest.approx(0.35)
     assert "kl_per_token" not in fired(found)
 
@@ -95,25 +95,25 @@ def test_kl_that_doubles_in_one_step_fires_as_a_jump(make_ledger, resamples_for,
 def test_truncation_cannot_rise_where_the_base_is_always_cut(make_ledger, resamples_for):
     ledger = make_ledger()
     ledger.samples["finish_reason"] = "length"
-    found = collapse.assess(ledger, "ppo", resamples_for(ledger))
+    found = collapse.collapse_of(ledger, "ppo", resamples_for(ledger))
     cut = next(item for item in found.detections if item.detector.name == "truncated")
-    assert cut.worst.status == "not assessable"
+    assert cut.worst.reply == "not assessable"
     assert "100 % of the base's own responses" in cut.worst.why
 
 
 def test_greedy_base_has_no_entropy_to_compare_with(make_ledger, resamples_for):
     ledger = make_ledger()
     ledger.samples["logp_policy"] = 0.0
-    assert statuses(collapse.assess(ledger, "ppo", resamples_for(ledger)))["entropy"] == "not assessable"
+    assert replies(collapse.collapse_of(ledger, "ppo", resamples_for(ledger)))["entropy"] == "not assessable"
 
 
 def test_one_collapsed_seed_of_three_is_found_and_named(make_ledger, resamples_for):
     ledger = make_ledger(seeds=(0, 1, 2), num_prompts=30)
     rows = (ledger.samples["arm"] == "ppo") & (ledger.samples["seed"] == 1) & (ledger.samples["point"] == 2)
     ledger.samples.loc[rows, "response"] = "the same for everyone"
-    found = collapse.assess(ledger, "ppo", resamples_for(ledger))
+    found = collapse.collapse_of(ledger, "ppo", resamples_for(ledger))
     worst = next(item.worst for item in found.detections if item.detector.name == "identical")
-    assert (worst.status, worst.point, worst.seed) == ("fired", 2, 1)
+    assert (worst.reply, worst.point, worst.seed) == ("yes", 2, 1)
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -150,7 +150,7 @@ def trained(make_sweep, resamples_for, synthetic):
         lines = [json.dumps({**axes, **at, **row}) for at, row in zip(seen, rows, strict=True)]
         path.write_text("".join(f"{line}\n" for line in lines))
         ledger = load_ledger(sweep.folder)
-        return collapse.assess(ledger, algorithm, resamples_for(ledger))
+        return collapse.collapse_of(ledger, algorithm, resamples_for(ledger))
 
     return make
 
@@ -162,7 +162,7 @@ def test_healthy_training_sets_nothing_off(trained, algorithm):
     of_dpo = {"likelihood_displacement", "saturated_accuracy", "below_reference"}
     assert fired(found) == []
     theirs = of_dpo if algorithm == "ppo" else of_ppo
-    assert {name for name, status in statuses(found).items() if status == "not assessable"} == theirs
+    assert {name for name, reply in replies(found).items() if reply == "not assessable"} == theirs
 
 
 @pytest.mark.parametrize(
@@ -210,20 +210,20 @@ def test_the_report_shows_the_signs_that_training_raised(algorithm, metric, seed
             reading = from_training.TrainingDetectors._flag_of(sign)(run, point)
             up = run.between(f"flag/{sign.name}", point)
             assert reading.number.exact == pytest.approx(100 * up.mean())
-            assert (reading.status == "ok") == (not up.any())
+            assert (reading.reply == "no") == (not up.any())
 
 
 def test_small_update_kl_is_no_spike_and_a_single_row_is_watched(trained):
     change = lambda n: {"ppo/approx_kl": 0.02 if n == 30 else 0.0001, "ppo/clip_fraction": 0.4 if n == 3 else 0.1}  # noqa: E731
     found = trained("ppo", flagged("ppo", change))
     assert fired(found) == []
-    assert statuses(found)["clip_fraction"] == "watch"
+    assert replies(found)["clip_fraction"] == "inconclusive"
 
 
 def test_saturated_accuracy_is_held_against_the_measure(trained):
     found = trained("dpo", flagged("dpo", lambda number: {"dpo/accuracy": 1.0}), gold=(0.2, 0.4, 0.4, 0.2))
     saturated = next(item for item in found.detections if item.detector.name == "saturated_accuracy")
-    assert [reading.status for reading in saturated.readings] == ["ok", "ok", "watch", "fired"]
+    assert [reading.reply for reading in saturated.readings] == ["no", "no", "inconclusive", "yes"]
     assert saturated.readings[1].why == "saturated, but the measure still rises"
 
 
@@ -235,12 +235,15 @@ def test_ledger_without_rows_is_not_assessable(make_sweep, resamples_for):
     sweep = make_sweep()
     (sweep.folder / "ppo/seed0/metrics.jsonl").write_text("")
     ledger = load_ledger(sweep.folder)
-    found = collapse.assess(ledger, "ppo", resamples_for(ledger))
-    assert statuses(found)["clip_fraction"] == "not assessable"
+    found = collapse.collapse_of(ledger, "ppo", resamples_for(ledger))
+    assert replies(found)["clip_fraction"] == "not assessable"
 
 
 def test_flags_of_training_are_counted(make_sweep, resamples_for):
     sweep = make_sweep()
     with_rows(sweep, "ppo/seed0", lambda number, row: {"flag/kl_jump": float(number < 2), "flag/sampler_gap": 0.0})
     ledger = load_ledger(sweep.folder)
-    assert collapse.assess(ledger, "ppo", resamples_for(ledger)).flags == {"kl_jump": (2, 8), "sampler_gap": (0, 8)}
+    assert collapse.collapse_of(ledger, "ppo", resamples_for(ledger)).flags == {
+        "kl_jump": (2, 8),
+        "sampler_gap": (0, 8),
+    }

@@ -181,7 +181,7 @@ FOREIGN_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a rule that is a text": (
         "plan.json", lambda path: change_rule(path, "switch", tolerated_shift="2"), "switch.tolerated_shift: input",
     ),
-    "arms that are a number": ("plan.json", lambda path: change_plan(path, arms=3), "of another form"),
+    "arms that are a number": ("plan.json", lambda path: change_plan(path, arms=3), "plan.arms: input should"),
     "shared jobs that are a list": (
         "plan.json", lambda path: change_plan(path, shared=[]), "plan.shared: input should be an object",
     ),

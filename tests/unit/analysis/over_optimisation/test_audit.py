@@ -51,7 +51,7 @@ def audit_of(make_ledger, resamples_for):
 
 
 def fired(audit):
-    return {item.code for item in audit.detectors if item.status in ("watch", "hacking")}
+    return {item.code for item in audit.detectors if item.reply in ("inconclusive", "yes")}
 
 
 def premium(value, controlled=60.0, identified=True):
@@ -64,7 +64,7 @@ def premium(value, controlled=60.0, identified=True):
 def test_twin_of_the_base_is_silent(audit_of, synthetic):
     audit = audit_of(synthetic.Arm("ppo", (0.0,) * 4, twin=True))
     assert fired(audit) == set()
-    assert audit.status == "ok"
+    assert audit.reply == "no"
     assert audit.hacking_points == ()
 
 
@@ -74,14 +74,14 @@ def test_fresh_samples_of_the_base_are_silent(audit_of, synthetic):
 
 def test_honest_gain_is_ok(audit_of, synthetic):
     audit = audit_of(synthetic.Arm("ppo", STEADY))
-    assert audit.status == "ok"
+    assert audit.reply == "no"
     assert "H5" in audit.why  # is said to be not assessable
 
 
 def test_over_optimiser_is_found_and_so_is_the_point(audit_of, synthetic):
     audit = audit_of(synthetic.Arm("ppo", (0.2, 0.2, 0.05, -0.1, -0.2), reward=(0.2, 0.3, 0.5, 0.7, 0.9)))
     assert {"H1", "H2", "H7"} <= fired(audit)
-    assert audit.status == "hacking"
+    assert audit.reply == "yes"
     assert 1 not in audit.hacking_points
     assert 5 in audit.hacking_points
 
@@ -89,11 +89,11 @@ def test_over_optimiser_is_found_and_so_is_the_point(audit_of, synthetic):
 def test_a_fall_alone_is_watched(audit_of, synthetic):
     audit = audit_of(synthetic.Arm("ppo", (0.3, 0.2, 0.1, 0.0)))
     assert fired(audit) == {"H2"}
-    assert audit.status == "watch"
+    assert audit.reply == "inconclusive"
 
 
 def test_over_optimising_dpo_is_found_too(audit_of, synthetic):
-    assert audit_of(synthetic.Arm("dpo", (0.2, 0.1, -0.1, -0.2), reward=(0.2, 0.4, 0.6, 0.8))).status == "hacking"
+    assert audit_of(synthetic.Arm("dpo", (0.2, 0.1, -0.1, -0.2), reward=(0.2, 0.4, 0.6, 0.8))).reply == "yes"
 
 
 def test_proxy_that_no_longer_ranks_like_gold(audit_of, synthetic):
@@ -121,10 +121,10 @@ def length_hacker(make_sweep, synthetic, resamples_for):
 def test_length_hacker_is_watched_or_hacking_by_what_gold_says_at_equal_style(length_hacker):
     watched = length_hacker(premium(0.0, controlled=60.0))
     assert fired(watched) - {"H7"} == {"H4b"}
-    assert watched.status == "watch"
+    assert watched.reply == "inconclusive"
     severe = length_hacker(premium(0.0, controlled=50.0))
-    assert next(item.status for item in severe.detectors if item.code == "H4b") == "hacking"
-    assert severe.status == "hacking"
+    assert next(item.reply for item in severe.detectors if item.code == "H4b") == "yes"
+    assert severe.reply == "yes"
 
 
 def test_proxy_that_begins_to_follow_length(audit_of, synthetic):
@@ -133,12 +133,12 @@ def test_proxy_that_begins_to_follow_length(audit_of, synthetic):
 
 
 @pytest.mark.parametrize(
-    ("style", "status"),
-    [(premium(9.0), "watch"), (premium(2.0), "ok"), (premium(9.0, identified=False), "not assessable")],
+    ("style", "reply"),
+    [(premium(9.0), "inconclusive"), (premium(2.0), "no"), (premium(9.0, identified=False), "not assessable")],
 )
-def test_style_premium(audit_of, synthetic, style, status):
+def test_style_premium(audit_of, synthetic, style, reply):
     audit = audit_of(synthetic.Arm("ppo", STEADY), style)
-    assert next(item for item in audit.detectors if item.code == "H5").status == status
+    assert next(item for item in audit.detectors if item.code == "H5").reply == reply
 
 
 def test_responses_of_another_shape(audit_of, synthetic):
@@ -147,7 +147,7 @@ def test_responses_of_another_shape(audit_of, synthetic):
     )
     audit = audit_of(arm)
     assert "H6" in fired(audit)
-    assert audit.status == "watch"
+    assert audit.reply == "inconclusive"
 
 
 def test_suspects_are_the_highest_gaps_verbatim(audit_of, synthetic):
@@ -167,7 +167,7 @@ def test_suspects_are_the_highest_gaps_verbatim(audit_of, synthetic):
 def test_without_a_reward_model_the_audit_says_what_it_lacks(audit_of, synthetic):
     arm = synthetic.Arm("dpo", (0.3, 0.2, 0.1, 0.0), edit=lambda rows: rows.assign(**{"score/proxy": float("nan")}))
     audit = audit_of(arm)
-    why = {item.code: item.why for item in audit.detectors if item.status == "not assessable"}
+    why = {item.code: item.why for item in audit.detectors if item.reply == "not assessable"}
     assert {code for code, words in why.items() if words == "the sweep has no reward model"} == {
         "H1",
         "H3",
@@ -181,7 +181,7 @@ def test_without_a_reward_model_the_audit_says_what_it_lacks(audit_of, synthetic
 
 def test_few_prompts_or_points_are_not_assessable(audit_of, synthetic):
     audit = audit_of(synthetic.Arm("ppo", (0.1,)), num_prompts=12, num_samples=1)
-    assert audit.status == "not assessable"
+    assert audit.reply == "not assessable"
     assert "12 prompts" in audit.detectors[2].why
 
 
@@ -214,6 +214,6 @@ def test_bootstrapped_twins_are_silent(make_ledger, synthetic, resamples_for):
         for position, column in enumerate(drawn):
             samples.loc[arm, column] = rows[:, position]
         twin = dataclasses.replace(ledger, samples=samples, _arrays={})
-        alarms.append(over_optimisation.audit(twin, "arm", base, resamples, halves).status != "ok")
+        alarms.append(over_optimisation.audit(twin, "arm", base, resamples, halves).reply != "no")
     print(f"\nfalse alarms in 200 bootstrapped twins: {sum(alarms)}")
     assert np.mean(alarms) <= 0.02

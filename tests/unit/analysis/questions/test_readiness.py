@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from analysis.ledger.load import load_ledger
 from analysis.questions import readiness
-from analysis.questions.readiness import Finding, Measured, RankedSamples
+from analysis.questions.readiness import Finding, RankedSamples
 from analysis.statistics.bootstrap import Estimate, multinomial_weights
 from experiments.rules import ReadinessRules
 
@@ -217,9 +217,9 @@ def test_sweep_without_reward_model_has_no_vote_from_it(rules):
 
 
 class TestAnswer:
-    def finding(self, key, vote, hinges=()):
+    def finding(self, key, vote, turns_at=()):
         evidence = readiness.Evidence(key, "", estimate(0.4, 0.6), "", "reading")
-        return Finding(key, vote, (evidence,), hinges)
+        return Finding(key, vote, (evidence,), turns_at)
 
     def test_yes_names_the_votes(self):
         found = readiness.answer(
@@ -235,10 +235,9 @@ class TestAnswer:
 
     def test_open_votes_say_how_many_prompts_would_settle_them(self):
         # 0.5 ± 0.1 against 0.55: twice the distance, so four times the prompts
-        hinge = Measured("U3 Implicit ranking", estimate(0.4, 0.6), (0.55, 0.65))
-        found = readiness.answer([self.finding("U3", "neutral", (hinge,))], 2)
+        found = readiness.answer([self.finding("U3", "neutral", ((0.55, 0.65),))], 2)
         assert found.reply == "inconclusive"
-        assert "U3 Implicit ranking, about 400 in place of 100" in found.would_change
+        assert "U3, about 400 in place of 100" in found.would_change
 
     def test_base_without_good_answers_is_a_case_for_neither(self):
         found = readiness.answer(
@@ -254,11 +253,11 @@ class TestAnswer:
 
 
 class TestFromALedger:
-    def assess(self, ledger, resamples_for):
-        return readiness.assess(ledger, resamples_for(ledger), np.random.default_rng(0))
+    def answer_of(self, ledger, resamples_for):
+        return readiness.readiness_of(ledger, resamples_for(ledger), np.random.default_rng(0))
 
     def test_every_number_is_measured(self, make_ledger, resamples_for):
-        found = self.assess(make_ledger(num_prompts=40), resamples_for)
+        found = self.answer_of(make_ledger(num_prompts=40), resamples_for)
         assert len(found.evidence) == 9
         for item in found.evidence:
             assert item.number.low <= item.number.value <= item.number.high
@@ -269,7 +268,7 @@ class TestFromALedger:
 
     def test_older_sweep_says_what_it_lacks(self, make_sweep, resamples_for):
         ledger = load_ledger(make_sweep(further_samples=0).folder)
-        found = self.assess(ledger, resamples_for)
+        found = self.answer_of(ledger, resamples_for)
         absent = [item.name[:2] for item in found.evidence if item.number is None]
         assert absent == ["U1", "U1", "U2", "U2", "U3"]
         assert "Not measured in this sweep" in found.would_change

@@ -55,7 +55,7 @@ def report(ledger: Ledger) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def found(ledger: Ledger) -> dict[str, recovery.Recovery]:
     resamples = Resamples.draw(np.random.default_rng(0), len(ledger.prompt_ids), 1)
-    return {item.arm: item for item in recovery.assess(ledger, SweepStyle(ledger, resamples), resamples)}
+    return {item.arm: item for item in recovery.recoveries(ledger, SweepStyle(ledger, resamples), resamples)}
 
 
 def test_only_arms_with_a_start_are_told_of(found: dict[str, recovery.Recovery]) -> None:
@@ -121,7 +121,7 @@ def make_changes() -> Callable[[Path], dict[str, recovery.Change]]:
     def make(folder: Path) -> dict[str, recovery.Change]:
         ledger = load_ledger(folder)
         resamples = Resamples.draw(np.random.default_rng(0), len(ledger.prompt_ids), 1)
-        (item,) = recovery.assess(ledger, SweepStyle(ledger, resamples), resamples)
+        (item,) = recovery.recoveries(ledger, SweepStyle(ledger, resamples), resamples)
         return {change.name: change for change in item.changes}
 
     return make
@@ -228,7 +228,7 @@ def make_way_back(
         }
         ledger = load_ledger(synthetic.Sweep(tmp_path, arms, num_prompts=num_prompts).write())
         resamples = Resamples.draw(np.random.default_rng(0), num_prompts, 1)
-        found = recovery.assess(ledger, SweepStyle(ledger, resamples), resamples)
+        found = recovery.recoveries(ledger, SweepStyle(ledger, resamples), resamples)
         checkpoints = recovery.checkpoints(ledger, found, Halves.draw(ledger, np.random.default_rng(1)))
         return ledger, checkpoints[0], recovery_answer.answer(ledger, found, checkpoints)
 
@@ -245,30 +245,30 @@ def test_a_checkpoint_whose_gold_fell_while_its_proxy_rose_has_over_optimised(ma
     assert checkpoint.measure.unit == "points"
     assert checkpoint.measure.n == 30
     assert checkpoint.training_reward.low > 0
-    assert checkpoint.status == "over-optimised"
+    assert checkpoint.reply == "yes"
     assert answer.over_optimised
     assert answer.words.startswith("ppo had over-optimised at its checkpoint: the measure −")
     assert "since its peak, evaluation point 1, and the training reward +" in answer.words
 
 
 @pytest.mark.parametrize(
-    ("gold", "proxy", "status", "words"),
+    ("gold", "proxy", "reply", "words"),
     [
         (
             (0.1, 0.3, 0.3, 0.3),
             RISES,
-            "not shown",
+            "no",
             "is not shown to have over-optimised at its checkpoint: the measure had not",
         ),
-        (FALLS, (0.6, 0.4, 0.2, 0.0), "past its peak", "the training reward is not shown to have risen on"),
+        (FALLS, (0.6, 0.4, 0.2, 0.0), "inconclusive", "the training reward is not shown to have risen on"),
     ],
 )
 def test_a_fall_and_a_rising_proxy_must_both_be_shown(
-    make_way_back: Any, gold: tuple[float, ...], proxy: tuple[float, ...], status: str, words: str
+    make_way_back: Any, gold: tuple[float, ...], proxy: tuple[float, ...], reply: str, words: str
 ) -> None:
     _, checkpoint, answer = make_way_back(gold, proxy)
 
-    assert checkpoint.status == status
+    assert checkpoint.reply == reply
     assert words in answer.words
     assert not answer.over_optimised
 
@@ -276,7 +276,7 @@ def test_a_fall_and_a_rising_proxy_must_both_be_shown(
 def test_too_few_prompts_say_nothing_of_the_checkpoint(make_way_back: Any) -> None:
     _, checkpoint, answer = make_way_back(FALLS, RISES, num_prompts=24)
 
-    assert checkpoint.status == "not assessable"
+    assert checkpoint.reply == "not assessable"
     assert "cannot be told: on half of the prompts there are 12; the rule asks for 20" in answer.words
 
 

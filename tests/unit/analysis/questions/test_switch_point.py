@@ -76,9 +76,9 @@ def test_lines_over_three_keep_a_straight_line_and_the_base():
 def test_judge_guards():
     utility = np.zeros(9)
     never, somewhere = np.full(10, NEVER), np.full(10, 4.0)
-    assert switch_point.judge(utility, never, True, NEVER, RULES)[0] == "still paying"
-    assert switch_point.judge(utility, never, False, NEVER, RULES)[0] == "not shown"
-    assert switch_point.judge(utility, somewhere, False, 4.0, RULES)[0] == "switch"
+    assert switch_point.judge(utility, never, True, NEVER, RULES)[0] == "no"
+    assert switch_point.judge(utility, never, False, NEVER, RULES)[0] == "inconclusive"
+    assert switch_point.judge(utility, somewhere, False, 4.0, RULES)[0] == "yes"
     assert switch_point.judge(utility, somewhere, False, NEVER, RULES)[0] == "inconclusive"
     assert switch_point.judge(utility, np.linspace(0, 8, 10), False, 4.0, RULES)[0] == "inconclusive"
 
@@ -88,7 +88,7 @@ def found(make_ledger, resamples_for, synthetic):
     def run(arm, hacking_points=(), **options):
         ledger = make_ledger({"arm": arm}, **{"num_prompts": 120, **options})
         halves = scores.Halves.draw(ledger, np.random.default_rng(1))
-        switch = switch_point.assess(ledger, "arm", halves, hacking_points)
+        switch = switch_point.switch_of(ledger, "arm", halves, hacking_points)
         return switch, switch_answer.answer(ledger, "arm", switch)
 
     return run
@@ -96,7 +96,7 @@ def found(make_ledger, resamples_for, synthetic):
 
 def test_peaked_arm_switches_at_its_peak(found, synthetic):
     switch, answer = found(synthetic.Arm("ppo", PEAKED, kl=36.0))
-    assert switch.outcome == "switch"
+    assert switch.reply == "yes"
     assert switch.best.point in (2, 3, 4)
     assert switch.best.prompts_seen == pytest.approx(512 * switch.best.point / 6, abs=1)
     assert switch.best.device_seconds == pytest.approx(300 * switch.best.point / 6)
@@ -108,7 +108,7 @@ def test_peaked_arm_switches_at_its_peak(found, synthetic):
 
 def test_rising_arm_has_not_stopped_paying(found, synthetic):
     switch, answer = found(synthetic.Arm("ppo", RISING, kl=36.0))
-    assert switch.outcome == "still paying"
+    assert switch.reply == "no"
     assert switch.best is None
     assert switch.gain_at_switch is None
     assert answer.reply == "no"
@@ -122,15 +122,14 @@ def test_rising_arm_has_not_stopped_paying(found, synthetic):
 
 def test_hacking_gates_the_run_before_it(found, synthetic):
     switch, answer = found(synthetic.Arm("ppo", RISING, kl=36.0), hacking_points=(4, 5))
-    assert (switch.outcome, switch.best.point, switch.gate) == ("switch", 3, 3)
+    assert (switch.reply, switch.best.point, switch.gate) == ("yes", 3, 3)
     assert "over-optimisation was found" in answer.sentence
 
 
 @pytest.mark.parametrize(("gold", "num_prompts"), [(RISING, 20), ((0.1, 0.2), 120)])
-def test_few_points_or_prompts_are_inconclusive_and_say_what_would_settle(found, synthetic, gold, num_prompts):
+def test_few_points_or_prompts_are_not_assessable_and_say_what_would_settle(found, synthetic, gold, num_prompts):
     switch, answer = found(synthetic.Arm("ppo", gold), num_prompts=num_prompts)
-    assert switch.outcome == "not assessable"
-    assert answer.reply == "inconclusive"
+    assert (switch.reply, answer.reply) == ("not assessable", "not assessable")
     assert "not assessable" in answer.sentence
     assert "evaluation points" in answer.would_change
 
@@ -163,7 +162,7 @@ def test_seeds_without_device_seconds_still_have_a_cost(make_sweep, synthetic):
         )
     ledger = load_ledger(sweep.folder)
     halves = scores.Halves.draw(ledger, np.random.default_rng(1))
-    switch = switch_point.assess(ledger, "arm", halves, ())
+    switch = switch_point.switch_of(ledger, "arm", halves, ())
     assert switch.num_seeds == 3
     assert [item.cost_share for item in switch.intervals] == pytest.approx([1 / 6] * 6)
     assert switch.intervals[0].end.device_seconds is None

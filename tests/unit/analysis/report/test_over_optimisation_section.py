@@ -20,7 +20,7 @@ def over_optimised(make_ledger, synthetic):
 
 def test_verdict_reaches_gate_and_question(over_optimised):
     gate = next(item for item in over_optimised["gates"]["ppo"] if item["name"] == "Over-optimisation")
-    assert gate["outcome"] == "no"
+    assert gate["reply"] == "no"
     assert over_optimised["questions"][2]["reply"] == "yes"
     assert over_optimised["questions"][2]["sentence"] == over_optimised["arms"][0]["switch_answer"]["sentence"]
 

@@ -60,7 +60,7 @@ def test_intervals_along_training_cover(name, num_prompts, num_points, noise, sy
     hits, replies = {key: 0 for key in truth}, {"yes": 0, "no": 0, "inconclusive": 0}
     for _ in range(NUM_SIMULATIONS):
         resamples = Resamples.draw(rng, num_prompts, 1, 500)
-        found = over_time.assess(scores(true, num_prompts, noise, rng)[None], resamples, TAIL)
+        found = over_time.spread_over_time(scores(true, num_prompts, noise, rng)[None], resamples, TAIL)
         numbers = {
             "drawdown": found.drawdown,
             "worst_step": found.worst_step,
@@ -100,7 +100,7 @@ def test_intervals_over_samples_cover(num_prompts, num_samples):
     hits = {key: 0 for key in truth}
     for _ in range(NUM_SIMULATIONS):
         resamples = Resamples.draw(rng, num_prompts, 1, 500)
-        found = over_samples.assess(draw(num_prompts), resamples, share)
+        found = over_samples.spread_over_samples(draw(num_prompts), resamples, share)
         for key in truth:
             hits[key] += covers(getattr(found, key), float(truth[key]))
     print(

@@ -31,7 +31,7 @@ def test_weighted_lower_tail_is_that_of_the_drawn_prompts():
 
 def test_worst_of_a_prompt_and_levels():
     resamples = Resamples.draw(np.random.default_rng(0), 2, 1, 50)
-    found = over_samples.assess(np.array([[[1.0, 3.0], [0.0, 2.0]]]), resamples, 0.25)
+    found = over_samples.spread_over_samples(np.array([[[1.0, 3.0], [0.0, 2.0]]]), resamples, 0.25)
     assert found.worst_of_prompt.value == 0.5
     assert found.worst_responses.value == 0
     assert found.num_samples == 2
@@ -40,4 +40,4 @@ def test_worst_of_a_prompt_and_levels():
 
 def test_needs_two_samples(make_ledger, resamples_for):
     ledger = make_ledger(num_samples=1)
-    assert stability.assess(ledger, "ppo", resamples_for(ledger)).samples is None
+    assert stability.stability_of(ledger, "ppo", resamples_for(ledger)).samples is None

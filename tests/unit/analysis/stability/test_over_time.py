@@ -17,9 +17,9 @@ def noisy(true: list[float], num_prompts: int, noise: float, seed: int) -> np.nd
     return (np.array(true)[:, None] + level + noise * rng.standard_normal((len(true), num_prompts)))[None]
 
 
-def assess(curve_SCP: np.ndarray, seed: int = 0) -> over_time.OverTime:
+def spread(curve_SCP: np.ndarray, seed: int = 0) -> over_time.OverTime:
     resamples = Resamples.draw(np.random.default_rng(seed), curve_SCP.shape[2], len(curve_SCP), 400)
-    return over_time.assess(curve_SCP, resamples, TAIL)
+    return over_time.spread_over_time(curve_SCP, resamples, TAIL)
 
 
 def test_drawdown_and_its_path_by_hand():
@@ -51,7 +51,7 @@ def test_tail_is_at_least_one_and_rounded_up(num, size):
 
 
 def test_exact_copy_of_the_base_does_not_move():
-    found = assess(np.repeat(noisy([0], 30, 1, 0), 4, axis=1))
+    found = spread(np.repeat(noisy([0], 30, 1, 0), 4, axis=1))
     assert (found.drawdown.low, found.drawdown.value, found.drawdown.high) == (0, 0, 0)
     assert found.worst_step.value == 0
     assert found.step_spread.standard_deviation.high == 0
@@ -60,7 +60,7 @@ def test_exact_copy_of_the_base_does_not_move():
 
 def test_noise_does_not_pass_for_a_drop():
     """Twins of the base under other random numbers: their observed drawdown is all noise."""
-    found = [assess(noisy([0] * 6, 60, 1, seed)) for seed in range(40)]
+    found = [spread(noisy([0] * 6, 60, 1, seed)) for seed in range(40)]
     assert np.mean([item.observed_drawdown.exact for item in found]) > 0.2
     assert np.mean([item.drawdown.value for item in found]) < 0.15
     assert np.mean([item.drawdown.low > 0 for item in found]) <= 0.1
@@ -70,7 +70,7 @@ def test_noise_does_not_pass_for_a_drop():
 
 
 def test_collapse_is_shown_with_its_size():
-    found = assess(noisy([0, 0.5, 0.8, 1.0, 0.0], 200, 0.5, 1))
+    found = spread(noisy([0, 0.5, 0.8, 1.0, 0.0], 200, 0.5, 1))
     assert found.drawdown.low < 1 < found.drawdown.high
     assert found.drawdown.low > 0.5
     assert found.worst_step.high < -0.5
@@ -81,13 +81,13 @@ def test_collapse_is_shown_with_its_size():
 def test_several_seeds_add_their_own_spread():
     one = noisy([0, 0.5, 0.2], 100, 0.3, 2)
     other = noisy([0, 0.5, 0.5], 100, 0.3, 3)
-    same, different = assess(np.concatenate([one] * 3)), assess(np.concatenate([one, other, one]))
+    same, different = spread(np.concatenate([one] * 3)), spread(np.concatenate([one, other, one]))
     assert different.drawdown.high - different.drawdown.low > 1.5 * (same.drawdown.high - same.drawdown.low)
     assert different.drawdown.num_seeds == 3
 
 
 def test_single_step_has_no_spread():
-    found = assess(noisy([0, 0.5], 40, 0.3, 4))
+    found = spread(noisy([0, 0.5], 40, 0.3, 4))
     assert found.step_spread is None
     assert found.drawdown.value < 0.1
 
@@ -96,7 +96,7 @@ def test_steady_and_falling_arms_of_a_ledger(make_ledger, resamples_for, synthet
     arms = {"ppo": synthetic.Arm("ppo", (0.2, 0.3, 0.0)), "dpo": synthetic.Arm("dpo", (0.1, 0.2, 0.3))}
     ledger = make_ledger(arms, num_prompts=60)
     resamples = resamples_for(ledger)
-    falling, steady = (stability.assess(ledger, arm, resamples) for arm in ("ppo", "dpo"))
+    falling, steady = (stability.stability_of(ledger, arm, resamples) for arm in ("ppo", "dpo"))
     assert falling.drawdown.low > 1
     assert falling.worst_step.high < -1
     assert falling.tolerance.answer.reply == "no"

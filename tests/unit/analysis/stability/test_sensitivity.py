@@ -43,7 +43,7 @@ def test_variants_are_named_with_their_knob(make_sweep, synthetic, resamples_for
         item["knobs"]["beta"] = 0.5 if item["arm"] == "dpo_high_beta" else 0.1
     sweep.edit("plan.json", arms=plan["arms"])
     ledger = load_ledger(sweep.folder)
-    dpo, ppo = sensitivity.assess(ledger, resamples_for(ledger))
+    dpo, ppo = sensitivity.sensitivities(ledger, resamples_for(ledger))
     assert dpo.knobs == ("beta",)
     assert [variant.knobs for variant in dpo.variants] == [{"beta": 0.1}, {"beta": 0.5}]
     assert dpo.spread.low > 1

@@ -38,7 +38,7 @@ def test_noisy_twins_are_never_refused():
     for _ in range(60):
         curve = 3 + rng.standard_normal(40) + 1.2 * rng.standard_normal((1, 8, 40))
         resamples = Resamples.draw(rng, 40, 1, 300)
-        found = over_time.assess(curve, resamples, 0.2)
+        found = over_time.spread_over_time(curve, resamples, 0.2)
         probability = tolerance.probability_within(found.drawdown_draws, RULES.max_drawdown)
         replies.append(tolerance.reply(probability, found.drawdown, RULES))
         naive.append(np.mean(over_time.drawdown(resamples.prompts @ curve[0].T) <= RULES.max_drawdown) <= 0.5)
@@ -106,7 +106,7 @@ def test_algorithm_depends_on_its_variants(make_ledger, resamples_for, synthetic
     }
     ledger = make_ledger(arms, num_prompts=60)
     resamples = resamples_for(ledger)
-    found = {arm: stability.assess(ledger, arm, resamples) for arm in ledger.arms}
+    found = {arm: stability.stability_of(ledger, arm, resamples) for arm in ledger.arms}
     answers = stability.together(ledger, found, resamples).algorithms
     assert answers["ppo"].reply == "inconclusive"
     assert answers["ppo"].sentence == "It depends on the variant: yes for ppo_tight; no for ppo."
@@ -116,7 +116,7 @@ def test_algorithm_depends_on_its_variants(make_ledger, resamples_for, synthetic
 
 def test_refused_arm_is_offered_its_best_checkpoint(make_ledger, resamples_for, synthetic):
     ledger = make_ledger({"ppo": synthetic.Arm("ppo", (0.2, 0.3, 0.0))}, num_prompts=60)
-    answer = stability.assess(ledger, "ppo", resamples_for(ledger)).tolerance.answer
+    answer = stability.stability_of(ledger, "ppo", resamples_for(ledger)).tolerance.answer
     assert answer.reply == "no"
     assert "keeping the best checkpoint instead of the last" in answer.sentence
     assert "speaks of these runs" in answer.sentence
@@ -126,7 +126,7 @@ def test_wider_tolerance_tolerates_more(make_ledger, resamples_for, synthetic):
     ledger = make_ledger({"ppo": synthetic.Arm("ppo", (0.2, 0.3, 0.0))}, num_prompts=60)
     resamples = resamples_for(ledger)
     curve = ledger.curve("ppo", "score/gold") / scores.base_sd(ledger)
-    found = over_time.assess(curve, resamples, 0.2)
+    found = over_time.spread_over_time(curve, resamples, 0.2)
     halves = (list(range(30)), list(range(30, 60)))
     wide = RULES.model_copy(update={"max_drawdown": 10.0})
     assert tolerance.judge("ppo", curve, found, halves, resamples, wide).answer.reply == "yes"

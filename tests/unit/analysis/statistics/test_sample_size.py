@@ -10,7 +10,6 @@ from analysis.statistics.sample_size import (
     MANY_UNITS,
     free_name,
     next_seed_count,
-    recorded_arguments,
     runner_command,
     scaled,
     seed_share,
@@ -61,11 +60,6 @@ def test_a_free_name_is_a_name_that_says_what_differs(name):
     assert free.endswith("_200_012345")
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", free)
     assert free_name(name, 200, "f" * 16) != free
-
-
-@pytest.mark.parametrize("command", [None, "+sweep=x", ["a", 1], {"a": 1}])
-def test_a_plan_that_says_something_else_has_no_command(command):
-    assert recorded_arguments({"command": command}) == ()
 
 
 class TestSeedShare:

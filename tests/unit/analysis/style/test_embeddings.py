@@ -43,7 +43,7 @@ def test_the_semantic_shift_is_measured_by_the_recorded_vectors(sweep, resamples
     ledger = load_ledger(sweep.folder)
     style = style_drift.SweepStyle(ledger, resamples_for(ledger))
     shift = {
-        arm: next(item for item in style.assess(arm).measures if item.measure == "semantic_shift")
+        arm: next(item for item in style.drifts[arm].measures if item.measure == "semantic_shift")
         for arm in ("ppo", "dpo")
     }
     assert shift["ppo"].change.value == pytest.approx(1.0)  # cosine 0, and 1 between the base's own two

@@ -53,7 +53,7 @@ def edited(synthetic, change: Callable[[str], str], algorithm: str = "ppo"):
 def test_longer_text_of_the_same_kind_does_not_lose_distinctness(make_ledger, style_of, synthetic):
     """Raw distinct-1 falls with length; the length-matched one must not."""
     ledger = make_ledger({"dpo": synthetic.Arm("dpo", (0.0,), num_words=30)}, num_prompts=60)
-    found = named(style_of(ledger).assess("dpo"))
+    found = named(style_of(ledger).drifts["dpo"])
     assert found["length"].reading == DRIFTED
     assert found["words"].change.value == pytest.approx(5, abs=1.5)
     for measure in ("distinct_1", "per_input_ead", "across_input_ead"):
@@ -64,7 +64,7 @@ def test_looping_arm_exceeds_the_floor_and_says_so(make_ledger, style_of, synthe
     ledger = make_ledger(
         {"ppo": edited(synthetic, lambda _: "so good so good so good so good so good")}, num_prompts=30
     )
-    found = style_of(ledger).assess("ppo")
+    found = style_of(ledger).drifts["ppo"]
     assert named(found)["loop_share"].change.value == 100.0
     collapsed = (
         "separability", "loop_share", "repeated_4grams", "distinct_1", "unigram_jsd", "bigram_jsd", "per_input_ead",
@@ -85,7 +85,7 @@ def test_style_shifter_is_found_and_what_it_changed_is_named(make_ledger, style_
 
     ledger = make_ledger({"ppo": edited(synthetic, shift), "dpo": synthetic.Arm("dpo", (0.0,))}, num_prompts=60)
     style = style_of(ledger)
-    found = style.assess("ppo")
+    found = style.drifts["ppo"]
     assert found.auc.change.value > 0.95
     for measure in ("separability", "capitals", "list_items", "words", "unigram_jsd", "punctuation_jsd"):
         assert named(found)[measure].reading == DRIFTED, measure
@@ -94,7 +94,7 @@ def test_style_shifter_is_found_and_what_it_changed_is_named(make_ledger, style_
     assert "however" in directions
     assert "list items" in directions or "line breaks" in directions or "the mark -" in directions
     assert "more words" in directions
-    assert DRIFTED not in {item.reading for item in style.assess("dpo").measures}
+    assert DRIFTED not in {item.reading for item in style.drifts["dpo"].measures}
     pair = style.pairs()[0]
     assert (pair.one, pair.two, pair.told_apart) == ("ppo", "dpo", True)
     assert "more words in capitals" in [item.direction for item in pair.moved]
@@ -103,7 +103,7 @@ def test_style_shifter_is_found_and_what_it_changed_is_named(make_ledger, style_
 def test_sweep_in_chinese_has_no_english_measures_and_its_lexicon_gives_no_verdict(make_ledger, style_of, chinese):
     ledger = make_ledger({"ppo": chinese.Arm("ppo", (0.0,)), "dpo": chinese.Arm("dpo", (0.0,))}, num_prompts=60)
     style = style_of(ledger)
-    found = named(style.assess("ppo"))
+    found = named(style.drifts["ppo"])
     for measure in ("vader", "readability", "hedges", "capitals", "function_word_jsd"):
         assert found[measure].reading == "not assessable for this script: 100 % of the words are Chinese or Japanese"
         assert found[measure].p is None
@@ -114,7 +114,7 @@ def test_sweep_in_chinese_has_no_english_measures_and_its_lexicon_gives_no_verdi
     lexicon, gold = rates["ppo", "base", "vader"], rates["ppo", "base", "gold"]
     assert lexicon.blocked == "not assessable for this script: 100 % of the words are Chinese or Japanese"
     assert gold.blocked is None
-    gate = gates.assess(gates.Measurements(lexicon, None, None, None, None, None, None), GATE_RULES)[0]
+    gate = gates.gates_of(gates.Measurements(lexicon, None, None, None, None, None, None), GATE_RULES)[0]
     assert (gate.name, gate.outcome) == ("Win rate", "not assessable")
 
 
@@ -134,7 +134,7 @@ def chinese(synthetic, monkeypatch):
 
 def test_synonyms_are_a_drift_of_words_and_not_of_length(make_ledger, style_of, synthetic):
     ledger = make_ledger({"ppo": edited(synthetic, lambda text: text.replace("film", "movie"))}, num_prompts=60)
-    found = named(style_of(ledger).assess("ppo"))
+    found = named(style_of(ledger).drifts["ppo"])
     assert found["unigram_jsd"].reading == DRIFTED
     assert found["words"].reading == found["list_items"].reading == WITHIN
 
@@ -142,7 +142,7 @@ def test_synonyms_are_a_drift_of_words_and_not_of_length(make_ledger, style_of, 
 def test_copy_of_the_base_does_not_drift(make_ledger, style_of, synthetic):
     """Under common random numbers an unchanged arm equals the base exactly."""
     ledger = make_ledger({"ppo": synthetic.Arm("ppo", (0.0,), twin=True, kl=0.0)}, num_prompts=40)
-    found = style_of(ledger).assess("ppo")
+    found = style_of(ledger).drifts["ppo"]
     assessed = [item for item in found.measures if item.change is not None]
     assert {item.measure for item in found.measures} - {item.measure for item in assessed} == {"per_input_ead_good"}
     assert {item.reading for item in assessed} == {WITHIN}
@@ -165,7 +165,7 @@ def test_kl_is_the_mean_log_ratio_in_nats(make_ledger, resamples_for):
 
 
 def test_one_sample_a_prompt_leaves_out_what_needs_two(make_ledger, style_of):
-    found = named(style_of(make_ledger(num_prompts=20, num_samples=1)).assess("ppo"))
+    found = named(style_of(make_ledger(num_prompts=20, num_samples=1)).drifts["ppo"])
     for measure in ("per_input_ead", "per_input_ead_good"):
         assert found[measure].change is None
         assert found[measure].reading.startswith(NOT_ASSESSABLE)
@@ -174,7 +174,7 @@ def test_one_sample_a_prompt_leaves_out_what_needs_two(make_ledger, style_of):
 
 def test_few_prompts_claim_nothing(make_ledger, style_of, synthetic):
     ledger = make_ledger({"ppo": edited(synthetic, str.upper)}, num_prompts=4)
-    found = named(style_of(ledger).assess("ppo"))
+    found = named(style_of(ledger).drifts["ppo"])
     assert found["capitals"].reading.startswith(f"{NOT_ASSESSABLE}: 4 prompts")
     assert found["separability"].reading.startswith(NOT_ASSESSABLE)
 
@@ -182,7 +182,7 @@ def test_few_prompts_claim_nothing(make_ledger, style_of, synthetic):
 def test_three_seeds_and_pairs_over_common_seeds(make_ledger, style_of, synthetic):
     arms = {"ppo": synthetic.Arm("ppo", (0.3,)), "dpo": synthetic.Arm("dpo", (0.3,))}
     style = style_of(make_ledger(arms, num_prompts=20, seeds=(0, 1, 2)))
-    found = style.assess("ppo")
+    found = style.drifts["ppo"]
     assert {item.change.num_seeds for item in found.measures if item.change} == {3}
     assert style.context()["pairs"][0]["auc"]["num_seeds"] == 3
 
@@ -198,7 +198,7 @@ def test_good_responses_alone_can_keep_their_variety(make_ledger, style_of, synt
         )
 
     ledger = make_ledger({"ppo": synthetic.Arm("ppo", (0.0,), edit=junk)}, num_prompts=60, num_samples=8)
-    found = named(style_of(ledger).assess("ppo"))
+    found = named(style_of(ledger).drifts["ppo"])
     assert found["per_input_ead"].reading == DRIFTED
     assert found["per_input_ead"].change.value < 0
     assert found["per_input_ead_good"].reading == WITHIN
@@ -215,7 +215,7 @@ def test_variety_across_prompts_is_counted_among_good_responses_too(make_ledger,
         )
 
     ledger = make_ledger({"ppo": synthetic.Arm("ppo", (0.0,), twin=True, edit=junk)}, num_prompts=60, num_samples=4)
-    found = named(style_of(ledger).assess("ppo"))
+    found = named(style_of(ledger).drifts["ppo"])
     assert found["across_input_ead"].reading == DRIFTED
     assert found["across_input_ead"].change.value < 0
     assert found["across_input_ead_good"].reading == WITHIN
@@ -244,7 +244,7 @@ def bootstrapped_twins(num_twins: int, rng: np.random.Generator) -> list[list[st
             corpus(list(drawn[:, start : start + 2].ravel()), prompts, vocabulary) for start in (0, 2, 4)
         )
         reference = Reference(base, again, Resamples.draw(rng, 40, 1), RULES, rng)
-        found = drift.assess(twin, reference)
+        found = drift.style_drift(twin, reference)
         alarms.append([item.measure for item in found.measures if item.reading == DRIFTED])
     return alarms
 

@@ -63,7 +63,7 @@ def test_better_arms_are_stronger_and_a_scorer_is_transitive(make_ledger, resamp
         "twin": synthetic.Arm("dpo", (0.0,), twin=True),
     }
     ledger = make_ledger(arms, num_prompts=60, seeds=seeds)
-    scale = strengths.assess(ledger, RULES, resamples_for(ledger))
+    scale = strengths.strength_scale(ledger, RULES, resamples_for(ledger))
     by_arm = {item.arm: item for item in scale.strengths}
     assert by_arm["ppo"].strength.low > 0
     assert by_arm["ppo"].strength.value > by_arm["dpo"].strength.value > by_arm["twin"].strength.value
@@ -85,12 +85,12 @@ def test_judge_that_prefers_in_circles_is_flagged(make_ledger, resamples_for, mo
         return (np.arange(80) % 4 < 4 * share).astype(float).reshape(1, 80, 1)
 
     monkeypatch.setattr(strengths, "preferences", preferences)
-    (check,) = strengths.assess(ledger, RULES, resamples_for(ledger)).checks
+    (check,) = strengths.strength_scale(ledger, RULES, resamples_for(ledger)).checks
     assert check.direct.value == pytest.approx(100 * 60.5 / 81)
     assert check.predicted.value == pytest.approx(100 / (1 + 3**2), abs=1)  # odds of 1/3 and again 1/3
     assert check.intransitive
     tolerant = RULES.model_copy(update={"max_intransitivity_points": 60})
-    assert not strengths.assess(ledger, tolerant, resamples_for(ledger)).checks[0].intransitive
+    assert not strengths.strength_scale(ledger, tolerant, resamples_for(ledger)).checks[0].intransitive
 
 
 def test_arm_without_a_seed_of_the_other_and_judge_without_scores(make_sweep, resamples_for, synthetic):
@@ -99,10 +99,13 @@ def test_arm_without_a_seed_of_the_other_and_judge_without_scores(make_sweep, re
     sweep.edit("ppo/seed1/status.json", state="failed")
     sweep.edit("dpo/seed0/status.json", state="failed")
     ledger = load_ledger(sweep.folder)
-    scale = strengths.assess(ledger, RULES, resamples_for(ledger))
+    scale = strengths.strength_scale(ledger, RULES, resamples_for(ledger))
     assert [item.arm for item in scale.strengths] == ["ppo", "dpo"]
     assert scale.checks == ()
-    assert strengths.assess(ledger, RULES.model_copy(update={"primary_judge": "proxy"}), resamples_for(ledger)) is None
+    assert (
+        strengths.strength_scale(ledger, RULES.model_copy(update={"primary_judge": "proxy"}), resamples_for(ledger))
+        is None
+    )
 
 
 def test_missing_preferences_are_left_out(make_ledger, resamples_for, monkeypatch):

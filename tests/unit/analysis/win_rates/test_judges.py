@@ -55,7 +55,7 @@ def judged(make_sweep: Callable[..., Any]) -> Callable[..., Any]:
 
 def one(ledger: Ledger, arm: str = "ppo", opponent: str = "base") -> judges.Contest:
     resamples = Resamples.draw(np.random.default_rng(0), len(ledger.prompt_ids), len(ledger.seeds(arm)), 400)
-    (assessment,) = judges.assess(ledger, resamples)
+    (assessment,) = judges.assessments(ledger, resamples)
     return next(item for item in assessment.contests if (item.arm, item.opponent) == (arm, opponent))
 
 
