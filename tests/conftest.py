@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -35,6 +37,7 @@ from experiments.spec import (
 from experiments.tasks import Data
 from experiments.tasks.sentiment import Gold, SentimentMeasure
 
+gc.disable()  # until all tests are collected: imports leave next to no garbage
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: a second thread only waits for the first
 
 TESTS = Path(__file__).parent
@@ -73,6 +76,12 @@ def _seconds() -> dict[str, float]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no worker begins one when the others have ended."""
     items.sort(key=lambda item: -_seconds().get(item.path.relative_to(TESTS).as_posix(), 0))
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays: to look through it for garbage again and again takes a tenth of the tests' time."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -146,6 +155,23 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[tuple[str, ...]]:
+    """Put before arguments, as Python's own: its start and imports have been made, once for all tests of this worker.
+
+    For tests whose subject is not how a process starts. Threads and memory are those of a process that has torch.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="forked-"))  # short: the path of a socket may have a hundred characters
+    command = [sys.executable, "-m", "tests.chaos.serve", folder / "socket"]
+    with subprocess.Popen(command, cwd=TESTS.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout
+        assert server.stdin
+        assert server.stdout.readline() == b"ready\n"
+        yield sys.executable, "-I", "-S", str(TESTS / "chaos" / "ask.py"), str(folder / "socket")
+        server.stdin.close()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)
