@@ -12,7 +12,7 @@ path, *arguments = sys.argv[1:]
 signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until it is known to whom
 with socket.socket(socket.AF_UNIX) as server:
     server.connect(path)
-    asked = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
+    asked = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109
     text = json.dumps(asked).encode() + b"\n"
     sent = socket.send_fds(server, [text], [0, 1, 2])
     server.sendall(text[sent:])

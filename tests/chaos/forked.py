@@ -16,9 +16,9 @@ from types import SimpleNamespace
 from typing import BinaryIO
 
 import analysis.__main__
+import runner.__main__
 from experiments.collector import gc_disabled
 from runner import job
-from runner.__main__ import main as run_driver
 from runner.engines import process
 from runner.planning import check_models, check_texts
 from runner.working import report
@@ -34,6 +34,7 @@ HEAVY = (  # what the stages import
     "experiments.stages",
     "matplotlib.backends.backend_agg",
 )
+DRIVER = runner.__main__.__file__
 Streams = Sequence[int | None]
 BROKEN = 70  # exit code of a process whose code let an exception through
 
@@ -68,7 +69,7 @@ def start_driver(overrides: Sequence[str], log: BinaryIO, orders: Orders) -> int
     def work() -> int:
         _Driver.orders = orders
         order = orders.begin_driver()
-        code = run_driver(list(overrides))
+        code = runner.__main__.main(list(overrides))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it has ended, and is no longer there to be interrupted
         orders.end(order)
         return code

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import json
 import os
 import select
@@ -18,9 +17,11 @@ import socket
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
 
-from runner.terminal import run_command
+from runner.engines import PARENT_VARIABLE
 from tests.chaos import forked
 
 
@@ -69,6 +70,8 @@ def _start(asker: socket.socket) -> tuple[int, socket.socket]:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.chdir(asked["folder"])
+        if PARENT_VARIABLE in os.environ:  # whoever asked; this process is killed when that one is gone
+            os.environ[PARENT_VARIABLE] = str(os.getppid())
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(line_buffering=stream.isatty())  # type: ignore[union-attr]
         try:
@@ -88,34 +91,32 @@ def _start(asker: socket.socket) -> tuple[int, socket.socket]:
 
 
 def run_python(arguments: Sequence[str]) -> int:
-    """``python ARGUMENTS``: ``-m`` and a module of ours, ``-c`` and code, or a file. Returns the exit code."""
+    """``python ARGUMENTS``: ``-m`` and a module, ``-c`` and code, or a file. Returns the exit code."""
     option, *rest = [argument for argument in arguments if argument != "-u"]
+    path = option
     if option == "-m":
-        name, *rest = rest
-        sys.argv = [name, *rest]
-        if name == "runner":
+        path = _file_of(rest.pop(0))
+        if path == forked.DRIVER:
             forked.fork_jobs()
-            return forked.run_driver(rest)
-        package = importlib.util.find_spec(name).submodule_search_locations  # type: ignore[union-attr]
-        module = importlib.import_module(f"{name}.__main__" if package else name)
-        return run_command(module.main, None if package else module.__doc__)
-    code, sys.argv = (rest[0], ["-c", *rest[1:]]) if option == "-c" else (_text(option), [option, *rest])
-    if option != "-c":
-        sys.path.insert(0, os.path.dirname(option))  # noqa: PTH120
-    names: dict[str, Any] = {"__name__": "__main__", "__file__": option}
-    module = type(sys)("__main__")
-    module.__dict__.update(names)
-    sys.modules["__main__"] = module
+    code = rest.pop(0) if option == "-c" else Path(path).read_text(encoding="utf-8")
+    if option == path:  # a file
+        sys.path.insert(0, str(Path(path).parent))
+    sys.argv = [path, *rest]
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    main.__file__ = path
     try:
-        exec(compile(code, option, "exec"), module.__dict__)  # noqa: S102
+        exec(compile(code, path, "exec"), main.__dict__)  # noqa: S102
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 
 
-def _text(path: str) -> str:
-    with open(path, encoding="utf-8") as file:  # noqa: PTH123
-        return file.read()
+def _file_of(module: str) -> str:
+    spec = find_spec(module)
+    if spec and spec.submodule_search_locations:
+        spec = find_spec(f"{module}.__main__")
+    assert spec
+    return str(spec.origin)
 
 
 if __name__ == "__main__":

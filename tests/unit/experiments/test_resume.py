@@ -65,13 +65,14 @@ def spec(request: pytest.FixtureRequest, ppo_arm: PPO, dpo_arm: DPO, arm_job: An
 def test_cut_off_after_any_update_it_ends_the_same(spec: ArmJobSpec, run: Any, tmp_path: Path) -> None:
     undisturbed = run(spec, "whole")
     assert len(undisturbed.rows) == 5
-    for kill_after in range(5):
-        recorder = run(spec, f"killed_{kill_after}", kill_after)  # the row of update kill_after + 1 is written already
-        assert len(recorder.rows) == kill_after + 1
-        run(spec, f"killed_{kill_after}", recorder=recorder)
-        assert comparable(recorder) == comparable(undisturbed)
-        assert adapters(tmp_path / f"killed_{kill_after}") == adapters(tmp_path / "whole")
-        assert not (tmp_path / f"killed_{kill_after}" / "resume").exists()
+    recorder = None
+    for kill_after in range(5):  # each life begins where the one before was cut off
+        recorder = run(spec, "killed", kill_after, recorder)
+        assert len(recorder.rows) == kill_after + 1  # the row of update kill_after + 1 is written already
+    run(spec, "killed", recorder=recorder)
+    assert comparable(recorder) == comparable(undisturbed)
+    assert adapters(tmp_path / "killed") == adapters(tmp_path / "whole")
+    assert not (tmp_path / "killed" / "resume").exists()
 
 
 def test_killed_after_its_last_update_it_only_has_to_end(
