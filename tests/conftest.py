@@ -51,7 +51,7 @@ NOT_QUICK = re.compile(  # what tests say that start processes, compose sweeps, 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="only tests that start no process and train nothing")
-    parser.addoption("--write-durations", action="store_true", help=f"write {DURATIONS.name} from what this run took")
+    parser.addoption("--write-durations", action="store_true", help=f"write what this run took to {DURATIONS.name}")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -87,11 +87,12 @@ def pytest_collection_finish() -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if not config.getoption("write_durations"):
         return
-    seconds: Counter[str] = Counter()
+    took: Counter[str] = Counter()
     for report in (report for reports in terminalreporter.stats.values() for report in reports):
         if isinstance(report, pytest.TestReport):
-            seconds[report.location[0].removeprefix(f"{TESTS.name}/")] += report.duration  # type: ignore[assignment]
-    listed = {file: round(took, 1) for file, took in seconds.most_common() if took >= LONG}
+            took[report.location[0].removeprefix(f"{TESTS.name}/")] += report.duration  # type: ignore[assignment]
+    kept = {file: seconds for file, seconds in _seconds().items() if file not in took and (TESTS / file).is_file()}
+    listed = {file: round(seconds, 1) for file, seconds in (took + Counter(kept)).most_common() if seconds >= LONG}
     DURATIONS.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
 
 
@@ -194,7 +195,7 @@ def recorder() -> ListRecorder:
     return ListRecorder()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_recorder() -> type[ListRecorder]:
     """For tests that follow several jobs."""
     return ListRecorder
@@ -275,7 +276,7 @@ def artifacts(tiny: Model, data: Data, cache_dir: Path) -> dict[str, Path]:
     return folders
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def ppo_arm() -> PPO:
     return PPO(
         algorithm="ppo",
@@ -299,7 +300,7 @@ def ppo_arm() -> PPO:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def dpo_arm() -> DPO:
     return DPO(
         algorithm="dpo",
@@ -316,7 +317,7 @@ def dpo_arm() -> DPO:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def arm_job(tiny: Model, data: Data) -> Any:
     def make(arm: PPO | DPO, **changes: Any) -> ArmJobSpec:
         comparisons = "all" if arm.algorithm == "ppo" else "best_worst"

@@ -173,3 +173,14 @@ def _as_after_exec(streams: Streams, keep: Collection[int], environment: Mapping
     if environment is not None:
         os.environ.clear()
         os.environ.update(environment)
+
+
+def main(overrides: Sequence[str]) -> int:
+    """``python -m runner``, whose jobs are forked: for a checkout other than the one that `serve.py` has imported."""
+    load()
+    fork_jobs()
+    return runner.__main__.main(list(overrides))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
