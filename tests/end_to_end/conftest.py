@@ -11,11 +11,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FORKED = (sys.executable, "-m", "tests.chaos.forked")
 
 
 @pytest.fixture(scope="session")
-def forked_runner(forked: tuple[str, ...]) -> tuple[str, ...]:
-    """The command of the runner for tests of whole sweeps: its jobs are forked too. `test_smoke.py` starts all anew."""
+def forked_runner() -> tuple[str, ...]:
+    """As ``python -m runner``, but its jobs are forked: for sweeps of another checkout, whose folder it starts in."""
+    return FORKED
+
+
+@pytest.fixture(scope="session")
+def smoke_runner(forked: tuple[str, ...]) -> tuple[str, ...]:
+    """The command of the runner for tests of whole sweeps: it is forked, as its jobs are. `test_smoke.py` starts all
+    anew."""
     return *forked, "-m", "runner"
 
 
