@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from experiments.collector import gc_disabled
 from experiments.model_spec import Lora, Model
 from experiments.spec import (
     DPO,
@@ -37,7 +38,6 @@ from experiments.spec import (
 from experiments.tasks import Data
 from experiments.tasks.sentiment import Gold, SentimentMeasure
 
-gc.disable()  # until all tests are collected: imports leave next to no garbage
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: a second thread only waits for the first
 
 TESTS = Path(__file__).parent
@@ -78,10 +78,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -_seconds().get(item.path.relative_to(TESTS).as_posix(), 0))
 
 
-def pytest_collection_finish() -> None:
-    """What is there now stays: to look through it for garbage again and again takes a tenth of the tests' time."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[Any]:
+    """No garbage is looked for while test modules are imported, nor afterwards among what is there by then."""
+    with gc_disabled():
+        result = yield
     gc.freeze()
-    gc.enable()
+    return result
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
