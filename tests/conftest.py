@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -19,6 +21,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from experiments.collector import gc_disabled
 from experiments.model_spec import Lora, Model
 from experiments.spec import (
     DPO,
@@ -47,7 +50,7 @@ NOT_QUICK = re.compile(  # what tests say that start processes, compose sweeps, 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="only tests that start no process and train nothing")
-    parser.addoption("--write-durations", action="store_true", help=f"write {DURATIONS.name} from what this run took")
+    parser.addoption("--write-durations", action="store_true", help=f"write what this run took to {DURATIONS.name}")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -74,14 +77,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -_seconds().get(item.path.relative_to(TESTS).as_posix(), 0))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[Any]:
+    """No garbage is looked for while test modules are imported, nor afterwards among what is there by then."""
+    with gc_disabled():
+        result = yield
+    gc.freeze()
+    return result
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if not config.getoption("write_durations"):
         return
-    seconds: Counter[str] = Counter()
+    took: Counter[str] = Counter()
     for report in (report for reports in terminalreporter.stats.values() for report in reports):
         if isinstance(report, pytest.TestReport):
-            seconds[report.location[0].removeprefix(f"{TESTS.name}/")] += report.duration  # type: ignore[assignment]
-    listed = {file: round(took, 1) for file, took in seconds.most_common() if took >= LONG}
+            took[report.location[0].removeprefix(f"{TESTS.name}/")] += report.duration  # type: ignore[assignment]
+    kept = {file: seconds for file, seconds in _seconds().items() if file not in took and (TESTS / file).is_file()}
+    listed = {file: round(seconds, 1) for file, seconds in (took + Counter(kept)).most_common() if seconds >= LONG}
     DURATIONS.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
 
 
@@ -147,6 +160,26 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
     return make
 
 
+@pytest.fixture(scope="session")
+def forked() -> Iterator[tuple[str, ...]]:
+    """Put before arguments, as Python's own: its start and imports have been made, once for all tests of this worker.
+
+    For tests whose subject is not how a process starts. Threads and memory are those of a process that has torch.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="forked-"))  # short: the path of a socket may have a hundred characters
+    command = [sys.executable, "-m", "tests.chaos.serve", folder / "socket"]
+    environment = os.environ | {"MALLOC_ARENA_MAX": "1"}  # memory does not depend on which thread asks for it first
+    with subprocess.Popen(
+        command, cwd=TESTS.parent, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as server:
+        assert server.stdout
+        assert server.stdin
+        assert server.stdout.readline() == b"ready\n"
+        yield sys.executable, "-I", "-S", str(TESTS / "chaos" / "ask.py"), str(folder / "socket")
+        server.stdin.close()
+    shutil.rmtree(folder)
+
+
 @pytest.fixture(autouse=True)
 def _no_process_is_started(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --quick."""
@@ -164,7 +197,7 @@ def recorder() -> ListRecorder:
     return ListRecorder()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_recorder() -> type[ListRecorder]:
     """For tests that follow several jobs."""
     return ListRecorder
@@ -245,7 +278,7 @@ def artifacts(tiny: Model, data: SentimentData, cache_dir: Path) -> dict[str, Pa
     return folders
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def ppo_arm() -> PPO:
     return PPO(
         algorithm="ppo",
@@ -269,7 +302,7 @@ def ppo_arm() -> PPO:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def dpo_arm() -> DPO:
     return DPO(
         algorithm="dpo",
@@ -286,7 +319,7 @@ def dpo_arm() -> DPO:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def arm_job(tiny: Model, data: SentimentData) -> Any:
     def make(arm: PPO | DPO, **changes: Any) -> ArmJobSpec:
         comparisons = "all" if arm.algorithm == "ppo" else "best_worst"

@@ -10,6 +10,7 @@ wrong, or the time did not suffice. A sweep that went wrong stays in a folder, w
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import shutil
 import sys
@@ -17,7 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from tests.chaos.strikes import BOTH, DRIVER, INT, INT_TWICE, JOB, TERM, WEIGHTS
 PER_SWEEP = 30  # interruptions; then the sweep may end
 SHARE_DAMAGED = 0.4  # of the interruptions, a file is damaged too before the sweep is started again
 SHARE_AT_ONCE = 0.5  # of the others after which jobs live on for a moment, the sweep is started again at once
+SIZES = "sizes.json"  # of an undisturbed sweep's processes
 EXIT_CODES = {  # that a struck driver may end with: those of an interruption, or of a sweep that came to its end before
     None: {0},
     JOB: {0, 1},
@@ -62,14 +64,16 @@ def main() -> int:
     parser.add_argument("--interruptions", type=int, default=300, help="at least so many (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of who is struck, how and when (%(default)s)")
     parser.add_argument("--minutes", type=float, default=45, help="then no new sweep begins (%(default)s)")
+    parser.add_argument("--undisturbed", type=Path, help="folder of the undisturbed sweep; is made if it is empty")
     options = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what is buffered at a fork would be said twice
     began, console = time.monotonic(), Console(highlight=False)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     forked.load()
+    forked.fork_jobs()
     watch_files()
     console.print(f"seed {options.seed}, in {folder}")
-    expected, sizes = undisturbed(folder / "undisturbed")
+    expected, sizes = undisturbed(options.undisturbed or folder / "undisturbed")
     console.print(f"an undisturbed sweep: {sizes[''].seconds:.0f} s, {len(sizes) - 1} processes of jobs")
     sweeps: list[Disturbed] = []
     while (left := options.interruptions - _total(sweeps)) > 0 and time.monotonic() - began < 60 * options.minutes:
@@ -91,11 +95,15 @@ def undisturbed(root: Path) -> tuple[dict[str, Any], dict[str, Size]]:
     Raises:
         RuntimeError: it does not end well even so.
     """
-    root.mkdir()
-    life = live(_overrides(root), root / "driver.log", None, "", {})
-    if life.exit_code:
-        raise RuntimeError(f"an undisturbed sweep ends with {life.exit_code}; see {root / 'driver.log'}")
-    return outcome.numbers(root), life.sizes
+    root.mkdir(exist_ok=True)
+    if not (root / SIZES).exists():
+        life = live(_overrides(root), root / "driver.log", None, "", {})
+        if life.exit_code:
+            log = root / "driver.log"
+            raise RuntimeError(f"an undisturbed sweep ends with {life.exit_code}: {log}:\n{log.read_text()}")
+        (root / SIZES).write_text(json.dumps({name: asdict(size) for name, size in life.sizes.items()}))
+    sizes = json.loads((root / SIZES).read_text())
+    return outcome.numbers(root), {name: Size(**size) for name, size in sizes.items()}
 
 
 def disturb(root: Path, seed: str, left: int, sizes: dict[str, Size], expected: dict[str, Any]) -> Disturbed:

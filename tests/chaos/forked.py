@@ -16,8 +16,9 @@ from types import SimpleNamespace
 from typing import BinaryIO
 
 import analysis.__main__
+import runner.__main__
+from experiments.collector import gc_disabled
 from runner import job
-from runner.__main__ import main as run_driver
 from runner.engines import process
 from runner.planning import checks
 from runner.working import work
@@ -33,6 +34,8 @@ HEAVY = (  # what the stages import
     "experiments.stages",
     "matplotlib.backends.backend_agg",
 )
+DRIVER = runner.__main__.__file__
+Streams = Sequence[int | None]
 BROKEN = 70  # exit code of a process whose code let an exception through
 
 
@@ -43,12 +46,16 @@ class _Driver:
 
 
 def load() -> None:
-    """Import what jobs import, before any thread exists, and let the runner fork where it would start Python."""
-    import torch
+    """Import what jobs import, before any thread exists."""
+    with gc_disabled():
+        for name in HEAVY:
+            importlib.import_module(name)
+    sys.modules["torch"].set_num_threads(1)
 
-    torch.set_num_threads(1)
-    for name in HEAVY:
-        importlib.import_module(name)
+
+def fork_jobs() -> None:
+    """Let the runner fork where it would start Python."""
+    _Driver.orders = Orders(None, "", os.open(os.devnull, os.O_WRONLY), {})
     process.subprocess = SimpleNamespace(Popen=Job, DEVNULL=None, STDOUT=None)  # type: ignore[assignment]
     work.subprocess = SimpleNamespace(run=_analysis)  # type: ignore[assignment]
     # The same answers every time; processes of their own for them would take most of a driver's start.
@@ -62,12 +69,12 @@ def start_driver(overrides: Sequence[str], log: BinaryIO, orders: Orders) -> int
     def work() -> int:
         _Driver.orders = orders
         order = orders.begin_driver()
-        code = run_driver(list(overrides))
+        code = runner.__main__.main(list(overrides))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it has ended, and is no longer there to be interrupted
         orders.end(order)
         return code
 
-    return fork(work, log.fileno(), {orders.pipe}, session=True)
+    return fork(work, _logged(log), {orders.pipe}, session=True)
 
 
 class Job:
@@ -92,7 +99,7 @@ class Job:
             orders.end(order)
             return code
 
-        self.pid = fork(work, stdout.fileno(), {*pass_fds, orders.pipe}, session=True, environment=env)
+        self.pid = fork(work, _logged(stdout), {*pass_fds, orders.pipe}, session=True, environment=env)
         self._code: int | None = None
         self._alive = orders.jobs
         self._alive.add(self.pid)
@@ -110,7 +117,7 @@ class Job:
 def _analysis(command: Sequence[str], check: bool) -> SimpleNamespace:
     """``python -m analysis …``, as `subprocess.run` would: the child is killed where the wait is interrupted."""
     arguments = list(command[command.index("analysis") + 1 :])
-    pid = fork(lambda: analysis.__main__.main(arguments), 1, {_Driver.orders.pipe})
+    pid = fork(lambda: analysis.__main__.main(arguments), (0, 1, 2), {_Driver.orders.pipe})
     try:
         _, status = os.waitpid(pid, 0)
     except BaseException:
@@ -122,12 +129,15 @@ def _analysis(command: Sequence[str], check: bool) -> SimpleNamespace:
 
 def fork(
     work: Callable[[], int],
-    output: int,
+    streams: Streams,
     keep: Collection[int] = (),
     session: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> int:
-    """Start ``work`` in a process as an exec would leave it: no other open files, no handlers. Returns its pid."""
+    """Start ``work`` in a process as an exec would leave it: no other open files, no handlers. Returns its pid.
+
+    ``streams``: what it reads and writes as standard input, output and errors; None for nothing to read.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     if pid := os.fork():
@@ -136,7 +146,7 @@ def fork(
     try:
         if session:
             os.setsid()
-        _as_after_exec(output, keep, environment)
+        _as_after_exec(streams, keep, environment)
         code = work()
     except BaseException:  # the end of the process: nothing may run on in the parent's frames
         traceback.print_exc()
@@ -146,10 +156,13 @@ def fork(
         os._exit(code)
 
 
-def _as_after_exec(output: int, keep: Collection[int], environment: Mapping[str, str] | None) -> None:
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+def _logged(output: BinaryIO) -> tuple[None, int, int]:
+    return None, output.fileno(), output.fileno()
+
+
+def _as_after_exec(streams: Streams, keep: Collection[int], environment: Mapping[str, str] | None) -> None:
+    for number, stream in enumerate(streams):
+        os.dup2(os.open(os.devnull, os.O_RDONLY) if stream is None else stream, number)
     first = 3
     for kept in [*sorted(keep), os.sysconf("SC_OPEN_MAX")]:
         os.closerange(first, min(kept, 4096))
@@ -163,10 +176,10 @@ def _as_after_exec(output: int, keep: Collection[int], environment: Mapping[str,
 
 
 def main(overrides: Sequence[str]) -> int:
-    """``python -m runner``, whose jobs are forked and nothing befalls them."""
+    """``python -m runner``, whose jobs are forked: for a checkout other than the one that `serve.py` has imported."""
     load()
-    _Driver.orders = Orders(None, "", os.open(os.devnull, os.O_WRONLY), {})
-    return run_driver(list(overrides))
+    fork_jobs()
+    return runner.__main__.main(list(overrides))
 
 
 if __name__ == "__main__":

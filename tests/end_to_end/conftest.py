@@ -11,17 +11,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FORKED = (
-    sys.executable,
-    "-m",
-    "tests.chaos.forked",
-)  # as ``python -m runner``; its jobs skip Python's start and imports
+FORKED = (sys.executable, "-m", "tests.chaos.forked")
 
 
 @pytest.fixture(scope="session")
 def forked_runner() -> tuple[str, ...]:
-    """The command of the runner for tests of whole sweeps: its jobs are forked. `test_smoke.py` starts all anew."""
+    """As ``python -m runner``, but its jobs are forked: for sweeps of another checkout, whose folder it starts in."""
     return FORKED
+
+
+@pytest.fixture(scope="session")
+def smoke_runner(forked: tuple[str, ...]) -> tuple[str, ...]:
+    """The command of the runner for tests of whole sweeps: it is forked, as its jobs are. `test_smoke.py` starts all
+    anew."""
+    return *forked, "-m", "runner"
 
 
 @pytest.fixture(scope="session")
@@ -29,10 +32,8 @@ def finished_sweep(once: Callable[..., Path]) -> Path:
     """A folder with the runs and the cache of `+sweep=smoke` that has come to its end. Not to be written in."""
 
     def build(folder: Path) -> None:
-        where = (f"runs_dir={folder}/runs", f"cache_dir={folder}/cache", "tracker=none")
-        done = subprocess.run(
-            [*FORKED, "+sweep=smoke", *where], cwd=ROOT, capture_output=True, text=True, timeout=400, check=False
-        )
+        command = [sys.executable, "-m", "tests.chaos", "--interruptions", "0", "--undisturbed", folder]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
     return once("finished_sweep", build)

@@ -53,9 +53,9 @@ def reward_model_of(folder: Path) -> Path:
 
 @pytest.mark.timeout(900)
 def test_preferences_of_both_judges_end_in_the_report_and_nothing_is_asked_twice(
-    with_artifacts: Path, chat: ModuleType, forked_runner: Sequence[str]
+    with_artifacts: Path, chat: ModuleType, smoke_runner: Sequence[str]
 ) -> None:
-    tmp_path, start = with_artifacts, partial(run, forked_runner, with_artifacts)
+    tmp_path, start = with_artifacts, partial(run, smoke_runner, with_artifacts)
     with chat.ChatServer().running() as server:
         missing = start(server.url, "judge=endpoint")
         assert missing.returncode == 2

@@ -74,9 +74,9 @@ def kill_each(sweep_folder: Path, sweep: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.timeout(900)
 def test_killed_in_the_middle_and_started_again_the_ledger_and_the_adapters_are_the_same(
-    with_artifacts: Path, forked_runner: Sequence[str]
+    with_artifacts: Path, smoke_runner: Sequence[str]
 ) -> None:
-    commands = {name: command(forked_runner, with_artifacts, name) for name in ("killed", "whole")}
+    commands = {name: command(smoke_runner, with_artifacts, name) for name in ("killed", "whole")}
     with subprocess.Popen(commands["killed"], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL) as sweep:
         kill_each(with_artifacts / "runs" / "killed", sweep)
         assert sweep.wait(timeout=300) == 1

@@ -39,6 +39,21 @@ def make_trainer(arm_job: Any, artifacts: dict[str, Path], cache_dir: Path) -> A
     return make
 
 
+@pytest.fixture(scope="module")
+def trained(
+    ppo_arm: PPO,
+    arm_job: Any,
+    artifacts: dict[str, Path],
+    cache_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    make_recorder: Any,
+) -> tuple[Path, Any]:
+    """The arm as it is, of seed 0: its folder and what it said. Not to be written in."""
+    folder, recorder = tmp_path_factory.mktemp("trained"), make_recorder()
+    run_stage("arm", arm_job(ppo_arm), artifacts, folder, cache_dir, recorder)
+    return folder, recorder
+
+
 def changed(arm: PPO, **values: Any) -> PPO:
     return arm.model_copy(update=values)
 
@@ -447,10 +462,8 @@ class TestTrain:
         run_stage("arm", arm_job(arm, **changes), artifacts, folder, cache_dir, recorder)
         return recorder
 
-    def test_every_row_carries_growing_axes_and_finite_numbers(
-        self, ppo_arm: PPO, arm_job: Any, artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path, recorder: Any
-    ) -> None:
-        self.run(ppo_arm, arm_job, artifacts, cache_dir, tmp_path, recorder)
+    def test_every_row_carries_growing_axes_and_finite_numbers(self, trained: tuple[Path, Any]) -> None:
+        _, recorder = trained
         axes = [axes for _, _, axes, _ in recorder.rows]
         assert [a.prompts_seen for a in axes] == [8, 16]
         assert [a.optimizer_steps for a in axes] == [4, 8]
@@ -461,41 +474,30 @@ class TestTrain:
         assert recorder.values("ppo/kl")[0] == 0
 
     def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(
-        self, ppo_arm: PPO, arm_job: Any, artifacts: dict[str, Path], cache_dir: Path, tmp_path: Path
-    ) -> None:
-        class Keep:
-            def __init__(self) -> None:
-                self.values: list[Any] = []
-
-            def metrics(self, phase: str, values: Any, axes: Any, point: int | None = None) -> None:
-                self.values.append(deepcopy(dict(values)))
-
-            def progress(self, *_: Any) -> None: ...
-
-            def rewind(self, num_rows: int) -> None:
-                assert num_rows == 0
-
-        runs = [Keep() for _ in range(3)]
-        for recorder, (name, seed) in zip(runs, [("a", 0), ("b", 0), ("c", 1)], strict=True):
-            self.run(ppo_arm, arm_job, artifacts, cache_dir, tmp_path / name, recorder, seed=seed)
-        assert runs[0].values == runs[1].values
-        assert runs[0].values != runs[2].values
-        weights = [(tmp_path / name / "adapters/point_2/adapter_model.safetensors").read_bytes() for name in "abc"]
-        assert weights[0] == weights[1] != weights[2]
-
-    def test_the_kept_adapters_load_with_peft_alone(
         self,
+        trained: tuple[Path, Any],
         ppo_arm: PPO,
         arm_job: Any,
         artifacts: dict[str, Path],
         cache_dir: Path,
         tmp_path: Path,
-        recorder: Any,
-        tiny: Model,
+        make_recorder: Any,
     ) -> None:
-        self.run(ppo_arm, arm_job, artifacts, cache_dir, tmp_path, recorder)
-        assert sorted(p.name for p in (tmp_path / "adapters").iterdir()) == ["point_1", "point_2"]
-        model = PeftModel.from_pretrained(load_base(tiny, cache_dir), tmp_path / "adapters" / "point_2")
+        folders = [trained[0], tmp_path / "b", tmp_path / "c"]
+        recorders = [trained[1], make_recorder(), make_recorder()]
+        for folder, recorder, seed in zip(folders[1:], recorders[1:], (0, 1), strict=True):
+            self.run(ppo_arm, arm_job, artifacts, cache_dir, folder, recorder, seed=seed)
+        values = [[values for _, values, _, _ in recorder.rows] for recorder in recorders]
+        assert values[0] == values[1] != values[2]
+        weights = [(folder / "adapters/point_2/adapter_model.safetensors").read_bytes() for folder in folders]
+        assert weights[0] == weights[1] != weights[2]
+
+    def test_the_kept_adapters_load_with_peft_alone(
+        self, trained: tuple[Path, Any], cache_dir: Path, tiny: Model
+    ) -> None:
+        adapters = trained[0] / "adapters"
+        assert sorted(p.name for p in adapters.iterdir()) == ["point_1", "point_2"]
+        model = PeftModel.from_pretrained(load_base(tiny, cache_dir), adapters / "point_2")
         with torch.no_grad():
             tuned = model(input_ids=torch.tensor([[1, 2, 3]])).logits
             with model.disable_adapter():

@@ -56,34 +56,50 @@ def adapters(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("adapter_model.safetensors"))}
 
 
-@pytest.fixture(params=["ppo", "dpo"])
+@pytest.fixture(scope="module", params=["ppo", "dpo"])
 def spec(request: pytest.FixtureRequest, ppo_arm: PPO, dpo_arm: DPO, arm_job: Any) -> ArmJobSpec:
     controlled = ppo_arm.model_copy(update={"adaptive_kl": AdaptiveKL(target=0.01, horizon_prompts=20)})
     return arm_job(controlled if request.param == "ppo" else dpo_arm, num_prompts=40)  # type: ignore[no-any-return]
 
 
-def test_cut_off_after_any_update_it_ends_the_same(spec: ArmJobSpec, run: Any, tmp_path: Path) -> None:
-    undisturbed = run(spec, "whole")
+@pytest.fixture(scope="module")
+def whole(
+    spec: ArmJobSpec,
+    artifacts: dict[str, Path],
+    cache_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    make_recorder: Any,
+) -> tuple[Path, Any]:
+    """The folder of an arm that nobody disturbs, and what it says."""
+    folder, recorder = tmp_path_factory.mktemp("whole"), make_recorder()
+    run_stage("arm", spec, artifacts, folder, cache_dir, recorder)
+    return folder, recorder
+
+
+def test_cut_off_after_any_update_it_ends_the_same(
+    spec: ArmJobSpec, run: Any, whole: tuple[Path, Any], tmp_path: Path
+) -> None:
+    folder, undisturbed = whole
     assert len(undisturbed.rows) == 5
-    for kill_after in range(5):
-        recorder = run(spec, f"killed_{kill_after}", kill_after)  # the row of update kill_after + 1 is written already
-        assert len(recorder.rows) == kill_after + 1
-        run(spec, f"killed_{kill_after}", recorder=recorder)
-        assert comparable(recorder) == comparable(undisturbed)
-        assert adapters(tmp_path / f"killed_{kill_after}") == adapters(tmp_path / "whole")
-        assert not (tmp_path / f"killed_{kill_after}" / "resume").exists()
+    recorder = None
+    for kill_after in range(5):  # each life begins where the one before was cut off
+        recorder = run(spec, "killed", kill_after, recorder)
+        assert len(recorder.rows) == kill_after + 1  # the row of update kill_after + 1 is written already
+    run(spec, "killed", recorder=recorder)
+    assert comparable(recorder) == comparable(undisturbed)
+    assert adapters(tmp_path / "killed") == adapters(folder)
+    assert not (tmp_path / "killed" / "resume").exists()
 
 
 def test_killed_after_its_last_update_it_only_has_to_end(
-    spec: ArmJobSpec, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spec: ArmJobSpec, run: Any, whole: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(spec, "whole")
     monkeypatch.setattr(Checkpoints, "remove", lambda self: (_ for _ in ()).throw(Killed))
     recorder = run(spec, "killed", kill_after=10**6)
     monkeypatch.undo()
     run(spec, "killed", recorder=recorder)
     assert len(recorder.rows) == 5
-    assert adapters(tmp_path / "killed") == adapters(tmp_path / "whole")
+    assert adapters(tmp_path / "killed") == adapters(whole[0])
 
 
 def test_time_and_memory_count_on(spec: ArmJobSpec, run: Any, tmp_path: Path) -> None:

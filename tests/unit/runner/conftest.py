@@ -26,8 +26,8 @@ FAKE_JOB = Path(__file__).parent / "fake_job.py"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _asked_once() -> Iterator[None]:
-    """What passes of the packaged texts and the tiny model is asked once; each answer takes a process and seconds.
+def _asked_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What passes of the packaged texts and the tiny model is asked once; each answer takes a process.
 
     A sweep remembers it in its cache, but nearly every test has a cache of its own. Files of a test are always read.
     """
@@ -39,7 +39,7 @@ def _asked_once() -> Iterator[None]:
         key = (*command, json.dumps(question))
         if key in passed:
             return passed[key]
-        done = subprocess.run(command, check=False, **{name: of for name, of in options.items() if name != "check"})
+        done = subprocess.run([*request.getfixturevalue("forked"), *command[1:]], **options)
         if done.returncode == 0 and tempfile.gettempdir() not in key[-1]:
             passed[key] = done
         return done

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,7 +31,13 @@ sys.modules["experiments.stages"] = stages
 from runner.job import main
 sys.exit(main(sys.argv[1:]))
 """
+PYTHON: list[str] = []  # what starts a process
 RECORD = "from experiments.records import Axes; recorder.metrics('train', {'gold/num_texts': 1.0}, Axes())"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _python(forked: tuple[str, ...]) -> None:
+    PYTHON.extend(forked)
 
 
 @pytest.fixture
@@ -45,7 +50,7 @@ def gold(planned: Callable[..., Plan]) -> Job:
 
 def start(*folders: Path, stage: str = RECORD) -> "subprocess.Popen[str]":
     environment = {**os.environ, "STAGE": stage, "PYTHONPATH": str(Path.cwd())}
-    command = [sys.executable, "-c", WITH_STAGE, *map(str, folders)]
+    command = [*PYTHON, "-c", WITH_STAGE, *map(str, folders)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

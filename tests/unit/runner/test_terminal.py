@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -27,12 +27,12 @@ FAKE_JOB = str(Path(__file__).parent / "fake_job.py")
 SMOKE = ("runner", "+sweep=smoke", "+arm=dpo", "model=tiny_llama", "tracker=none")
 
 
-def run_unread(*arguments: str, cwd: Path) -> tuple[int, str]:
+def run_unread(*arguments: str, cwd: Path, python: Sequence[str] = (sys.executable,)) -> tuple[int, str]:
     """Exit code and errors of a command whose output nobody reads, as in ``… | true``."""
     read, write = os.pipe()
     os.close(read)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", *arguments]
+    command = [*python, "-m", *arguments]
     with os.fdopen(write) as closed:
         done = subprocess.run(
             command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False, cwd=cwd, env=environment
@@ -52,8 +52,8 @@ def test_a_pipe_that_nobody_reads_is_no_traceback(arguments: tuple[str, ...], tm
     assert code in {141, -13}  # ended as by SIGPIPE, or by it
 
 
-def test_a_plan_that_nobody_reads_is_no_failed_job(tmp_path: Path) -> None:
-    assert run_unread(*SMOKE, "--plan", cwd=tmp_path) == (141, "")
+def test_a_plan_that_nobody_reads_is_no_failed_job(forked: Sequence[str], tmp_path: Path) -> None:
+    assert run_unread(*SMOKE, "--plan", cwd=tmp_path, python=forked) == (141, "")
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]  # what the checks found
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -28,11 +27,11 @@ print(json.dumps(sorted(Path(p).relative_to(root).as_posix() for p in opened if 
 """
 
 
-def test_every_file_that_a_report_reads_is_in_the_manifest(make_sweep):
+def test_every_file_that_a_report_reads_is_in_the_manifest(make_sweep, forked):
     """A new feature that reads another kind of file has to add it to `manifest.RECORDS`, or this fails."""
     sweep = make_sweep(seeds=(0, 1))
     sweep.edit("dpo/seed1/status.json", state="failed", error="boom")
-    command = [sys.executable, "-c", WATCHED, str(sweep.folder)]
+    command = [*forked, "-c", WATCHED, str(sweep.folder)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     read = set(json.loads(done.stdout))
     assert {"plan.json", "ppo/seed0/metrics.jsonl", "shared/base_evaluation/samples/point_0.parquet"} <= read

@@ -200,9 +200,9 @@ def test_a_signed_report_that_was_tampered_with_is_not_mended_over(signed, name)
     assert report_problems(signed.folder) == []
 
 
-def test_two_rebuilds_at_once_make_one_new_report(signed):
+def test_two_rebuilds_at_once_make_one_new_report(signed, forked):
     signed.edit("dpo/seed0/status.json", state="failed", error="boom")
-    command = [sys.executable, "-m", "analysis", "report", str(signed.folder)]
+    command = [*forked, "-m", "analysis", "report", str(signed.folder)]
     builders = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [builder.wait() for builder in builders] == [0, 0]
     assert sorted(path.name for path in signed.folder.glob("*report*")) == ["report", "report-2"]

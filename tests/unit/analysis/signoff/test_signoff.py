@@ -538,8 +538,8 @@ def test_name_role_and_decision_have_no_default(report, capsys):
 
 
 # -------------------------------------------------------------------------------------------------------------- races
-def test_people_who_sign_at_once_all_stand_in_one_chain(report):
-    command = [sys.executable, "-m", "analysis", "sign", str(report), "--role", "reviewer", "--decision", "approve"]
+def test_people_who_sign_at_once_all_stand_in_one_chain(report, forked):
+    command = [*forked, "-m", "analysis", "sign", str(report), "--role", "reviewer", "--decision", "approve"]
     signers = [subprocess.Popen([*command, "--name", name], stdout=subprocess.DEVNULL) for name in "ABC"]
     assert [signer.wait() for signer in signers] == [0] * 3
     verdict = verify(report)
@@ -557,13 +557,13 @@ def test_a_crash_between_record_and_pages_is_told_and_mended(report):
 
 
 # --------------------------------------------------------------------------------------------------- the real commands
-def test_the_commands_as_people_type_them(sweep, report):
-    def run(*arguments):
-        command = [sys.executable, "-m", "analysis", *map(str, arguments)]
+def test_the_commands_as_people_type_them(sweep, report, forked):
+    def run(*arguments, python=forked):
+        command = [*python, "-m", "analysis", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     fields = ["--name", "Łukasz", "--role", "on call", "--decision", "reject", "--note", "two\nlines"]
-    signed = run("sign", report, *fields)
+    signed = run("sign", report, *fields, python=[sys.executable])
     assert signed.returncode == 0, signed.stderr
     digest = re.search(r"SHA-256 of the entry: (\w{64})", signed.stdout)[1]
     fine = run("verify", report, "--kept-hash", digest)
