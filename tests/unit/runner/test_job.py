@@ -275,12 +275,12 @@ def test_an_interrupted_job_keeps_its_ledger(gold: Job, request_to_end: signal.S
 
 
 def test_the_second_of_two_waits_and_finds_it_finished(gold: Job) -> None:
-    first = start(gold.folder, stage=f"print('in the stage', flush=True); import time; time.sleep(2); {RECORD}")
+    until = "import time\nwhile 'waiting for it' not in (folder / 'log.txt').read_text(): time.sleep(0.05)"
+    first = start(gold.folder, stage=f"print('in the stage', flush=True)\n{until}\n{RECORD}")
     wait_until_running(gold)
     second = start(gold.folder, stage="raise RuntimeError('worked twice')")
 
     assert (first.wait(30), second.wait(30)) == (0, 0)
-    assert "waiting for it" in log(gold)
     assert len(read_metrics(gold.folder)) == 1
 
 
