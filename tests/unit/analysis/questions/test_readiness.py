@@ -249,7 +249,7 @@ class TestAnswer:
     def test_disagreement_of_the_decisive_two_is_not_a_matter_of_data(self):
         found = readiness.answer([self.finding("U1", "PPO"), self.finding("U2", "DPO")], 1)
         assert found.reply == "inconclusive"
-        assert "(U1, U2) disagree, which no further sample settles" in found.would_change
+        assert "Headroom (U1) and coverage (U2) disagree, which no further sample settles" in found.would_change
 
 
 class TestFromALedger:
