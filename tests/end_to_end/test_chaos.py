@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[2]
 def test_interrupted_at_random_it_loses_nothing_and_its_numbers_are_those_of_an_undisturbed_sweep(
     finished_sweep: Path,
 ) -> None:
-    """In a process of its own: it forks, and this one may have threads by now."""
+    """In a process of its own: it forks, and this one may have threads by now.
+
+    The project must not change meanwhile: the report names its commit, and is compared whole.
+    """
     command = [sys.executable, "-m", "tests.chaos", "--interruptions", "12", "--seed", "7"]
     command += ["--undisturbed", str(finished_sweep)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -26,6 +25,7 @@ from runner.planning.graph import Job
 from runner.planning.plan import Plan, make_plan
 from runner.watching.display import Display
 
+ROOT = Path(__file__).parents[2]
 # `runner.job`, which may take the bytes of address space that stand in `limit` beside its folder, and writes its peak.
 JOB = """
 import resource, sys
@@ -51,7 +51,7 @@ Walked = Callable[..., tuple[Job, str]]
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory, finished_sweep: Path, forked: Any) -> Walked:
+def walked(tmp_path_factory: pytest.TempPathFactory, finished_sweep: Path) -> Walked:
     """Trains the PPO arm in a sweep of this name; the artifacts are built once. Returns the arm and what was said."""
     folder = tmp_path_factory.mktemp("sweeps")
     shutil.copytree(finished_sweep / "cache", folder / "cache")  # the gold scorer is that of all smoke sweeps
@@ -69,7 +69,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory, finished_sweep: Path, forke
         display = Display(Console(file=output, width=300, highlight=False, markup=False))
         engine = LocalEngine([Slot("", 1)], num_cores=1)
         driver = DriverFile(plan.folder, "", "")
-        Scheduler(plan, engine, display, driver, (*forked, str(folder / "job.py"))).run()
+        Scheduler(plan, engine, display, driver, (sys.executable, str(folder / "job.py"))).run()
         return arm, output.getvalue()
 
     return run
@@ -88,8 +88,10 @@ def arm_alone(folder: Path, name: str) -> Plan:
 )
 @pytest.mark.timeout(600)
 def test_a_real_lack_of_memory_changes_how_much_is_done_at_a_time_and_nothing_else(
-    walked: Walked,
+    walked: Walked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")  # or the address space depends on which thread asks for memory first
     whole, said = walked("whole")
     assert "ppo/seed0" in said
     assert "once more" not in said
