@@ -185,5 +185,5 @@ class TestNextRuns:
 
 def test_questions_that_were_not_assessed_say_so():
     shown = Questions(nearly_right=answer("yes")).shown()
-    assert [item.reply for item in shown] == ["yes", "inconclusive", "inconclusive"]
+    assert [item.reply for item in shown] == ["yes", "not assessable", "not assessable"]
     assert all("Not assessable yet" in item.sentence for item in shown[1:])

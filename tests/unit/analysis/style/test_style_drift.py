@@ -115,7 +115,7 @@ def test_sweep_in_chinese_has_no_english_measures_and_its_lexicon_gives_no_verdi
     assert lexicon.blocked == "not assessable for this script: 100 % of the words are Chinese or Japanese"
     assert gold.blocked is None
     gate = gates.gates_of(gates.Measurements(lexicon, None, None, None, None, None, None), GATE_RULES)[0]
-    assert (gate.name, gate.outcome) == ("Win rate", "not assessable")
+    assert (gate.name, gate.reply) == ("Win rate", "not assessable")
 
 
 def test_lexicon_still_judges_an_english_sweep(make_ledger, resamples_for):

@@ -187,7 +187,7 @@ def test_an_asked_judge_can_decide_everything(decided_by: Any, resamples_for: An
     assert report["decision"]["confidence"] == "low"
     assert [arm["verdict"] for arm in report["arms"]] == ["is worse than the base", "beats the base"]
     gate = report["gates"]["ppo"][0]
-    assert (gate["meaning"], gate["outcome"]) == ("against the base, by endpoint", "no")
+    assert (gate["meaning"], gate["reply"]) == ("against the base, by endpoint", "no")
     assert report["strengths"]["judge"] == "endpoint"
     assert report["judges"]["endpoint"]["decides"]
     for text in (render_html(report), render_markdown(report)):
@@ -261,7 +261,7 @@ def test_a_judge_that_is_or_may_be_the_training_reward_decides_nothing(decided_b
     assert report["headline"].startswith("Neither PPO (ppo) nor DPO (dpo) is shown to be better")
     assert why in report["headline"]
     assert {arm["verdict"] for arm in report["arms"]} == {"is not shown to differ from the base"}
-    assert report["gates"]["ppo"][0]["outcome"] == "not assessable"
+    assert report["gates"]["ppo"][0]["reply"] == "not assessable"
     assert render_html(report)
 
 
@@ -276,7 +276,7 @@ def test_a_deciding_judge_that_failed_leaves_a_report_without_verdicts(decided_b
     (ledger.folder / "judges/endpoint/status.json").write_text(json.dumps({"state": "failed", "error": "cost cap"}))
     report = build_report(load_ledger(ledger.folder))
     assert "because the judge that decides, endpoint, has given no result" in report["headline"]
-    assert report["gates"]["ppo"][0]["outcome"] == "not assessable"
+    assert report["gates"]["ppo"][0]["reply"] == "not assessable"
     assert render_html(report)
     assert render_markdown(report)
 
