@@ -1,4 +1,4 @@
-"""What a job of each kind does. Heavy imports happen inside the job that needs them."""
+"""Do the work of a job of any kind. Heavy imports happen only in the job that needs them."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def run_stage(
     Args:
         kind: a key of `experiments.spec.JOB_SPECS`.
         spec: the specification of that kind.
-        needs: folders of the finished jobs this one depends on, by role (the kind of each, or "arm"; "start" and
-            "start_evaluation" of the arm that one starts from; a judge's evaluations by their labels). Where the
-            ranking data is among them, the base must be the one that it was sampled from.
+        needs: folders of the finished jobs that this one depends on, by role. A role is the kind of that job, or "arm";
+            "start" and "start_evaluation" belong to the arm that this one starts from; a judge's evaluations have
+            their labels. If the ranking data is among the needs, the base must be the one that it was sampled from.
         folder: where the results go.
-        cache_dir: where converted models lie.
+        cache_dir: folder of converted models.
         recorder: where metrics, samples and progress go.
 
     Raises:
@@ -51,7 +51,7 @@ def run_stage(
 
 
 def _import_guard(needs: Mapping[str, Path]) -> AbstractContextManager[None]:
-    """What keeps another base than the one that was sampled from being used, where there are samples of it."""
+    """If the job needs the ranking data, refuse any base other than the one that was sampled for it."""
     if "ranking_data" not in needs:
         return nullcontext()
     from experiments.artifacts import same_base
@@ -62,7 +62,7 @@ def _import_guard(needs: Mapping[str, Path]) -> AbstractContextManager[None]:
 def _import_work(
     kind: str, spec: JobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder
 ) -> Callable[[], None]:
-    """What `run_stage` is to call, with everything that it imports."""
+    """Import everything that the job uses, and return the function that does its work."""
     match kind, spec:
         case "measure", MeasureJobSpec():
             return partial(task_of(spec.measure).work.build_measure, spec.measure, folder, recorder)
