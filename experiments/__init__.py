@@ -1,1 +1,1 @@
-"""The science: what one arm does. Knows nothing of Hydra, engines or trackers."""
+"""The science: what one arm does. Independent of Hydra, engines and trackers."""

@@ -1,7 +1,7 @@
-"""Files and texts that others may have written: opened without waiting, read up to a bound, shown without effects.
+"""Read files and texts that others may have written: never block, read up to a bound, show without side effects.
 
-Whoever can write a folder can put a pipe, a link or a device in place of a file. Only a plain file is read here, and
-never one behind a link: folders on the way may be links, the file itself may not.
+Anyone who can write to a folder can put a pipe, a link or a device in place of a file. So only regular ("plain") files
+are read here. A folder on the path may be a symbolic link, the file itself may not.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import Any
 # What a value of an unexpected shape raises when it is parsed or used.
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 MAX_JSON_BYTES = 2**27
-MAX_JSON_DEPTH = 64  # lists and objects inside each other
-MAX_DIGITS = 40  # of a whole number: more fit no counter, and not every float can hold them
+MAX_JSON_DEPTH = 64  # of nested lists and objects
+MAX_DIGITS = 40  # of an integer: no counter needs more, and a float may be unable to hold them
 MAX_LINE = 300  # characters
 TOO_DEEP = f"lists and objects are nested deeper than {MAX_JSON_DEPTH}"
 
 
 class ForeignFileError(ValueError):
-    """A file is no plain file, or larger, deeper or otherwise than anything that this program writes."""
+    """A file is no plain file, or is larger, more deeply nested or of another form than this program writes."""
 
 
 def open_plain(path: Path) -> BufferedReader:
-    """Open a plain file to read. Neither waits for a pipe's writer nor follows a link.
+    """Open a plain file for reading. Does not wait for a pipe's writer and does not follow a link.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -49,7 +49,7 @@ def open_plain(path: Path) -> BufferedReader:
 
 
 def append_plain(path: Path) -> BufferedWriter:
-    """Open a plain file to write at its end; it is made where it is missing.
+    """Open a plain file for appending; it is created if it is missing.
 
     Raises:
         OSError: it cannot be opened, or is no plain file.
@@ -97,7 +97,7 @@ def parse_object(content: bytes | str) -> dict[str, Any]:
     """The object in a JSON text, see `parse_json`.
 
     Raises:
-        ValueError: there is none; the message goes on after the name of the place.
+        ValueError: there is none; the message is to follow the name of the place.
     """
     try:
         value = parse_json(content)
@@ -109,10 +109,10 @@ def parse_object(content: bytes | str) -> dict[str, Any]:
 
 
 def parse_json(content: bytes | str) -> Any:
-    """A JSON value that no recursion and no arithmetic of ours breaks on; its numbers are finite.
+    """A JSON value with limited nesting and finite numbers, safe for recursion and arithmetic.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: the text is not JSON.
         ForeignFileError: it is nested deeper than `MAX_JSON_DEPTH`, or a number has too many digits.
     """
     try:
@@ -125,7 +125,7 @@ def parse_json(content: bytes | str) -> Any:
 
 
 def require_shallow(value: Any) -> None:
-    """Raise ForeignFileError if a JSON value is nested too deep for functions that call themselves."""
+    """Raise ForeignFileError if a JSON value is nested too deeply for recursive functions."""
     level = [value]
     for _ in range(MAX_JSON_DEPTH + 1):
         level = [item for part in level for item in _containers(part)]
@@ -135,7 +135,7 @@ def require_shallow(value: Any) -> None:
 
 
 def clean(text: object, limit: int = MAX_LINE) -> str:
-    """One line that cannot move the cursor or colour the terminal: texts of models, servers and foreign files."""
+    """The text of a model, server or foreign file as one line that cannot move the cursor or colour the terminal."""
     return "".join(char if char.isprintable() else " " for char in str(text)[:limit])
 
 

@@ -1,4 +1,4 @@
-"""95 % intervals of what the shared artifacts report of themselves, over independent prompts or texts."""
+"""95 % confidence intervals of the shared artifacts' quality metrics, over independent prompts or texts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def with_interval(
 
     Args:
         name: of the metric.
-        num_groups: independent units; what belongs to one unit is resampled together.
-        statistic: indices of groups, with repetitions, to a number.
+        num_groups: number of independent units; everything in one unit is resampled together.
+        statistic: maps indices of groups, with repetitions, to a number.
         generator: draws the resamples.
     """
     resampled = [statistic(generator.integers(num_groups, size=num_groups)) for _ in range(NUM_RESAMPLES)]
@@ -28,16 +28,17 @@ def with_interval(
 
 
 def share(hits: Sequence[int], totals: Sequence[int]) -> Callable[[NDArray[np.intp]], float]:
-    """The statistic "hits over totals", where each group brings some of both."""
+    """The statistic "hits over totals" of groups that each have a number of hits and a total."""
     hit, total = np.array(hits), np.array(totals)
     return lambda groups: float(hit[groups].sum() / max(total[groups].sum(), 1))
 
 
 def share_with_exact_interval(name: str, hits: Sequence[int], totals: Sequence[int]) -> dict[str, float]:
-    """Metrics ``name``, ``name_low`` and ``name_high`` of hits over totals, safe to decide by with few groups too.
+    """Metrics ``name``, ``name_low`` and ``name_high`` of hits over totals; valid with few groups too.
 
-    Clopper and Pearson's interval for as many independent trials as would vary as much as the groups do (Korn and
-    Graubard 1998, Survey Methodology 24). A bootstrap of three groups that were all right would have no width.
+    This is Clopper and Pearson's interval for the effective number of independent trials: as many as would vary as much
+    as the groups do (Korn and Graubard 1998, Survey Methodology 24). With three groups that are all hits, a bootstrap
+    interval would have no width.
 
     Args:
         name: of the metric.
@@ -51,7 +52,7 @@ def share_with_exact_interval(name: str, hits: Sequence[int], totals: Sequence[i
     variance = num_groups / (num_groups - 1) * np.square(hit - value * total).sum() / num_trials**2
     effective = value * (1 - value) / variance if variance else num_trials
     if value in {0, 1}:
-        effective = num_groups  # nothing says whether the trials of a group differ
+        effective = num_groups  # the data does not show whether the trials of a group differ
     few_groups = (t.ppf(0.975, num_trials - 1) / t.ppf(0.975, num_groups - 1)) ** 2  # the variance is an estimate
     trials = min(effective * few_groups, num_trials)
     right = value * trials

@@ -1,4 +1,4 @@
-"""The schema of ``conf/judge/``: judges beyond the scorers that every evaluation has. None is configured by default."""
+"""The schema of ``conf/judge/``: judges besides the scorers that every evaluation has. By default there is none."""
 
 from __future__ import annotations
 
@@ -21,47 +21,45 @@ ADDRESS = re.compile(rf"https?://{HOST}(:(?P<port>\d{{1,5}}))?(/[A-Za-z0-9._~!$&
 class JudgeSettings(Strict):
     """What every judge has."""
 
-    who: ClassVar[str]  # it is, in words
-    module: ClassVar[str]  # does the work: `judge_pairs` and `origin`, see `experiments.evaluation.judging.job`
+    who: ClassVar[str]  # the judge in words
+    module: ClassVar[str]  # of its functions: `judge_pairs` and `origin`, see `experiments.evaluation.judging.job`
 
     max_samples_per_prompt: int = Field(ge=1, description="samples of a prompt that are judged; the others are not")
 
 
 class EndpointJudge(JudgeSettings):
-    """A language model behind an OpenAI-compatible chat endpoint: it is shown two responses, in both orders."""
+    """A language model behind an OpenAI-compatible chat endpoint: it is shown each two responses in both orders."""
 
     who = "a language model, shown both in both orders,"
     module = "experiments.evaluation.judging.endpoint"
 
-    # repr=False: a key is put here by mistake, so no message repeats the value.
-    base_url: str = Field(
-        repr=False, description="up to and without /chat/completions, such as http://127.0.0.1:8000/v1"
-    )
+    # repr=False: people paste a key here by mistake, so no message may repeat the value.
+    base_url: str = Field(repr=False, description="the part before /chat/completions, such as http://127.0.0.1:8000/v1")
     model: str = Field(min_length=1, description="the model's name at that endpoint")
     api_key_variable: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = Field(
         repr=False,
         description="name of the environment variable that holds the key, never the key itself; null sends none",
     )
     base_model: str | None = Field(
-        description="what its maker says it was trained from, for the independence label; null means the model's name"
+        description="the model it was trained from, as its maker states, for the independence label; null means `model`"
     )
-    criterion: str = Field(min_length=1, description="what makes a response the better one, told to the judge")
+    criterion: str = Field(min_length=1, description="what the judge is told makes one response better than another")
     max_tokens: int = Field(ge=1, description="length limit of a verdict, in tokens; temperature is always 0")
-    max_requests: int = Field(ge=1, description="requests at most, failed attempts and earlier runs' answers included")
+    max_requests: int = Field(ge=1, description="most requests, including failed attempts and answers of earlier runs")
     max_cost: float = Field(
-        gt=0, description="the most that all answers may cost, in `currency`; checked before asking"
+        gt=0, description="limit of the cost of all answers, in `currency`; checked before each request"
     )
     currency: str = Field(pattern=r"^[A-Z]{3}$", description="of max_cost and both prices, as in ISO 4217")
     prompt_price: float = Field(ge=0, description="per million tokens sent; 0 for a server of one's own")
     completion_price: float = Field(ge=0, description="per million tokens answered")
-    concurrency: int = Field(ge=1, description="requests under way at a time")
-    timeout_seconds: float = Field(gt=0, description="for a whole answer; what timed out is counted as paid for")
-    max_attempts: int = Field(ge=1, description="of a request that meets 429, 5xx, a time-out or an unreadable answer")
+    concurrency: int = Field(ge=1, description="requests that wait for an answer at the same time")
+    timeout_seconds: float = Field(gt=0, description="for a whole answer; a request that timed out counts as paid")
+    max_attempts: int = Field(ge=1, description="of a request that gets 429, 5xx, a time-out or an unreadable answer")
     max_wait_seconds: float = Field(
-        gt=0, description="longest pause before another attempt; a server that asks for more fails the request"
+        gt=0, description="longest pause before another attempt; if the server asks for more, the request fails"
     )
     max_failed_requests: int = Field(
-        ge=0, description="requests that may come to nothing, which leaves their pairs missing, before the job gives up"
+        ge=0, description="requests that may fail before the job stops; the pair of each failed request is missing"
     )
 
     @field_validator("base_url")
@@ -70,7 +68,7 @@ class EndpointJudge(JudgeSettings):
         if re.search(r"[@?#]", base_url):
             raise ValueError(
                 "must hold no user name, password, query or fragment, because it is written to files; "
-                "a key goes into the environment variable that api_key_variable names"
+                "put a key into the environment variable that api_key_variable names"
             )
         address = ADDRESS.fullmatch(base_url)
         if not address or int(address["port"] or 0) > MAX_PORT:
@@ -90,7 +88,7 @@ class RewardModelJudge(JudgeSettings):
         "safetensors, tokenizer), or a reward_model folder from another sweep's cache",
     )
     chat_template: bool = Field(
-        description="show prompt and response as turns of its chat template; false: as one text, as our own are trained"
+        description="show prompt and response as turns of its chat template; false: as one text, as in our own training"
     )
     tie_band: float = Field(
         ge=0, description="scores that differ by less are a tie; in standard deviations of the base's scores"
@@ -98,7 +96,7 @@ class RewardModelJudge(JudgeSettings):
 
 
 class Judges(Strict):
-    """Those that are configured; each is one job after the evaluations. This is the one list of judges."""
+    """The configured judges, each one job that runs after the evaluations. This is the one list of judges."""
 
     endpoint: EndpointJudge | None = None
     reward_model: RewardModelJudge | None = None
@@ -110,7 +108,7 @@ class Judges(Strict):
 
     @property
     def cards(self) -> tuple[ScoreCard, ...]:
-        """What the verdicts of those that are configured mean."""
+        """Score cards of the configured judges' verdicts."""
         return tuple(
             ScoreCard(
                 name=name,
@@ -118,7 +116,7 @@ class Judges(Strict):
                 unit="points",
                 direction="higher is better",
                 meaning=f"the share of the pairs in which {judge.who} prefers a response, in percent",
-                independence="judge.json of its job compares where it comes from with where the training reward does",
+                independence="judge.json of its job compares its origin with that of the training reward",
             )
             for name, judge in self.configured.items()
         )

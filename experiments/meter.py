@@ -1,4 +1,4 @@
-"""What a job has spent so far: the shared axes."""
+"""Count what a job has spent so far: the shared axes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Meter:
     tokens_trained: int = 0
     optimizer_steps: int = 0
     _start: float = field(default_factory=time.monotonic)
-    _earlier: Axes = field(default_factory=Axes)  # of the attempt that this one goes on from
+    _earlier: Axes = field(default_factory=Axes)  # of the attempt that this one resumes
 
-    def go_on_from(self, axes: Axes) -> None:
-        """Count on from what an earlier attempt had spent."""
+    def resume_from(self, axes: Axes) -> None:
+        """Continue counting from what an earlier attempt had spent."""
         self.prompts_seen, self.tokens_generated = axes.prompts_seen, axes.tokens_generated
         self.tokens_trained, self.optimizer_steps = axes.tokens_trained, axes.optimizer_steps
         self._earlier = axes
@@ -45,9 +45,9 @@ class Meter:
 
 
 def peak_memory() -> dict[str, int]:
-    """The most memory that this process has taken, bytes: of its GPU as "gpu", else main memory as "cpu".
+    """This process's peak memory, bytes: GPU memory as "gpu", or main memory as "cpu" if there is no GPU.
 
-    Of a GPU it is what torch reserved, which is more than `Axes.peak_memory_bytes`, what was allocated of that.
+    GPU memory is what torch reserved. That is more than `Axes.peak_memory_bytes`, the part that torch allocated.
     """
     if torch.cuda.is_available():
         return {"gpu": int(torch.cuda.max_memory_reserved())}

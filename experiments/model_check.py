@@ -1,7 +1,7 @@
-"""Whether a sweep's models can do what will be asked of them, found out before anything starts.
+"""Check before anything starts that a sweep's models can do what the jobs will ask of them.
 
-A model is loaded by transformers itself, which says what it did not find and what it left out, and then as the jobs
-load it, with other random numbers: what the jobs compute must be what the files say.
+Each model is loaded twice. First by transformers itself, which reports missing and unused weights; then as the jobs
+load it, with another random seed. Both must compute the same: the jobs' results must follow from the files alone.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from experiments.tasks import task_of
 from experiments.tasks.task import Task
 
 BASE = "model.path"
-SEEDS = (1, 2)  # of what is drawn at random while loading: two jobs draw different numbers
+SEEDS = (1, 2)  # of weights that are drawn at random while loading: two jobs would draw different numbers
 PROBES = ([0.1, 0.5, 0.3], [0.9, 0.2, 0.7, 0.4, 0.6, 0.8])  # prompts, as shares of the vocabulary; the last is sampled
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.15}  # relative length of a difference
 MOST_NAMES = 5  # of tensors in one sentence
@@ -57,10 +57,10 @@ MOST_NAMES = 5  # of tensors in one sentence
 
 # ----------------------------------------------------------------------------------------------------------- the checks
 def check(name: str, run: RunSpec) -> None:
-    """One of the checks of a sweep's models: "positions", "base", "judge" or "embedder".
+    """Run one of the checks of a sweep's models: "positions", "base", "judge" or "embedder".
 
     Raises:
-        InputError: one sentence, with the model's key, on what cannot work.
+        InputError: one sentence that names the model's key and says what cannot work.
     """
     cache_dir, judge = Path(run.cache_dir).expanduser().absolute(), run.judge.reward_model
     if name == "positions":
@@ -76,12 +76,12 @@ def check(name: str, run: RunSpec) -> None:
 
 
 def check_base(model: Model, where: str, cache_dir: Path) -> None:
-    """A base can be sampled and trained, and computes what its files say.
+    """Check that a base can be sampled and trained, and that it computes what its files say.
 
     Args:
-        model: which.
+        model: the base.
         where: key and value of the configuration, for messages.
-        cache_dir: where converted models lie.
+        cache_dir: folder of converted models.
 
     Raises:
         InputError: what cannot work.
@@ -114,7 +114,7 @@ def check_base(model: Model, where: str, cache_dir: Path) -> None:
 
 
 def check_judge(judge: RewardModelJudge, task: Task, cache_dir: Path) -> None:
-    """The reward-model judge gives each text one finite score, the same in every process.
+    """Check that the reward-model judge gives each text one finite score, the same in every process.
 
     Raises:
         InputError: what cannot work, with `judge.reward_model.path`.
@@ -124,7 +124,7 @@ def check_judge(judge: RewardModelJudge, task: Task, cache_dir: Path) -> None:
     where, folder = f"{JUDGE}={judge.path}", local_folder(judge.path, JUDGE)
     if is_our_reward_model(folder):
         if judge.chat_template:
-            load_scorer(judge, task, cache_dir)  # says that it has none
+            load_scorer(judge, task, cache_dir)  # refuses it: it has no chat template
         for file in sorted(folder.rglob("*.safetensors")):
             refuse_damaged(file, where)
             _refuse_infinite(load_file(file).items(), where)
@@ -136,7 +136,7 @@ def check_judge(judge: RewardModelJudge, task: Task, cache_dir: Path) -> None:
     config = _config(folder, where)
     if config.is_encoder_decoder:
         raise InputError(f"{where}: an encoder-decoder is not supported as a judge")
-    if config.num_labels == 1:  # else `load_scorer` says how many it has
+    if config.num_labels == 1:  # otherwise `load_scorer` refuses it and says how many there are
         model = _load(
             AutoModelForSequenceClassification, folder, where, config.dtype, lambda model, ids: model(ids).logits
         )
@@ -151,7 +151,7 @@ def check_judge(judge: RewardModelJudge, task: Task, cache_dir: Path) -> None:
 
 
 def check_embedder(path: str) -> None:
-    """The sentence encoder gives each text one vector, the same in every process.
+    """Check that the sentence encoder gives each text one vector, the same in every process.
 
     Raises:
         InputError: what cannot work, with `evaluation.embedder`.
@@ -163,7 +163,7 @@ def check_embedder(path: str) -> None:
     model = _load(AutoModel, folder, where, torch.float32, lambda model, ids: model(ids).last_hidden_state)
     _refuse_tokens_beyond(_tokenizer(folder, where), model, where)
     del model
-    texts = ["A film that nobody should miss.", "It was " * MAX_TOKENS]  # the second has to be cut
+    texts = ["A film that nobody should miss.", "It was " * MAX_TOKENS]  # the second is too long and must be cut
 
     def vectors() -> Tensor:
         return torch.from_numpy(SentenceEncoder.load(path).embed(texts, rows_per_batch=1)).double()
@@ -174,10 +174,10 @@ def check_embedder(path: str) -> None:
 def check_positions(
     model: Model, judge: RewardModelJudge | None, texts: Sequence[str], max_new_tokens: int, cache_dir: Path
 ) -> None:
-    """Prompts and responses fit into the positions of the base and of the judge.
+    """Check that prompts and responses fit into the positions of the base and of the judge.
 
     Raises:
-        InputError: with the model's key, how many tokens there are, and how many fit.
+        InputError: names the model's key, how many tokens there are, and how many fit.
     """
     _check_positions_of_base(model, f"{BASE}={model.path}", texts, max_new_tokens, cache_dir)
     if judge is None:
@@ -195,12 +195,12 @@ def check_positions(
 # -------------------------------------------------------------------------------------------------------------- loading
 @contextlib.contextmanager
 def _explained(where: str, what: str) -> Iterator[None]:
-    """Whatever a library raises becomes one sentence."""
+    """Turn whatever a library raises into an InputError of one sentence."""
     try:
         yield
     except InputError as error:
         raise InputError(str(error) if where in str(error) else f"{where}: {error}") from error
-    except Exception as error:  # libraries raise anything on what they do not expect
+    except Exception as error:  # on unexpected input a library may raise anything
         if "trust_remote_code" in str(error):
             raise InputError(
                 f"{where}: it needs code of its own (auto_map), which is never run; only architectures of "
@@ -220,7 +220,7 @@ def _tokenizer(folder: Path, where: str) -> Any:
 
 
 def _load(auto_class: Any, folder: Path, where: str, dtype: torch.dtype, used: Callable[[Any, Tensor], Tensor]) -> Any:
-    """The model as transformers itself loads it, if its files hold just the weights that `used` depends on."""
+    """The model as transformers loads it; refused unless its files hold exactly the weights that `used` needs."""
     torch.manual_seed(SEEDS[0])
     with _explained(where, "it cannot be loaded"):
         model, info = auto_class.from_pretrained(
@@ -250,7 +250,7 @@ def _load(auto_class: Any, folder: Path, where: str, dtype: torch.dtype, used: C
 
 
 def _depended_on(model: Any, names: Iterable[str], compute: Callable[[], Tensor]) -> list[str]:
-    """Those of a model's tensors that what it computes depends on, as the graph of its gradient knows."""
+    """Those of `names` that the result of `compute` depends on, according to its autograd graph."""
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     known = {name: tensors[name] for name in sorted(names) if name in tensors and tensors[name].is_floating_point()}
     unknown = set(names) - set(known)
@@ -268,9 +268,9 @@ def _depended_on(model: Any, names: Iterable[str], compute: Callable[[], Tensor]
 
 
 def _heads(model: Any, names: Iterable[str]) -> set[str]:
-    """Those of `names` that are heads which transformers knows for this architecture: the model's output comes before.
+    """Those of `names` that belong to a head which transformers knows for this architecture; the output needs no head.
 
-    A classifier or a masked language model may serve as an encoder, and its head stays in the file.
+    A classifier or a masked language model may serve as an encoder. Its head then stays in the file, unused.
     """
     names = set(names)
     if not names:
@@ -296,7 +296,7 @@ def _refuse_infinite(weights: Iterable[tuple[str, Tensor]], where: str) -> None:
 
 
 def _is_finite(weight: Tensor) -> bool:
-    """Without a copy of the weight: the extremes of a tensor with NaN are NaN."""
+    """Needs no copy of the weight: the minimum and maximum of a tensor with NaN are NaN."""
     return weight.numel() == 0 or all(bool(extreme.isfinite()) for extreme in torch.aminmax(weight))
 
 
@@ -308,13 +308,13 @@ def _probes(num_tokens: int) -> list[Tensor]:
 
 @torch.no_grad()
 def _stock_logits(model: Any, rows: Sequence[Tensor]) -> Tensor:
-    """Logits [B, 2, V] of each row's last two tokens, from a pass over the row alone."""
+    """Logits [B, 2, V] of each row's last two tokens, from a forward pass over that row alone."""
     return torch.stack([model(row[None]).logits[0, -2:].float() for row in rows])
 
 
 @torch.no_grad()
 def _ways(base: Any, rows: Sequence[Tensor], where: str) -> Iterator[tuple[str, Tensor]]:
-    """The same logits in each of the ways that jobs compute them, with what is particular about it."""
+    """The same logits [B, 2, V], computed in each way that jobs use; each with a phrase that describes the way."""
     head, ids = language_head(base), [row.tolist() for row in rows]
     prompt_ids, response_ids = [row[:-1] for row in ids], [row[-1:] for row in ids]
     with _explained(where, "it cannot be run in a padded batch"):
@@ -330,18 +330,18 @@ def _ways(base: Any, rows: Sequence[Tensor], where: str) -> Iterator[tuple[str, 
 
 
 def _refuse_random(folder: Path, where: str, dtype: torch.dtype, rows: Sequence[Tensor]) -> None:
-    """Refuse a model that computes other numbers whenever it is loaded."""
+    """Refuse a model that computes different numbers each time it is loaded."""
     found = []
     for seed in SEEDS:
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, dtype=dtype)
         found.append(_stock_logits(model.train(False), rows))
     if not torch.equal(found[0], found[1]):
-        raise InputError(f"{where}: it computes other numbers each time it is loaded: some of them are drawn at random")
+        raise InputError(f"{where}: it computes other numbers each time it is loaded: some weights are drawn at random")
 
 
 def _refuse_unstable(compute: Callable[[], Tensor], where: str, what: str) -> None:
-    """Refuse results that are no numbers, or other ones each time the model is loaded."""
+    """Refuse results that are not finite, or that differ each time the model is loaded."""
     found = []
     for seed in SEEDS:
         torch.manual_seed(seed)
@@ -368,7 +368,7 @@ def _refuse_architecture(config: Any, where: str) -> None:
 
 
 def _refuse_tokens_beyond(tokenizer: Any, model: Any, where: str) -> None:
-    """A vocabulary wider than the tokenizer is usual; the reverse means an index out of range sooner or later."""
+    """Refuse a tokenizer with ids beyond the embedding: an index out of range. The reverse is usual and harmless."""
     rows, largest = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values(), default=-1)
     if largest < 0:
         raise InputError(f"{where}: its tokenizer has no tokens")

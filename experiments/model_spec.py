@@ -1,4 +1,4 @@
-"""The schema of the base model: what a person may choose of it. Imports no torch."""
+"""The schema of the base model's settings. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from experiments.strict import Strict
 
 
 class Lora(Strict):
-    """The trainable part, equal for every arm (Hu et al. 2021, arXiv:2106.09685)."""
+    """The trainable part, the same in every arm (Hu et al. 2021, arXiv:2106.09685)."""
 
     rank: int = Field(ge=1, description="rank r of the update B·A")
     alpha: int = Field(ge=1, description="the update is scaled by alpha / rank")

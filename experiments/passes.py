@@ -1,8 +1,7 @@
-"""How much goes through a model at a time. Decides about memory, never about what is computed.
+"""How much goes through a model at a time. This changes how much memory is used, never what is computed.
 
-A job that ran out of memory is started once more with smaller passes: sums over micro-batches are then taken in more
-parts, and what a trainer would keep of a forward pass for the backward pass is computed again. The gradient is the same
-but for the order in which its terms are added.
+A job that ran out of memory is started once more with smaller passes. Then micro-batches are smaller, and activations
+are computed again in the backward pass instead of kept. The gradient is the same except for the order of its sums.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _divisor = ContextVar("passes are smaller by this factor", default=1)
 
 @contextmanager
 def divided(divisor: int) -> Iterator[None]:
-    """Within it, passes are `divisor` times smaller than the settings and the device would have them."""
+    """Inside the block, passes are `divisor` times smaller than the settings and the device imply."""
     token = _divisor.set(divisor)
     try:
         yield
@@ -26,12 +25,12 @@ def divided(divisor: int) -> Iterator[None]:
 
 
 def smaller(size: int) -> int:
-    """What becomes of a number of rows or tokens: a part of it, rounded up."""
+    """A number of rows or tokens divided by the current divisor, rounded up."""
     return -(-size // _divisor.get())
 
 
 def recompute_in_backward(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """`forward` as it is or, where passes are smaller, in a form that keeps its inputs only and runs again later."""
+    """`forward` itself or, if passes are smaller, a form that keeps only its inputs and runs again in the backward."""
     if _divisor.get() == 1:
         return forward
     from torch.utils.checkpoint import checkpoint  # planning loads no torch

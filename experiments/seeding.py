@@ -1,4 +1,4 @@
-"""Randomness as an argument: every stream is named, and derived from the seed and its name alone."""
+"""Randomness as an argument: every random stream has a name, and depends only on the seed and that name."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def unit_hash(seed: int, text: str) -> float:
 
 
 def presentation_order(seed: int, name: str, num_items: int, start: int, count: int) -> list[int]:
-    """Presentations `start` to `start + count` of `num_items` items: each once, shuffled, before any comes again.
+    """Presentations `start` to `start + count` of `num_items` items, in epochs that are each shuffled anew.
 
-    A function of the position alone, so that training can go on from anywhere.
+    It depends on the position alone, so that training can resume at any position.
     """
     order: list[int] = []
     for number in range(start // num_items, (start + count - 1) // num_items + 1):

@@ -1,9 +1,8 @@
-"""The schema of ``conf/``: what a person may choose, and the part of it that each job is given.
+"""The schema of ``conf/``: what a person may choose, and the part of it that each job receives.
 
-Two layers. `RunSpec` is one composed arm x seed, exactly the keys of the YAML files. The `*JobSpec` classes are what
-one job receives: only the fields its result depends on, so that the hash of a job's specification *is* its identity,
-and a knob that does not change a result cannot force anybody to train again. Imports no torch: planning takes about a
-second.
+There are two layers. `RunSpec` is one composed arm x seed, with exactly the keys of the YAML files. A `*JobSpec` is
+what one job receives: only the fields that its result depends on. So the hash of a job's specification *is* its
+identity, and changing any other setting trains nothing again. Imports no torch: planning takes about a second.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ from experiments.strict import Name, Strict, one_of
 from experiments.tasks import AnyMeasure, Data, task_of
 from experiments.tasks.task import TRAINING_REWARD
 
-SHARE_TOLERANCE = 0.01  # of one evaluation step, so that 0.333 may stand for a third
+SHARE_TOLERANCE = 0.01  # of one evaluation step, so that 0.333 is accepted as a third
 
 if TYPE_CHECKING:
     Arm = ArmSettings
-else:  # the catalogue says which there are
+else:  # the union of all settings in the catalogue
     Arm = one_of((record.settings for record in CATALOGUE.values()), "algorithm")
 
 
@@ -46,7 +45,7 @@ class Evaluation(Strict):
     """The shared evaluation: everything here is part of its fingerprint."""
 
     seed: int = Field(ge=0, description="of the common random numbers")
-    rows_per_batch: int = Field(ge=1, description="fixed, because in bfloat16 the batch composition changes samples")
+    rows_per_batch: int = Field(ge=1, description="fixed, because in bfloat16 the batch size changes the samples")
     embedder: str | None = Field(
         description="folder or hub id (hub_id@revision) of a sentence encoder, for the semantic shift; null: the "
         "report uses word statistics"
@@ -54,7 +53,7 @@ class Evaluation(Strict):
 
 
 class Budget(Strict):
-    """How much of everything. Equal for all arms of a sweep."""
+    """Amounts of data and training, the same for all arms of a sweep."""
 
     num_ranking_prompts: int = Field(ge=2, description="training prompts: ranked for the pairs, rolled out by PPO")
     num_prompts: int = Field(ge=1, description="prompt presentations in each arm's training")
@@ -65,40 +64,40 @@ class Budget(Strict):
     samples_per_evaluation_prompt: int = Field(ge=1)
     further_base_samples_per_prompt: int = Field(
         ge=0,
-        description="samples of the base on each evaluation prompt beyond its two evaluations, for best-of-n; where "
-        "they and twice samples_per_evaluation_prompt are fewer than rules.readiness.best_of, it is not assessed",
+        description="further samples of the base per evaluation prompt, for best-of-n, which needs "
+        "2 × samples_per_evaluation_prompt + this ≥ rules.readiness.best_of",
     )
 
 
 class EngineSettings(Strict):
-    """What every engine is told."""
+    """Settings of every engine."""
 
-    artifacts_in_one_process: bool = Field(description="saves start-up time where the artifacts are tiny")
+    artifacts_in_one_process: bool = Field(description="saves start-up time if the artifacts are tiny")
     time_limit_minutes: float | None = Field(
-        gt=0, description="of one process's work; a longer one is ended, and fails"
+        gt=0, description="of one process's work; a process that takes longer is ended, and fails"
     )
 
 
 class LocalEngine(EngineSettings):
-    """Processes on this machine: one slot per visible GPU, or a few CPU slots that divide the cores."""
+    """Processes on this machine, in slots: on each visible GPU, or CPU slots that share the cores."""
 
     kind: Literal["local"]
     slots_per_device: int = Field(ge=1, description="jobs that share one GPU")
-    cpu_slots: int = Field(ge=1, description="jobs at a time where there is no GPU")
+    cpu_slots: int = Field(ge=1, description="jobs at a time if there is no GPU")
 
 
 class ClusterEngine(EngineSettings):
-    """What every cluster is told. The run folders and the cache must be the same on all its nodes."""
+    """Settings of every cluster. All its nodes must see the same run folders and cache."""
 
     max_jobs: int = Field(
-        ge=1, description="jobs handed to the cluster at a time; its scheduler decides when each starts"
+        ge=1, description="jobs submitted to the cluster at a time; its scheduler decides when each starts"
     )
     max_restarts: int = Field(
-        ge=0, description="times that a job goes on elsewhere after its node was lost or taken away"
+        ge=0, description="times that a job resumes elsewhere after its node was lost or preempted"
     )
-    cpus_per_job: int = Field(ge=1, description="and threads")
+    cpus_per_job: int = Field(ge=1, description="also the number of threads")
     memory_gib_per_job: int | None = Field(
-        ge=1, description="main memory asked for each job; null: what earlier jobs of its kind have shown to be needed"
+        ge=1, description="main memory requested for each job; null: estimated from earlier jobs of its kind"
     )
 
 
@@ -118,13 +117,13 @@ class SlurmEngine(ClusterEngine):
     kind: Literal["slurm"]
     gpus_per_job: int = Field(ge=0, le=1, description="a job uses one GPU or none")
     partition: str | None = Field(description="null means the cluster's default")
-    account: str | None = Field(description="null means yours by default")
-    qos: str | None = Field(description="quality of service; null means yours by default")
+    account: str | None = Field(description="null means your default account")
+    qos: str | None = Field(description="quality of service; null means your default")
     memory_gib_at_first: int = Field(
-        ge=1, description="asked for a job whose kind has not been measured yet, where memory_gib_per_job is null"
+        ge=1, description="requested if memory_gib_per_job is null and the job's kind has not been measured yet"
     )
-    allocation_minutes: int = Field(ge=1, description="asked of Slurm; a job that needs longer is requeued and goes on")
-    poll_seconds: float = Field(gt=0, description="between two looks at the queue")
+    allocation_minutes: int = Field(ge=1, description="requested of Slurm; a longer job is requeued and resumes")
+    poll_seconds: float = Field(gt=0, description="time between two queries of the queue")
 
 
 class NoTracker(Strict):
@@ -139,8 +138,8 @@ class WandbTracker(Strict):
     kind: Literal["wandb"]
     project: Name
     entity: str | None = Field(description="team or user; null means the key's default")
-    mode: Literal["auto", "online", "offline"] = Field(description="'auto' is online where a key is configured")
-    send_samples_online: bool = Field(description="prompts and responses leave this machine only with this set")
+    mode: Literal["auto", "online", "offline"] = Field(description="'auto' is online if a key is configured")
+    send_samples_online: bool = Field(description="prompts and responses leave this machine only if this is true")
     init_timeout_seconds: int = Field(ge=1)
 
 
@@ -149,7 +148,7 @@ Tracker = Annotated[NoTracker | WandbTracker, Field(discriminator="kind")]
 
 
 class Contest(Strict):
-    """Two sides that are compared: an arm by its name, or every arm of an algorithm as algorithm:NAME."""
+    """Two sides to compare. A side is the name of an arm, or algorithm:NAME for every arm of that algorithm."""
 
     arm: str = Field(min_length=1)
     opponent: str = Field(min_length=1)
@@ -162,10 +161,10 @@ class RunSpec(Strict):
     runs_dir: str = Field(min_length=1)
     cache_dir: str = Field(min_length=1, description="converted models and shared artifacts, reused by later sweeps")
     keep_adapters: Literal["all", "final"] = Field(
-        description="'all': those of every evaluation point; 'final': once an arm is evaluated, the last one and those "
-        "that other arms start from. Changes no result, and nothing is trained again for it"
+        description="'all': those of every evaluation point; 'final': once an arm is evaluated, only the last one and "
+        "those that other arms start from. Changing it changes no result and trains nothing again"
     )
-    seed: int = Field(ge=0, description="of the arm: adapter, data order, rollouts")
+    seed: int = Field(ge=0, description="of the arm: adapter initialisation, data order, rollouts")
     model: Model
     data: Data
     reward_model: AnyReward
@@ -183,7 +182,7 @@ class RunSpec(Strict):
 
     @property
     def scores(self) -> tuple[ScoreCard, ...]:
-        """Cards of everything that scores or compares this sweep's responses: the task's, then the judges'."""
+        """Cards of all scores and verdicts on this sweep's responses: the task's, then the judges'."""
         reward = REWARDS[self.reward_model.kind]
         cards = task_of(self.data).scores
         meant = (replace(card, meaning=reward.meaning) if card == TRAINING_REWARD else card for card in cards)
@@ -222,7 +221,7 @@ class RunSpec(Strict):
     @model_validator(mode="after")
     def _budget_fits_arm(self) -> RunSpec:
         if start_of(self.arm) is not None:
-            return self  # what is left for it depends on the arm that it starts from: runner/planning/starts.py
+            return self  # its remaining budget depends on the arm that it starts from: runner/planning/starts.py
         if self.budget.num_prompts % self.arm.prompts_per_step:
             raise ValueError(
                 f"budget.num_prompts={self.budget.num_prompts} is not a multiple of the "
@@ -238,7 +237,7 @@ class RunSpec(Strict):
         return self
 
 
-# --------------------------------------------------------------------------------------- what a job is given
+# --------------------------------------------------------------------------------------- what a job receives
 class BaseModelJobSpec(Strict):
     """Convert a base model that comes in a package."""
 
@@ -246,7 +245,7 @@ class BaseModelJobSpec(Strict):
 
 
 class MeasureJobSpec(Strict):
-    """Make what the task's measure needs."""
+    """Build what the task's measure needs, such as its trained scorers."""
 
     measure: AnyMeasure
 
@@ -287,13 +286,13 @@ class EvaluationJobSpec(Strict):
 
 
 class BaseEvaluationJobSpec(EvaluationJobSpec):
-    """The evaluation of the base, sampled more often than an arm: it also shows what was in reach untrained."""
+    """The evaluation of the base. It takes more samples than an arm's, to show what the untrained base can reach."""
 
     further_samples_per_prompt: int
 
 
 class ArmJobSpec(Strict):
-    """Train one arm; its adapter is kept at `num_points - 1` evenly spread points, the last one included."""
+    """Train one arm; its adapter is saved at `num_points - 1` evenly spaced points, the end included."""
 
     model: Model
     data: Data
@@ -312,7 +311,7 @@ class JudgedRun(Strict):
 
     @property
     def role(self) -> str:
-        """Under which its evaluation is among the job's needs, if it finished."""
+        """Key of its evaluation in the job's `needs`, if it finished."""
         return f"{self.arm}/seed{self.seed}/evaluation"
 
 
@@ -348,7 +347,7 @@ JobSpec = (
 
 
 def start_of(arm: ArmSettings) -> Start | None:
-    """Where an arm starts, or None for the base."""
+    """The checkpoint of another arm that an arm starts from; None if it starts from the base."""
     start: Start | None = getattr(arm, "start", None)
     return start
 
@@ -359,11 +358,11 @@ def start_point(start: Start, num_points: int) -> int:
 
 
 def evaluation_updates(num_updates: int, num_points: int) -> list[int]:
-    """The updates after which an arm is evaluated: evenly spread, the last one included, the base (update 0) not.
+    """The updates after which an arm is evaluated: evenly spaced, with the last one, without the base (update 0).
 
     Args:
         num_updates: optimizer updates of the arm.
-        num_points: evaluation points with the base, at most ``num_updates + 1``.
+        num_points: evaluation points including the base, at most ``num_updates + 1``.
     """
     return [round(point * num_updates / (num_points - 1)) for point in range(1, num_points)]
 

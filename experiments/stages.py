@@ -1,4 +1,4 @@
-"""What a job of each kind does. Heavy imports happen inside the job that needs them."""
+"""Do the work of a job of any kind. Heavy imports happen only in the job that needs them."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def run_stage(
     Args:
         kind: a key of `experiments.spec.JOB_SPECS`; "report" alone is no stage of an experiment.
         spec: the specification of that kind.
-        needs: folders of the finished jobs this one depends on, by role (the kind of each, or "arm"; "start" and
-            "start_evaluation" of the arm that one starts from; a judge's evaluations by their labels). If the ranking
-            data is among them, the base must be the one that it was sampled from.
+        needs: folders of the finished jobs that this one depends on, by role. A role is the kind of that job, or "arm";
+            "start" and "start_evaluation" belong to the arm that this one starts from; a judge's evaluations have
+            their labels. If the ranking data is among the needs, the base must be the one that it was sampled from.
         folder: where the results go.
-        cache_dir: where converted models lie.
+        cache_dir: folder of converted models.
         recorder: where metrics, samples and progress go.
 
     Raises:
@@ -55,7 +55,7 @@ def run_stage(
 
 
 def _import_guard(needs: Mapping[str, Path]) -> AbstractContextManager[None]:
-    """What keeps another base than the one that was sampled from being used, if there are samples of it."""
+    """If the job needs the ranking data, refuse any base other than the one that was sampled for it."""
     if "ranking_data" not in needs:
         return nullcontext()
     from experiments.artifacts import same_base

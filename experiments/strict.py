@@ -1,4 +1,4 @@
-"""What every part of the configuration's schema has in common."""
+"""The base class of every part of the configuration's schema."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 class Strict(BaseModel):
-    """Immutable; a key that is not declared is an error, and so is a number that is not finite."""
+    """Immutable; an undeclared key is an error, and so is a number that is not finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
     @classmethod
     def from_json(cls, value: Any, name: str) -> Self:
-        """The model of a JSON value, whose types must be exact: no text stands for a number.
+        """Validate a JSON value. Its types must be exact: a text that looks like a number is an error.
 
         Args:
-            value: of a file that somebody may have edited.
-            name: what the value is called in that file, such as "rules".
+            value: from a file that somebody may have edited.
+            name: key of the value in that file, such as "rules".
 
         Raises:
-            ValueError: the first thing that is wrong, with its dotted key.
+            ValueError: names the first wrong key, with dots, and what is wrong.
         """
         try:
             return cls.model_validate_json(json.dumps(value), strict=True)

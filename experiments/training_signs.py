@@ -1,15 +1,16 @@
-"""Signs that training goes wrong: one table for the flags that go up while it runs and for the report.
+"""Signs that training goes wrong: one table for the flags raised during training and for the report.
 
-A flag is a ledger column ``flag/NAME``, 1 where the sign shows. The report counts the recorded flags and evaluates no
-metric a second time, so the two cannot disagree. Imports no torch: the analysis takes the table.
+A flag is a ledger column ``flag/NAME``, 1 if the sign shows. The report counts the recorded flags and evaluates no
+metric a second time, so the two cannot disagree. Imports no torch, because the analysis imports the table.
 
-Most thresholds are this project's judgement, wide enough that a healthy arm stays silent (`all_truncated` apart, where
-a task asks for just so many tokens). Where two had been in use, the better founded one was kept:
+Most thresholds are this project's own choice. They are wide enough that a healthy arm raises no flag; the exception is
+`all_truncated` in a task whose responses always fill the limit. Of two earlier thresholds the better founded was kept:
 
 saturated_accuracy        0.95, not 0.98: the value that was registered with the rules. The report also looks at the
-                          measure, so that an early flag costs one look at a curve, and a late one the arm.
+                          measure. So a flag too early costs one look at a curve; a flag too late costs the arm.
 likelihood_displacement   The definition of Razin et al. 2024 (arXiv:2410.08847): the chosen responses grow less likely
-                          while the margin grows. A fall by 20 % of the reference's log-probability has no source.
+                          while the margin grows. The other threshold, a fall by 20 % of the reference's
+                          log-probability, has no source.
 constant_reward           A tenth of the first rollouts' spread, not 10⁻⁶ alone: what counts as no spread depends on
                           the reward's scale.
 """
@@ -21,20 +22,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-WINDOW = 8  # rows that a moving mean is taken over
+WINDOW = 8  # rows of a moving mean
 PREFIX = "flag/"  # of a sign's column
 History = Sequence[Mapping[str, float]]  # rows of one arm: the first ones, and the last ones up to now
 
 
 @dataclass(frozen=True)
 class Sign:
-    """What goes wrong.
+    """One sign that training goes wrong.
 
     Attributes:
         name: its column is `PREFIX` + name.
-        label, meaning: for people; the meaning says when it shows.
-        shows: whether it does in the newest row of a history.
-        in_samples: whether the report measures the same on the evaluation samples, with an interval.
+        label, meaning: for people; the meaning says when the sign shows.
+        shows: whether the sign shows in the newest row of a history.
+        in_samples: whether the report also measures it on the evaluation samples, with an interval.
     """
 
     name: str
@@ -94,7 +95,7 @@ def _is_not_finite(history: History) -> bool:
 
 
 def _mean(rows: History, name: str) -> float:
-    """Of the metric that ends so: every algorithm has its own prefix."""
+    """Mean of the metric whose name ends with `name`: every algorithm has its own prefix."""
     return fmean(next(value for column, value in row.items() if column.endswith(name)) for row in rows)
 
 

@@ -19,7 +19,7 @@ def dpo_loss(
         beta: strength of the pull to the reference.
 
     Returns:
-        Scalar; ln 2 where policy and reference agree.
+        Scalar; ln 2 if policy and reference agree.
     """
     margin_B = beta * ((chosen_logp_B - ref_chosen_logp_B) - (rejected_logp_B - ref_rejected_logp_B))
     return -logsigmoid(margin_B).mean()
@@ -28,7 +28,7 @@ def dpo_loss(
 def ranking_loss(scores_B: Tensor, winner_C: Tensor, loser_C: Tensor) -> Tensor:
     """Bradley-Terry: mean of -log sigmoid(score of winner - score of loser) over comparisons (Bradley and Terry 1952).
 
-    Scoring each response once for all its comparisons is InstructGPT's arrangement (arXiv:2203.02155, equation 1).
+    As in InstructGPT, each response is scored once for all its comparisons (arXiv:2203.02155, equation 1).
 
     Args:
         scores_B: one score per response.

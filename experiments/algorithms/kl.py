@@ -11,7 +11,7 @@ def k1(logp: Tensor, ref_logp: Tensor) -> Tensor:
 
 
 def k3(logp: Tensor, ref_logp: Tensor) -> Tensor:
-    """With r = pi_ref / pi, r - 1 - log r: unbiased, never negative; for logging only: biased as a reward or a loss."""
+    """The estimate r - 1 - log r with r = pi_ref / pi: unbiased, never negative. As a reward or a loss it is biased."""
     log_r = ref_logp - logp
     return log_r.exp() - 1 - log_r
 
@@ -24,7 +24,7 @@ def adapted_coefficient(coefficient: float, kl: float, target: float, num_prompt
         kl: mean KL of the rollouts, nats a response.
         target: KL to hold, nats a response.
         num_prompts: rollouts in the batch.
-        horizon_prompts: the coefficient changes by at most a fifth over so many.
+        horizon_prompts: the coefficient changes by at most a fifth over this number of prompts.
     """
     error = min(max(kl / target - 1, -0.2), 0.2)
     return coefficient * (1 + error * num_prompts / horizon_prompts)

@@ -29,7 +29,7 @@ def kto_loss(
         undesirable_weight: lambda_U.
 
     Returns:
-        Scalar; half the mean weight where policy and reference agree.
+        Scalar; half the mean weight if policy and reference agree.
     """
     z = mismatched_ratio_N.mean().clamp(min=0).detach()
     desirable_D = desirable_weight * (1 - torch.sigmoid(beta * (desirable_ratio_D - z)))

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from experiments.algorithms import kl
 
-LOG_RATIO_LIMIT = 20.0  # exp(20) is finite in float32, and no ratio that a policy should ever come to
+LOG_RATIO_LIMIT = 20.0  # exp(20) is finite in float32, and far above any ratio of a healthy policy
 
 
 def masked_mean(x_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Mean over all positions of the mask together (token mean, not a mean of row means); 0 where it is empty."""
+    """Mean over all masked positions together (a token mean, not a mean of row means); 0 if the mask is empty."""
     return (x_BT * mask_BT).sum() / mask_BT.sum().clamp_min(1)
 
 
@@ -24,8 +24,8 @@ def token_rewards(
 ) -> Tensor:
     """Reward of each token: minus beta times the k1 estimate of KL, plus the score on the last token.
 
-    k1 = log pi - log pi_ref in the *reward* gives the gradient of the exact KL; k3 there would not (arXiv:2512.21852).
-    So each row sums to score - beta * sum(k1), and without the penalty only the last token is rewarded.
+    k1 = log pi - log pi_ref in the *reward* gives the gradient of the exact KL; k3 would not (arXiv:2512.21852).
+    So each row sums to score - beta * sum(k1). Without the penalty only the last token has a reward.
 
     Args:
         score_B: sequence score, reward units.
@@ -60,8 +60,8 @@ def generalised_advantages(
         mask_BT: response mask.
         discount: gamma.
         gae_lambda: lambda.
-        final_value_B: value of the state after each row's last token: 0 where the episode ends there, the critic's
-            where it was only cut and should be bootstrapped.
+        final_value_B: value of the state after each row's last token: 0 if the episode ends there; the critic's value
+            if the episode was only cut and should be bootstrapped.
 
     Returns:
         Advantages [B, T] and returns [B, T] = advantages + values, both zero on padding.
@@ -79,7 +79,7 @@ def generalised_advantages(
 
 
 def whiten(x_BT: Tensor, mask_BT: Tensor, epsilon: float = 1e-8) -> Tensor:
-    """Mean 0 and variance 1 over all masked positions of the whole batch of rollouts; zero elsewhere."""
+    """Normalise to mean 0 and variance 1 over all masked positions of the batch of rollouts; zero elsewhere."""
     mean = masked_mean(x_BT, mask_BT)
     variance = masked_mean((x_BT - mean) ** 2, mask_BT)
     return (x_BT - mean) * torch.rsqrt(variance + epsilon) * mask_BT
@@ -118,13 +118,13 @@ def approximate_kl(logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Ten
 
 
 def clip_fraction(logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor, clip_range: float) -> Tensor:
-    """Share of tokens whose ratio lies outside of 1 +- clip_range."""
+    """Share of tokens whose ratio is outside 1 +- clip_range."""
     outside_BT = (log_ratio(logp_BT, old_logp_BT).exp() - 1).abs() > clip_range
     return masked_mean(outside_BT.to(mask_BT.dtype), mask_BT)
 
 
 def explained_variance(values_BT: Tensor, returns_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """1 - Var(return - value) / Var(return) over tokens: 1 is perfect, 0 a constant, negative worse than a constant."""
+    """1 - Var(return - value) / Var(return) over tokens: 1 is perfect, 0 a constant, below 0 worse than a constant."""
     residual_BT = returns_BT - values_BT
     variance = masked_mean((returns_BT - masked_mean(returns_BT, mask_BT)) ** 2, mask_BT)
     residual_variance = masked_mean((residual_BT - masked_mean(residual_BT, mask_BT)) ** 2, mask_BT)

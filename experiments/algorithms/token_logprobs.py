@@ -1,9 +1,9 @@
 """Log-probs of given tokens from hidden states, in tiles over the vocabulary: no [N, V] tensor, forward or backward.
 
-The softmax is accumulated on the way, as attention kernels do (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et
-al. 2022, arXiv:2205.14135), with the head's rows as keys *and* as values: the gradient of a log-prob with respect to
-the hidden state is W[token] - sum_v p_v W[v], and the weighted sum of rows can be accumulated beside the normaliser.
-So forward and backward together cost two matrix products, and none is done twice.
+The softmax is accumulated tile by tile (online softmax), as attention kernels do (Milakov and Gimelshein 2018,
+arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135). The head's rows W are both keys and values: the gradient of a
+log-prob with respect to the hidden state is W[token] - sum_v p_v W[v], so the weighted sum of rows is accumulated
+beside the normaliser. Forward and backward together cost two matrix products, and none is done twice.
 
 Shape suffixes: N tokens, R of them in one tile, V vocabulary, T of it in one tile, H hidden.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 ROWS_PER_TILE = 512
-TOKENS_PER_TILE = 4096  # with 512 rows a tile takes 8 MiB in float32: the fastest of those tried on two cores
+TOKENS_PER_TILE = 4096  # with 512 rows a tile takes 8 MiB in float32: the fastest size tried on two cores
 
 
 class TokenLogprobs(NamedTuple):
@@ -38,9 +38,9 @@ class Head:
     softcap: float | None = None  # c * tanh(logit / c): Gemma 2 (arXiv:2408.00118, section 2)
 
     def logits(self, hidden_RH: Tensor, tokens: slice = slice(None)) -> tuple[Tensor, Tensor | None]:
-        """Logits [R, T] of some of the vocabulary, and the softcap's slopes, if there is one.
+        """Logits [R, T] of a part of the vocabulary, and the softcap's derivatives [R, T] (None without a softcap).
 
-        The product rounds to the weights' precision; everything after it is float32 or more.
+        The matrix product rounds to the weights' precision; everything after it is float32 or more.
         """
         bias_T = None if self.bias_V is None else self.bias_V[tokens]
         logits_RT = _at_least_float32(linear(hidden_RH, self.weight_VH[tokens], bias_T))
@@ -52,10 +52,10 @@ class Head:
 
 
 def token_logprobs(hidden_NH: Tensor, token_N: Tensor, head: Head, temperature: float) -> TokenLogprobs:
-    """Log-prob of each token given the hidden state that predicts it, and the entropy there.
+    """Log-prob of each token given the hidden state that predicts it, and the entropy of its distribution.
 
     Args:
-        hidden_NH: hidden states in the head's precision; the gradient flows to them and not to the head.
+        hidden_NH: hidden states in the head's precision; they receive a gradient, the head does not.
         token_N: token ids.
         head: the language-model head.
         temperature: divides the logits.
@@ -84,7 +84,7 @@ class _TokenLogprobs(torch.autograd.Function):
 def _of_rows(
     hidden_RH: Tensor, token_R: Tensor, head: Head, temperature: float, with_gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-prob [R], entropy [R] and d log-prob / d hidden [R, H] (empty where no gradient is wanted)."""
+    """Log-prob [R], entropy [R] and d log-prob / d hidden [R, H] (empty if no gradient is wanted)."""
     own_R, own_slope_R, mass_R, weighted_R = (_at_least_float32(hidden_RH.new_zeros(len(token_R))) for _ in range(4))
     peak_R = torch.full_like(own_R, -torch.inf)
     pull_RH = hidden_RH.new_zeros(hidden_RH.shape if with_gradient else (0, hidden_RH.shape[1]), dtype=own_R.dtype)
@@ -113,7 +113,7 @@ def _of_rows(
 
 
 def _entry(x_RT: Tensor, column_R: Tensor, otherwise_R: Tensor) -> Tensor:
-    """Each row's entry in its column, or what it has where the column lies outside of this tile."""
+    """Each row's entry in its column; its entry of `otherwise_R` if the column is outside this tile."""
     inside_R = (column_R >= 0) & (column_R < x_RT.shape[1])
     found_R1 = x_RT.gather(1, column_R.clamp(0, x_RT.shape[1] - 1)[:, None])
     return torch.where(inside_R, found_R1[:, 0], otherwise_R)

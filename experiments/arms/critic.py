@@ -1,8 +1,8 @@
-"""PPO's critic: the reward model's score of the prefix, and a trained head on the reward model's hidden states.
+"""PPO's critic: the reward model's score of the prefix, plus a trained head on the reward model's hidden states.
 
-These are causal, so the pass that scores a response computes them anyway: the critic costs no pass of its own, and it
-starts as the reward model's own estimate (an initialisation in the spirit of arXiv:2403.17031, detail 4) without
-sharing a weight with the policy.
+The hidden states are causal, so the pass that scores a response computes them anyway: the critic needs no pass of its
+own. It starts as the reward model's own estimate (an initialisation in the spirit of arXiv:2403.17031, detail 4). It
+shares no weight with the policy.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ HIDDEN = 128
 
 
 class Critic(nn.Module):
-    """What is added to the reward model's score of a prefix: nothing at first."""
+    """A trained correction to the reward model's score of a prefix; it starts at zero."""
 
     def __init__(self, width: int, seed: int) -> None:
         super().__init__()
-        torch.manual_seed(seed)  # torch's layers initialise from the global stream
+        torch.manual_seed(seed)  # torch's layers initialise from the global generator
         last = nn.Linear(HIDDEN, 1)
         self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, HIDDEN), nn.GELU(), last)
         nn.init.zeros_(last.weight)

@@ -1,7 +1,7 @@
 """DPO: TRL's trainer and losses on token ids, with our forward pass, order of pairs, reference log-probs and resume.
 
-The reference is the policy as it stands when training starts: the base, whose log-probs lie beside the ranking data, or
-the checkpoint that a staged arm starts from. It is never loaded again from disk.
+The reference is the policy at the start of training. That is the base, whose log-probs are stored with the ranking
+data, or the checkpoint that a staged arm starts from. It is never loaded again from disk.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from experiments.training_signs import DPO_SIGNS, Sign
 
 
 def logged(algorithm: str) -> dict[str, str]:
-    """TRL's names of what it logs, and ours."""
+    """TRL's name of each logged metric -> ours."""
     return {
         "loss": "train/loss",
         "grad_norm": "train/gradient_norm",
@@ -61,7 +61,7 @@ def logged(algorithm: str) -> dict[str, str]:
 
 
 def train(spec: ArmJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder) -> None:
-    """Train one DPO arm on the ranking data's comparisons, from its last checkpoint where it has one.
+    """Train one DPO arm on the ranking data's comparisons; resume from its last checkpoint if there is one.
 
     Raises:
         InputError: the ranking data has no comparison, or the policy is not its reference before the first step.
@@ -73,9 +73,9 @@ def train(spec: ArmJobSpec, ranking_folder: Path, folder: Path, cache_dir: Path,
 def train_staged(
     spec: ArmJobSpec, start_folder: Path, pairs_folder: Path, folder: Path, cache_dir: Path, recorder: Recorder
 ) -> None:
-    """Train the DPO stage of an arm that starts from another arm's checkpoint, with what that left of the budget.
+    """Train the DPO stage of an arm that starts from another arm's checkpoint, with the rest of the budget.
 
-    Its first points, and what they had taken, are the other arm's. What sampling the pairs took comes on top.
+    Its first points and their cost are the other arm's. The cost of sampling the pairs is added.
 
     Raises:
         InputError: the pairs have no comparison, or the policy is not its reference before the first step.
@@ -91,12 +91,12 @@ def train_staged(
 
 @dataclass(frozen=True)
 class Stage:
-    """Where DPO begins: by default at the base, with nothing spent.
+    """Where DPO starts: by default at the base, with nothing spent.
 
     Attributes:
-        meter: started before anything was loaded, which counts, as it does for PPO.
+        meter: started before anything is loaded, because loading counts, as it does for PPO.
         point: evaluation point of the checkpoint.
-        spent: before it began.
+        spent: before DPO started.
         start: weights of the checkpoint; None for the base.
     """
 
@@ -108,14 +108,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Method:
-    """What tells one algorithm on pairs from another.
+    """What differs between the algorithms that train on pairs.
 
     Attributes:
         name: for people.
         make_trainer: see `make_trainer`.
         responses: some prompts, responses and reference log-probs of the trainer's dataset, to check its start.
-        logged: TRL's names of what it logs, and ours.
-        signs: that its training raises.
+        logged: TRL's name of each logged metric -> ours.
+        signs: those that its training may raise.
     """
 
     name: str
@@ -129,7 +129,7 @@ def train_pairs(
     method: Method, spec: ArmJobSpec, stage: Stage, ranking_folder: Path, folder: Path, cache_dir: Path,
     recorder: Recorder,
 ) -> None:  # fmt: skip
-    """Train on pairs, from the last checkpoint if there is one. `spec` has what this stage alone has of the budget."""
+    """Train on pairs; resume from the last checkpoint if there is one. `spec` holds this stage's budget only."""
     assert isinstance(spec.arm, PairSettings)
     resume = Checkpoints(folder, spec, stage.start)
     state = resume.load()
@@ -159,10 +159,10 @@ def make_trainer(
     Args:
         spec: of the arm.
         ranked: the ranking data.
-        cache_dir: where converted models lie.
-        scratch: a folder for files that nobody needs afterwards.
-        steps_done: optimizer steps that an earlier attempt has made; it goes on with the pair after them.
-        start: adapter weights to start from, which are then the reference as well; None starts from the base.
+        cache_dir: folder of converted models.
+        scratch: a folder for temporary files.
+        steps_done: optimizer steps of an earlier attempt; training resumes with the pair after them.
+        start: adapter weights to start from, which are then also the reference; None starts from the base.
 
     Raises:
         InputError: the ranking data has no comparison (all samples tie).
@@ -182,7 +182,7 @@ def make_trainer(
     )
     if start is not None:
         checkpoints.load(trainer.model, start)
-        trainer.train_dataset = pairs_from(spec, _under_the_policy(spec, ranked, trainer), steps_done)
+        trainer.train_dataset = pairs_from(spec, _with_policy_as_reference(spec, ranked, trainer), steps_done)
     return trainer
 
 
@@ -190,17 +190,17 @@ Responses = Callable[[Dataset], tuple[list[list[int]], list[list[int]], list[flo
 
 
 def first_pairs(dataset: Dataset) -> tuple[list[list[int]], list[list[int]], list[float]]:
-    """Prompts, responses and their log-probs under the reference."""
+    """Prompts, responses and reference log-probs of the first pairs."""
     rows = dataset[: NUM_RESPONSES // 2]
     texts = [*rows["chosen_ids"], *rows["rejected_ids"]]
     return [*rows["prompt_ids"]] * 2, texts, [*rows["ref_chosen_logps"], *rows["ref_rejected_logps"]]
 
 
 def _check_start(spec: ArmJobSpec, trainer: Any, responses: Responses) -> None:
-    """The policy still is the reference: log-probs of the first pairs say so, in training mode.
+    """Check in training mode that the policy is the reference: the log-probs of the first pairs agree.
 
     Raises:
-        InputError: they do not.
+        InputError: they do not agree.
     """
     prompts, texts, recorded = responses(trainer.train_dataset)
     found = distance_now(trainer.model.train(), prompts, texts, recorded)
@@ -213,11 +213,11 @@ def _check_start(spec: ArmJobSpec, trainer: Any, responses: Responses) -> None:
 
 
 class OnSampledTokens:
-    """Makes a TRL trainer take the token ids that were sampled, in the order given, with given reference log-probs.
+    """Makes a TRL trainer use the sampled token ids, in the given order, with the given reference log-probs.
 
-    TRL would tokenise text again, which can move the boundary between prompt and response, and append an
-    end-of-sequence token to every response, which would teach the model to stop wherever a sample was cut. It would
-    score the reference in each step, or cache it under a hash that covers the adapter's random initialisation.
+    TRL would tokenise the text again, which can move the boundary between prompt and response. It would append an
+    end-of-sequence token to every response, which would teach the model to stop wherever a sample was cut. And it would
+    score the reference in each step, or cache it under a hash that includes the adapter's random initialisation.
     """
 
     train_dataset: Any
@@ -234,7 +234,7 @@ class OnSampledTokens:
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as TRL does; a loss that was not finite must not stay in the running sum, where NaN - NaN is NaN."""
+        """Log as TRL does; then clear a loss that is not finite from the running sum, which would stay NaN."""
         super().log(logs, start_time)  # type: ignore[misc]
         self._tr_loss.nan_to_num_(0.0, 0.0, 0.0)
 
@@ -247,7 +247,7 @@ class FastDPOTrainer(OnSampledTokens, DPOTrainer):  # type: ignore[misc]
 
 
 class _Forward:
-    """What TRL's loss asks of a model, by our passes: a prompt once for its pair, only completions to the head."""
+    """The model that TRL's loss calls, with our forward pass: each prompt once per pair, only responses to the head."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -255,7 +255,7 @@ class _Forward:
     def __call__(
         self, *, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, use_cache: bool, fused_lm_head: bool
     ) -> SimpleNamespace:
-        """Per-token statistics [B, L - 1] of the tokens that have a label; 0 elsewhere."""
+        """Statistics [B, L - 1] of each token that has a label; 0 elsewhere."""
         assert fused_lm_head
         assert not use_cache
         decoder, device, trained_BL = decoder_of(self._model), labels.device, labels[:, 1:] != -100
@@ -298,7 +298,7 @@ def shared_parts(spec: ArmJobSpec, cache_dir: Path) -> dict[str, Any]:
 
 
 def shared_arguments(spec: ArmJobSpec, arm: PairSettings, scratch: Path, steps_done: int) -> dict[str, Any]:
-    """TRL's arguments that every algorithm on pairs has alike."""
+    """TRL's arguments that are the same for every algorithm on pairs."""
     return dict(
         **trl_arguments(str(scratch)),
         learning_rate=arm.learning_rate,
@@ -315,14 +315,14 @@ def shared_arguments(spec: ArmJobSpec, arm: PairSettings, scratch: Path, steps_d
 
 
 def pairs_from(spec: ArmJobSpec, ranked: Sequence[RankedPrompt], steps_done: int) -> Dataset:
-    """The pairs from `steps_done` on, in the order of their presentation."""
+    """The pairs after the first `steps_done` steps, in the order of presentation."""
     return Dataset.from_list([_row(*pair) for pair in presented_pairs(spec, ranked, steps_done)])
 
 
 def presented_pairs(
     spec: ArmJobSpec, ranked: Sequence[RankedPrompt], steps_done: int
 ) -> list[tuple[RankedPrompt, int, int]]:
-    """Prompt, and which of its responses is preferred to which, from `steps_done` on.
+    """Each pair after the first `steps_done` steps: its prompt and the indices of the chosen and rejected response.
 
     Raises:
         InputError: the ranking data has no comparison (all samples tie).
@@ -348,10 +348,12 @@ def _row(prompt: RankedPrompt, winner: int, loser: int) -> dict[str, Any]:
     }
 
 
-def _under_the_policy(spec: ArmJobSpec, ranked: Sequence[RankedPrompt], trainer: DPOTrainer) -> list[RankedPrompt]:
-    """The same prompts, their compared responses with log-probs under the policy as it stands now.
+def _with_policy_as_reference(
+    spec: ArmJobSpec, ranked: Sequence[RankedPrompt], trainer: DPOTrainer
+) -> list[RankedPrompt]:
+    """The same prompts, with reference log-probs of their compared responses under the current policy.
 
-    All of them, whatever is left to train on: in other company a log-prob differs in its last digits.
+    All of them are computed, even when training resumes: in another batch a log-prob differs in its last digits.
     """
     rows = [
         (place, index)
@@ -372,7 +374,7 @@ def _under_the_policy(spec: ArmJobSpec, ranked: Sequence[RankedPrompt], trainer:
 
 
 class _Ledger(TrainerCallback):
-    """Rows, progress, adapters and checkpoints, from the trainer's own events."""
+    """Writes rows, progress, adapters and checkpoints on the trainer's events."""
 
     def __init__(
         self,
@@ -392,19 +394,19 @@ class _Ledger(TrainerCallback):
         self.points = evaluation_updates(self.num_steps, spec.num_points)
         self.flags, self.state = TrainingFlags(method.signs), state
         self.steps_done = self.num_skipped_steps = 0
-        self.meter.go_on_from(Axes(**state.numbers["axes"]) if state else stage.spent)
+        self.meter.resume_from(Axes(**state.numbers["axes"]) if state else stage.spent)
         self.tokens_done = self.meter.tokens_trained
         if state is not None:
             self.flags.rows = state.numbers["rows"]
             self.steps_done, self.num_skipped_steps = state.numbers["step"], state.numbers["num_skipped_steps"]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take up the adapter and the optimizer of an earlier attempt."""
+        """Load the adapter and the optimizer state of an earlier attempt."""
         if self.state is not None:
             load_training_tensors(self.state.tensors, {"policy": kwargs["model"]}, kwargs["optimizer"])
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Skip a step whose gradient is not finite: an optimizer leaves parameters without a gradient alone."""
+        """Skip a step whose gradient is not finite: an optimizer does not change parameters without a gradient."""
         gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
         if bool(torch.stack([gradient.isfinite().all() for gradient in gradients]).all()):
             return

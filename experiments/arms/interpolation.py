@@ -1,7 +1,7 @@
-"""Interpolation: a checkpoint drawn back towards the base. Nothing is trained.
+"""Interpolation between the base and a checkpoint of another arm. Nothing is trained.
 
-The base with adapter weights `s B A` times lambda is (1 - lambda) base + lambda (base + s B A), so scaling B is exact
-linear interpolation of the merged weights (Wortsman et al. 2022, arXiv:2109.01903).
+base + lambda s B A = (1 - lambda) base + lambda (base + s B A). So scaling B by lambda is an exact linear interpolation
+of the merged weights (Wortsman et al. 2022, arXiv:2109.01903).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from experiments.spec import ArmJobSpec, Interpolation, start_point
 
 
 def build(spec: ArmJobSpec, start_folder: Path, folder: Path, _: Path, recorder: Recorder) -> None:
-    """Write the adapters of all points: the other arm's up to the checkpoint, then ever closer to the base.
+    """Write the adapters of all points: the other arm's up to the checkpoint, then step by step closer to the base.
 
     Raises:
-        InputError: the checkpoint holds more than a low-rank update, which this would not interpolate.
+        InputError: the checkpoint holds more than a low-rank update, and scaling B would not interpolate the rest.
     """
     assert isinstance(spec.arm, Interpolation)
     meter, first = Meter(), start_point(spec.arm.start, spec.num_points)
-    meter.go_on_from(checkpoints.inherit(folder, start_folder, first))
+    meter.resume_from(checkpoints.inherit(folder, start_folder, first))
     tensors = load_file(checkpoints.weights_file(start_folder, first))
     weights = path(spec.arm.weight, spec.num_points - 1 - first)
     for point, weight in enumerate(weights, start=first + 1):
@@ -42,7 +42,7 @@ def build(spec: ArmJobSpec, start_folder: Path, folder: Path, _: Path, recorder:
 
 
 def path(weight: float, num_steps: int) -> list[float]:
-    """Weights of the checkpoint, evenly spread from 1 (left out) to `weight` (the last)."""
+    """Weights of the checkpoint, evenly spaced from 1 (excluded) to `weight` (included)."""
     return [1 - (1 - weight) * step / num_steps for step in range(1, num_steps + 1)]
 
 

@@ -1,6 +1,6 @@
-"""The flags of an arm, raised while it trains; what each means is in `experiments.training_signs`.
+"""The flags that an arm raises while it trains. `experiments.training_signs` says what each means.
 
-A flag asks for a look at the curve; it decides nothing.
+A flag asks people to look at the curve; it decides nothing.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from experiments.training_signs import WINDOW, Sign, raised
 
 
 class TrainingFlags:
-    """Keeps as much of an arm's rows as its flags look at."""
+    """Raises flags, and keeps the rows of an arm that they depend on: the first and the latest."""
 
     def __init__(self, signs: Sequence[Sign]) -> None:
         self._signs = signs
         self.rows: list[dict[str, float]] = []
 
     def with_flags(self, values: Mapping[str, float]) -> dict[str, float]:
-        """A row and its flags."""
+        """The new row with its flags."""
         self.rows.append(dict(values))
-        del self.rows[WINDOW:-WINDOW]  # what came first, and what came last
+        del self.rows[WINDOW:-WINDOW]
         return {**values, **raised(self._signs, self.rows)}

@@ -1,11 +1,11 @@
-"""PPO: roll out, score, estimate advantages, update. One frozen base carries every role.
+"""PPO: roll out, score, estimate advantages, update. All roles share one frozen base.
 
 policy     LoRA adapter, float32, trained
 reference  the base with adapters off
 reward     the reward model's LoRA adapter, frozen, and its scalar head; or a function of the text
 value      a head on the reward adapter's hidden states (critic.py); on the base's, if the reward has no adapter
 
-Every random number is derived from the seed and the number of the update, so a state is tensors and a few numbers.
+Every random number is derived from the seed and the number of the update, so a checkpoint holds no generator.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def train(
     cache_dir: Path,
     recorder: Recorder,
 ) -> None:
-    """Train one PPO arm, from its last checkpoint where it has one.
+    """Train one PPO arm; resume from its last checkpoint if there is one.
 
-    The task's measure is recorded on the rollouts for the reader, never used.
+    The task's measure of the rollouts is recorded for people to read. Training never uses it.
 
     Raises:
         DivergedError: more than `max_skipped_steps` optimizer steps had no finite gradient.
@@ -76,7 +76,7 @@ def train(
     measure = task.work.scorers(measure_folder)[task.measure]
     num_updates = spec.num_prompts // spec.arm.prompts_per_update
     points = evaluation_updates(num_updates, spec.num_points)
-    done = trainer.go_on(resume.load(), flags)
+    done = trainer.restore(resume.load(), flags)
     recorder.rewind(done)
     for update in range(done + 1, num_updates + 1):
         kl_coefficient = trainer.kl_coefficient
@@ -121,9 +121,9 @@ class PPOTrainer:
         self.kl_coefficient = arm.kl_coefficient
         self.num_skipped_steps = 0
 
-    # ------------------------------------------------------------------------------------------------- where it stands
+    # ------------------------------------------------------------------------------------------------- training state
     def state(self, update: int, flags: TrainingFlags) -> State:
-        """Everything that `go_on` needs after `update` updates."""
+        """Everything that `restore` needs after `update` updates."""
         tensors = training_tensors({"policy": self.policy, "value": self.value}, self.optimizer)
         numbers = {
             "update": update,
@@ -134,19 +134,19 @@ class PPOTrainer:
         }
         return State(tensors, numbers)
 
-    def go_on(self, state: State | None, flags: TrainingFlags) -> int:
-        """Take up a state; returns the number of updates that are done."""
+    def restore(self, state: State | None, flags: TrainingFlags) -> int:
+        """Load a state; returns the number of finished updates, 0 without a state."""
         if state is None:
             return 0
         load_training_tensors(state.tensors, {"policy": self.policy, "value": self.value}, self.optimizer)
         self.kl_coefficient = state.numbers["kl_coefficient"]
         self.num_skipped_steps = state.numbers["num_skipped_steps"]
-        self.meter.go_on_from(Axes(**state.numbers["axes"]))
+        self.meter.resume_from(Axes(**state.numbers["axes"]))
         flags.rows = state.numbers["rows"]
         return int(state.numbers["update"])
 
     def prompts_of(self, update: int) -> list[RankedPrompt]:
-        """The prompts of the update: every prompt comes once before any comes again."""
+        """The prompts of an update: every prompt is used once before any is used again."""
         size = self.arm.prompts_per_update
         order = presentation_order(self.seed, "prompts", len(self.prompts), (update - 1) * size, size)
         return [self.prompts[index] for index in order]
@@ -184,8 +184,9 @@ class PPOTrainer:
     ) -> Rollouts:
         """Score, log-probs, values, rewards and advantages of given responses.
 
-        The policy takes a pass of its own here only where the update will not bring one that serves (`first_pass` in
-        `step`) or the KL penalty needs it, because a sampler in half precision has other log-probs than a pass.
+        A forward pass of the policy is needed here in two cases. With several minibatches, the update has no pass whose
+        log-probs are the old ones (`first_pass` in `step`). In half precision the sampler's log-probs differ from those
+        of a pass, and the KL penalty needs the latter.
         """
         arm, shape = self.arm, (len(responses), max(len(response.token_ids) for response in responses))
         dtype = precision(self.policy.dtype)
@@ -246,7 +247,11 @@ class PPOTrainer:
 
     # --------------------------------------------------------------------------------------------------------- updating
     def update(self, rollouts: Rollouts, update: int) -> dict[str, float]:
-        """`num_epochs` passes of `num_minibatches` optimizer steps; each rollout once a pass. Means over steps."""
+        """Make `num_epochs` passes over the rollouts, of `num_minibatches` optimizer steps each.
+
+        Returns:
+            Metrics, means over the steps.
+        """
         arm, steps = self.arm, []
         states = iter(rollouts.states)
         minibatches = [[(micro, next(states)) for micro in minibatch] for minibatch in rollouts.minibatches]
@@ -269,7 +274,7 @@ class PPOTrainer:
         minibatch: Sequence[tuple[Microbatch, tuple[Tensor, Tensor]]],
         first_pass: bool = False,
     ) -> dict[str, float]:
-        """One optimizer step: gradients summed over micro-batches, over the minibatch's number of tokens.
+        """Make one optimizer step: gradients are summed over micro-batches and divided by the minibatch's tokens.
 
         `first_pass` says that the policy is still the one that sampled, so that its log-probs here are the old ones.
         """
@@ -305,7 +310,7 @@ class PPOTrainer:
         num_tokens: Tensor,
         first_pass: bool,
     ) -> dict[str, Tensor]:
-        """Add one micro-batch's share to the gradients; returns its share of what is logged."""
+        """Add one micro-batch's share to the gradients; returns its share of the logged metrics."""
         arm, mask_BT = self.arm, micro.cut(rollouts.trained_NT)
         new = own_pass or response_logprobs(self.policy, micro.batch, self.data.temperature)
         if first_pass:

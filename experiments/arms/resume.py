@@ -1,7 +1,7 @@
-"""What an arm needs to go on exactly where it was killed: one folder, replaced as a whole, of tensors and numbers.
+"""Checkpoints from which a killed arm resumes exactly: one folder of tensors and numbers, replaced as a whole.
 
-Everything random in an arm is derived from its seed and the number of the update, so there is no generator to save.
-Tensors are safetensors and numbers JSON: nothing is unpickled.
+Everything random in an arm is derived from its seed and the number of the update, so no generator is saved.
+Tensors are stored as safetensors and numbers as JSON: nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from experiments.foreign import MALFORMED, open_plain, read_plain
 from experiments.records import RESUME_FOLDER
 from experiments.spec import ArmJobSpec
 
-MAX_SHARE_OF_TIME = 0.05  # a checkpoint is written as soon as that costs no larger share of the time since the last one
+MAX_SHARE_OF_TIME = 0.05  # largest share of the time since the last checkpoint that writing the next one may take
 
 
 @dataclass(frozen=True)
 class State:
-    """After some update."""
+    """The state of training after an update."""
 
     tensors: dict[str, Tensor]
     numbers: dict[str, Any]  # JSON values
 
 
 class Checkpoints:
-    """Writes an arm's state now and then, so that little is lost and little time is spent."""
+    """Writes an arm's state often enough that a kill loses little, and seldom enough that it costs little time."""
 
     def __init__(self, folder: Path, spec: ArmJobSpec, start: Path | None = None) -> None:
         """Args: the arm's folder, its specification, and the weights it started from, if not from the base."""
@@ -65,32 +65,32 @@ class Checkpoints:
         self._cost = self._written - begin
 
     def load(self) -> State | None:
-        """The last state that is whole, as are the adapters kept by then, and is of this specification, or None."""
+        """The last intact state of this specification whose saved adapters are intact too; None if there is none."""
         for folder in (self._folder / RESUME_FOLDER, self._folder / f".{RESUME_FOLDER}.old"):
             try:
                 content = json.loads(read_plain(folder / "state.json"))
-                kept = content["kept"].items() <= self._kept().items()  # later ones will be written again
+                kept = content["kept"].items() <= self._kept().items()  # later adapters will be written again
                 whole = content["tensors"] == _digest(folder / "state.safetensors") and kept
                 if content["identity"] == self._identity and whole:
-                    print(f"goes on from the checkpoint in {folder}", flush=True)
+                    print(f"resumes from the checkpoint in {folder}", flush=True)
                     return State(load_file(folder / "state.safetensors"), content["numbers"])
             except (OSError, SafetensorError, *MALFORMED):
                 continue
         return None
 
     def _kept(self) -> dict[str, str]:
-        """Digests of the adapters that the arm has kept so far: going on, it does not write them again."""
+        """Digests of the adapters that the arm has saved so far: after a resume they are not written again."""
         files = sorted(self._folder.glob("adapters/*/*"))
         return {str(path.relative_to(self._folder)): _digest(path) for path in files}
 
     def remove(self) -> None:
-        """The arm has finished."""
+        """Remove all checkpoints: the arm has finished."""
         for path in self._folder.glob(f"*{RESUME_FOLDER}*"):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _replace(new: Path, place: Path) -> None:
-    """A folder cannot be replaced in one step; killed in between, the old one is still there under another name."""
+    """Replace a folder. This takes two steps; after a kill between them the old one still exists under another name."""
     old = place.with_name(f".{place.name}.old")
     if place.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -120,7 +120,7 @@ def training_tensors(modules: dict[str, nn.Module], optimizer: torch.optim.Optim
 def load_training_tensors(
     tensors: dict[str, Tensor], modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put back what `training_tensors` gave."""
+    """Load what `training_tensors` returned."""
     with torch.no_grad():
         for prefix, module in modules.items():
             for name, parameter in module.named_parameters():

@@ -1,4 +1,4 @@
-"""One batch of PPO's rollouts: how it is cut into micro-batches, and everything that is estimated from it.
+"""One batch of PPO's rollouts: its micro-batches, and everything that is estimated from it.
 
 Shape suffixes: N responses of the batch, T positions of the longest response in it.
 """
@@ -22,7 +22,7 @@ from experiments.spec import PPO
 
 @dataclass(frozen=True)
 class Microbatch:
-    """Responses that share every pass; they stay the same, so that the old and the new pass see the same shapes."""
+    """Responses that share every pass. They never change, so that the old and the new pass have the same shapes."""
 
     rows: list[int]
     batch: Batch
@@ -38,23 +38,23 @@ class Microbatch:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """N responses with everything the update needs; all tensors detached but `shared_pass`."""
+    """N responses with everything that the update needs; all tensors are detached except `shared_pass`."""
 
     minibatches: list[list[Microbatch]]
-    shared_pass: ResponseLogprobs | None  # the first micro-batch's, with its graph, where the first step can use it
+    shared_pass: ResponseLogprobs | None  # the first micro-batch's, with its graph, if the first step can use it
     states: list[tuple[Tensor, Tensor]]  # by micro-batch: features [B, T, H] and prefix scores [B, T] before each token
     score_N: Tensor
     mask_NT: Tensor
-    trained_NT: Tensor  # the positions that the losses see: `mask_NT`, less what truncation leaves out
-    sampled_logp_NT: Tensor  # as the sampler saw it
-    logp_NT: Tensor  # under the policy that sampled; the sampler's until a pass of training overwrites them
+    trained_NT: Tensor  # the positions in the losses: `mask_NT` without what truncation excludes
+    sampled_logp_NT: Tensor  # as the sampler computed it
+    logp_NT: Tensor  # under the policy that sampled; the sampler's until a training pass overwrites them
     ref_logp_NT: Tensor
     entropy_NT: Tensor  # from the same pass
     values_NT: Tensor
     rewards_NT: Tensor
     advantages_NT: Tensor  # whitened
     returns_NT: Tensor
-    ended_N: Tensor  # whether the response ended itself
+    ended_N: Tensor  # whether the response ended with an end-of-sequence token
     texts: list[str]  # prompts and responses
 
     @property
@@ -77,10 +77,10 @@ def cut_into_minibatches(
     packed: bool,
     generator: np.random.Generator,
 ) -> list[list[Microbatch]]:
-    """Rows dealt to minibatches at random, and within each grouped by length.
+    """Assign rows to minibatches at random, and group the rows of each by length.
 
-    The same minibatches serve every pass over the batch, in another order: a row's log-prob is then computed in the
-    same company each time, and the ratio is exactly 1 until the policy moves.
+    Every pass over the rollouts uses the same minibatches, in another order. So a row's log-prob is always computed in
+    the same batch, and the ratio is exactly 1 until the policy changes.
     """
     dealt = np.array_split(generator.permutation(len(responses)), arm.num_minibatches)
     minibatches = []
@@ -99,12 +99,12 @@ def treat_truncation(
     mask_NT: Tensor,
     ended_N: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What becomes of responses that were cut at the length limit; those that ended themselves stay as they are.
+    """Treat responses that were cut at the length limit; those that ended themselves do not change.
 
     Args:
-        how: "terminal": as if finished. "penalty": `truncation_score` in place of the score (arXiv:2403.17031, detail
-            3). "bootstrap": no score, but the value of the state after the last token, as for any episode that only
-            the clock ended (Pardo et al. 2018, arXiv:1712.00378). "mask": no part in the losses (DAPO's overlong
+        how: "terminal": as if finished. "penalty": `truncation_score` instead of the score (arXiv:2403.17031, detail
+            3). "bootstrap": no score, but the value of the state after the last token, as for any episode that ended
+            by a time limit (Pardo et al. 2018, arXiv:1712.00378). "mask": excluded from the losses (DAPO's overlong
             filtering, arXiv:2503.14476, section 3.4).
         truncation_score: reward units.
         score_N: scores of all responses.
@@ -113,7 +113,7 @@ def treat_truncation(
         ended_N: whether a response ended itself.
 
     Returns:
-        Scores [N], values after the last token [N] (0 where the episode is over), and the mask [N, T] of the losses.
+        Scores [N], values after the last token [N] (0 if the episode is over), and the mask [N, T] of the losses.
     """
     zero_N = torch.zeros_like(score_N)
     if how == "penalty":
@@ -126,7 +126,7 @@ def treat_truncation(
 
 
 def describe(rollouts: Rollouts, kl_coefficient: float) -> dict[str, float]:
-    """What the rollouts of one update look like, before the update."""
+    """Metrics of the rollouts of one update, before the update."""
     mask_NT, kl_N = rollouts.mask_NT, rollouts.kl_per_response
     figures: dict[str, Tensor | float] = {
         "ppo/score_mean": rollouts.score_N.mean(),

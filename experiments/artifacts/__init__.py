@@ -1,1 +1,1 @@
-"""Built once, addressed by the hash of what they depend on, shared by all arms and later sweeps."""
+"""Artifacts: built once, addressed by the hash of their inputs, and shared by all arms and later sweeps."""

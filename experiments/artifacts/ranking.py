@@ -1,7 +1,6 @@
 """The ranking data: samples of the base for each training prompt, ordered by the measure. All algorithms learn from it.
 
-A staged arm has its own, sampled from the checkpoint it starts from, by the same sampler and labelled by the same
-measure.
+A staged arm has its own ranking data: samples of the checkpoint that it starts from, by the same sampler and measure.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from experiments.tasks.task import Prompt
 
 FILE, SPENT_FILE = "ranking.parquet", "spent.json"
 ROWS_PER_BATCH = 128
-DPO_TEMPERATURE = 1.0  # of its log-probs, whatever the sampling temperature
-STREAM = 0  # the random numbers of the ranking data; the evaluations have others
+DPO_TEMPERATURE = 1.0  # of DPO's log-probs, independent of the sampling temperature
+STREAM = 0  # of the ranking data's random numbers; evaluations use other streams
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,10 @@ class RankedPrompt:
     prompt_id: str
     prompt: str
     prompt_ids: list[int]
-    response_ids: list[list[int]]  # an end-of-sequence token only where the sample ended itself
+    response_ids: list[list[int]]  # with an end-of-sequence token only if the sample ended itself
     ended: list[bool]  # whether the sample ended itself
     score: list[float]  # by the task's measure
-    reference_logp: list[float]  # of each response under the base at DPO_TEMPERATURE, nats; NaN where none needs it
+    reference_logp: list[float]  # of each response under the base at DPO_TEMPERATURE, nats; NaN if no pair needs it
 
     @property
     def text_ids(self) -> list[list[int]]:
@@ -52,7 +51,7 @@ class RankedPrompt:
         return [ids[:-1] if ended else ids for ids, ended in zip(self.response_ids, self.ended, strict=True)]
 
     def comparisons(self, which: Literal["all", "best_worst", "none"]) -> list[tuple[int, int]]:
-        """(winner, loser) indices by the measure; ties make no comparison."""
+        """(winner, loser) indices by the measure; a tie yields no comparison."""
         if which == "none":
             return []
         if which == "best_worst":
@@ -65,29 +64,29 @@ class RankedPrompt:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """The samples of all prompts, in one order: prompt by prompt."""
+class Samples:
+    """The samples of all prompts; all lists are in the same order, prompt by prompt."""
 
     rows: list[tuple[Prompt, int]]  # the prompt and the number of the sample
     prompt_ids: list[list[int]]
     responses: list[Response]
-    frame: pd.DataFrame  # as it is kept, without the reference's log-probs
-    texts: list[str]  # the responses in words
-    measure: str  # name of the score that ranks
+    frame: pd.DataFrame  # the table to save, without the reference's log-probs
+    texts: list[str]  # the responses as text
+    measure: str  # name of the score that ranks them
     scores: list[dict[str, float]]  # of each response, by the name of the card; the training reward's is NaN
 
 
 def build(spec: RankingJobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder) -> None:
     """Sample the base and rank its samples by the task's measure.
 
-    DPO's reference log-probs are the sampler's own where those are the same numbers: at DPO's temperature, and in
-    float32 or more, where sampling and scoring agree (to 8e-6 nats a token, as PPO arms measured in float32).
-    Elsewhere they take a pass.
+    DPO's reference log-probs are the sampler's own if those are the same numbers. That holds at DPO's temperature in
+    float32 or more, when sampling and scoring agree (to 8e-6 nats a token, as PPO arms measured in float32). Otherwise
+    a forward pass computes them.
     """
     meter, data = Meter(), spec.data
     tokens, base = Tokens.load(spec.model, cache_dir), load_base(spec.model, cache_dir)
-    drawn = _draw(spec, base, tokens, needs["measure"], data.seed, "sample the base", recorder)
-    frame, responses = drawn.frame, drawn.responses
+    samples = _sample(spec, base, tokens, needs["measure"], data.seed, "sample the base", recorder)
+    frame, responses = samples.frame, samples.responses
     if data.temperature == DPO_TEMPERATURE and base.dtype == precision(base.dtype):
         frame["reference_logp"] = [math.fsum(response.logps) for response in responses]
     else:
@@ -95,12 +94,12 @@ def build(spec: RankingJobSpec, needs: Mapping[str, Path], folder: Path, cache_d
         recorder.progress("score the pairs under the base", 0, len(used), "responses")
         frame.loc[used, "reference_logp"] = total_logprobs(
             base,
-            [drawn.prompt_ids[row] for row in used],
+            [samples.prompt_ids[row] for row in used],
             [responses[row].token_ids for row in used],
             temperature=DPO_TEMPERATURE,
             pad_id=PAD_ID,
         )
-    _keep(drawn, folder, meter, recorder, is_base=True)
+    _save(samples, folder, meter, recorder, is_base=True)
 
 
 def build_fresh(
@@ -108,15 +107,15 @@ def build_fresh(
 ) -> None:
     """Sample the checkpoint that a staged arm starts from, and rank its samples by the task's measure.
 
-    The reference's log-probs are left to the trainer, whose own policy the reference is.
+    The trainer computes the reference's log-probs, because its own policy is the reference.
     """
     meter = Meter()
     tokens = Tokens.load(spec.model, cache_dir)
     policy = with_policy(load_base(spec.model, cache_dir), spec.model.lora, seed=0)
     checkpoints.load(policy, checkpoints.weights_file(needs["start"], spec.start_point))
-    drawn = _draw(spec, policy, tokens, needs["measure"], spec.seed, "sample the checkpoint", recorder)
-    drawn.frame["reference_logp"] = math.nan
-    _keep(drawn, folder, meter, recorder, is_base=False)
+    samples = _sample(spec, policy, tokens, needs["measure"], spec.seed, "sample the checkpoint", recorder)
+    samples.frame["reference_logp"] = math.nan
+    _save(samples, folder, meter, recorder, is_base=False)
     (folder / SPENT_FILE).write_text(json.dumps(asdict(meter.axes())))
 
 
@@ -125,9 +124,9 @@ def load_spent(folder: Path) -> Axes:
     return Axes(**json.loads((folder / SPENT_FILE).read_text()))
 
 
-def _draw(
+def _sample(
     spec: RankingJobSpec, model: Any, tokens: Tokens, measure_folder: Path, seed: int, stage: str, recorder: Recorder
-) -> Drawn:
+) -> Samples:
     """Sample `model` on the training prompts, with random numbers of `seed`, and score the samples."""
     data, task = spec.data, task_of(spec.data)
     scorers, prompts = task.work.scorers(measure_folder), task.work.prompts(data, "train", spec.num_ranking_prompts)
@@ -156,39 +155,39 @@ def _draw(
             "score": [score[task.measure] for score in scores],
         }
     )
-    return Drawn(rows, prompt_ids, responses, frame, texts, task.measure, scores)
+    return Samples(rows, prompt_ids, responses, frame, texts, task.measure, scores)
 
 
-def _keep(drawn: Drawn, folder: Path, meter: Meter, recorder: Recorder, is_base: bool) -> None:
-    """Write the samples, and say what they took."""
-    meter.tokens_generated = sum(len(response.token_ids) for response in drawn.responses)
-    drawn.frame.to_parquet(folder / FILE)
-    recorder.samples(0, _sample_rows(drawn, is_base))
-    recorder.metrics("artifact", _summary(load(folder), drawn.frame, drawn.measure), meter.axes())
+def _save(samples: Samples, folder: Path, meter: Meter, recorder: Recorder, is_base: bool) -> None:
+    """Write the samples and their cost."""
+    meter.tokens_generated = sum(len(response.token_ids) for response in samples.responses)
+    samples.frame.to_parquet(folder / FILE)
+    recorder.samples(0, _sample_rows(samples, is_base))
+    recorder.metrics("artifact", _summary(load(folder), samples.frame, samples.measure), meter.axes())
 
 
-def _sample_rows(drawn: Drawn, is_base: bool) -> list[SampleRow]:
-    """For the ledger: how likely the base finds what the arms learn from. No reward model has seen them yet."""
-    logps = [sum(response.logps) for response in drawn.responses]
+def _sample_rows(samples: Samples, is_base: bool) -> list[SampleRow]:
+    """The samples as ledger rows, with the base's log-probs of what the arms learn from; there is no reward yet."""
+    logps = [sum(response.logps) for response in samples.responses]
     return [
         SampleRow(
             prompt_id=prompt.prompt_id,
             sample_id=index,
             stream=STREAM,
             prompt=prompt.text,
-            response=drawn.texts[i],
-            num_tokens=len(drawn.responses[i].token_ids),
-            finish_reason=drawn.responses[i].finish_reason,
+            response=samples.texts[i],
+            num_tokens=len(samples.responses[i].token_ids),
+            finish_reason=samples.responses[i].finish_reason,
             logp_policy=logps[i],
             logp_base=logps[i] if is_base else math.nan,
-            scores=drawn.scores[i],
+            scores=samples.scores[i],
         )
-        for i, (prompt, index) in enumerate(drawn.rows)
+        for i, (prompt, index) in enumerate(samples.rows)
     ]
 
 
 def load(folder: Path) -> list[RankedPrompt]:
-    """What `build` wrote, in its order."""
+    """The prompts that `build` wrote, in the same order."""
     frame = pd.read_parquet(folder / FILE)
     return [
         RankedPrompt(
@@ -205,7 +204,7 @@ def load(folder: Path) -> list[RankedPrompt]:
 
 
 def _rows_for_dpo(frame: pd.DataFrame, comparisons: Literal["per_arm", "all", "best_worst"]) -> list[int]:
-    """The samples that DPO's pairs are made of."""
+    """Row numbers of the samples in DPO's pairs."""
     if comparisons == "all":
         return list(range(len(frame)))
     by_prompt = frame.groupby("prompt_id", sort=False)["score"]

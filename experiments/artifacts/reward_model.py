@@ -1,9 +1,9 @@
 """The proxy reward model: TRL's RewardTrainer, LoRA and a scalar head on the same base (scored by reward_scorer.py).
 
-A response's score is the mean of the head's outputs over its tokens, the end-of-sequence token left out. The usual
-place, the last token alone, learns far worse from the few comparisons of a small sweep: on 1,343 comparisons of
-SmolLM2-135M's samples it ordered 53 % of held-out pairs as the measure does, which is chance. The mean also says
-something about every prefix, which PPO's critic starts from.
+A response's score is the mean of the head's outputs over its tokens, without the end-of-sequence token. Usually the
+score is the output at the last token alone. That learns far worse from the few comparisons of a small sweep: on 1,343
+comparisons of SmolLM2-135M's samples it ordered 53 % of held-out pairs as the measure does, which is chance. The mean
+also gives every prefix a score, and PPO's critic starts from these.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from experiments.tasks.task import TRAINING_REWARD
 def build(
     spec: RewardModelJobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder
 ) -> None:
-    """Train on the comparisons of most prompts; measure accuracy and normalise scores on the others' samples."""
+    """Train on the comparisons of most prompts; measure accuracy and normalise scores on the held-out prompts."""
     meter, settings = Meter(), spec.reward_model
     assert isinstance(settings, RewardModel)
     tokenizer = Tokens.load(spec.model, cache_dir).tokenizer
@@ -57,7 +57,7 @@ def build(
     trainer = _trainer(spec, settings, training, tokenizer, cache_dir, meter, recorder)
     trainer.train()
     model = trainer.model.eval()
-    # As many as held out: enough to show by how much the training prompts were learnt by heart.
+    # As many as held out: enough to show how far the training prompts were memorised.
     seen = training[:num_held_out]
     train_scores, held_out_scores = (_score_all(model, part) for part in (seen, held_out))
     all_held_out = np.concatenate(held_out_scores)
@@ -78,7 +78,7 @@ def build(
 
 
 class _RankingTrainer(RewardTrainer):  # type: ignore[misc]
-    """RewardTrainer whose examples are prompts: a sample is scored once for all its comparisons (arXiv:2203.02155)."""
+    """A RewardTrainer whose examples are prompts: each sample is scored once for all comparisons (arXiv:2203.02155)."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset  # token ids already; TRL would append an end-of-sequence token to samples that were cut
@@ -107,7 +107,7 @@ def _trainer(
     recorder: Recorder,
 ) -> RewardTrainer:
     seed = derive_seed(spec.seed, "reward model") % 2**32
-    torch.manual_seed(seed)  # the adapter comes from the global stream
+    torch.manual_seed(seed)  # PEFT initialises the adapter from the global generator
     model = get_peft_model(with_scalar_head(load_base(spec.model, cache_dir)), lora_config(spec.model.lora, "SEQ_CLS"))
     rows = [prompt for prompt in training if prompt.comparisons(spec.comparisons)]
     comparisons_per_prompt = sum(len(prompt.comparisons(spec.comparisons)) for prompt in rows) / len(rows)
@@ -131,17 +131,17 @@ def _trainer(
 
 
 def with_scalar_head(base: Any) -> PreTrainedModel:
-    """The causal model with a head named `score` on its last hidden states, as its family's classifier would have.
+    """The causal model with a head named `score` on its last hidden states, like its family's classifier.
 
-    Not every family has a classifier (Granite). The language-model head stays where it is, unused.
+    Some families (Granite) have no classifier. The language-model head is kept but unused.
     """
     size = language_head(base).weight_VH.shape[1]
     # In float32 at least: bfloat16 would lose the head's small steps.
     head = nn.Linear(size, 1, bias=False, device="meta", dtype=precision(base.dtype)).to_empty(device=base.device)
-    nn.init.normal_(head.weight)  # as a classifier's head is drawn: the adapter's random numbers come after it
-    nn.init.zeros_(head.weight)  # all texts start equal; a random head's scores would first have to be unlearnt
+    nn.init.normal_(head.weight)  # uses the random numbers that a classifier's head uses before the adapter's
+    nn.init.zeros_(head.weight)  # all scores start equal; a random head's scores would first have to be unlearnt
     base.score = head
-    base.config.num_labels = 1  # RewardTrainer asks
+    base.config.num_labels = 1  # RewardTrainer reads it
     return base  # type: ignore[no-any-return]
 
 
@@ -164,7 +164,7 @@ def _example(prompt: RankedPrompt, which: Literal["all", "best_worst"]) -> dict[
 
 
 def _collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Prompts with samples → one prompt and one text per sample, and comparisons as indices into these."""
+    """Turn prompts with samples into one prompt and one text per sample, with comparisons as indices into these."""
     offsets = np.cumsum([0, *(len(example["texts"]) for example in examples)])
     batch: dict[str, Any] = {
         "prompt_ids": [example["prompt"] for example in examples for _ in example["texts"]],
@@ -178,7 +178,7 @@ def _collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class _Progress(TrainerCallback):
-    """Loss of every step into the ledger."""
+    """Writes the loss of every step to the ledger."""
 
     def __init__(self, recorder: Recorder, meter: Meter) -> None:
         self.recorder, self.meter = recorder, meter

@@ -1,4 +1,4 @@
-"""The trained reward model as a judge: its adapter beside the policy's on one base. Knows no trainer."""
+"""Score responses with the trained reward model: an adapter beside the policy's on one base. Imports no trainer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from experiments.sampling.batch import PAD_ID, Batch, is_end, make_batches, toke
 
 @dataclass(frozen=True)
 class RewardScorer:
-    """The trained reward model as an adapter of a policy's base. Scores: standard deviations of the base's samples."""
+    """The trained reward model as an adapter on a policy's base. Scores are in standard deviations of base samples."""
 
     model: PeftModel
     weight: Tensor  # [H], of the scalar head, in normalised units
@@ -51,7 +51,7 @@ class RewardScorer:
 
         `texts` are for rewards that read texts; this one reads tokens.
 
-        An end-of-sequence token is no text: the prefix that ends with it has the score of the one before.
+        An end-of-sequence token is not text: the prefix that ends with it has the score of the prefix before it.
         """
         is_text_BT = batch.response_mask * ~is_end(batch.response_ids, self.eos_ids)
         token_scores_BT = (features_BTH[:, 1:] @ self.weight) * is_text_BT

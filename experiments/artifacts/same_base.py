@@ -1,14 +1,14 @@
-"""Is the base that this process loaded the one that was sampled?
+"""Check that the base that this process loaded is the one that was sampled.
 
 The ranking data holds log-probs of its responses under the base. Every job that loads the base afterwards scores eight
-of them again, without adapters. Weights that a file lacks are drawn at random, other ones in each process; an adapter
-file beside the weights is applied by one way of loading and not by another: training would end as if nothing were
-wrong, with numbers that mean nothing.
+of them again, without adapters. Two faults would otherwise give meaningless numbers without an error. Weights missing
+in a file are drawn at random, differently in each process. An adapter file beside the weights is applied by one way of
+loading and not by another.
 
-How far apart two honest computations are was measured on 128 samples of SmolLM2-135M of 32 tokens, eight at a time, as
-`distance` in nats a token. In float32 sampler and pass differ by 0.00002. With weights in bfloat16, a pass in other
-company, the sampler, and arithmetic in float32 (another kind of processor) differ by 0.03 to 0.11. The tolerances lie
-above that, for other models and devices. A random head is several nats off, and so is another checkpoint. A LoRA update
+Rounding differences were measured on 128 samples of SmolLM2-135M of 32 tokens, eight at a time, as `distance` in nats a
+token. In float32 the sampler and a forward pass differ by 0.00002. With bfloat16 weights, these differ by 0.03 to 0.11:
+a pass in another batch, the sampler, and arithmetic in float32 (on another kind of processor). The tolerances are
+larger, for other models and devices. A random head is several nats off, and so is another checkpoint. A LoRA update
 whose KL is 5 nats a response is 0.5 to 1.5 off; one of 0.8 nats is 0.1 to 0.4 off, which bfloat16 may hide.
 """
 
@@ -35,7 +35,7 @@ TOLERANCE = {"bfloat16": 0.2, "float32": 0.005, "float64": 0.005}  # nats a toke
 
 @contextmanager
 def same_as_in(ranking_folder: Path) -> Iterator[None]:
-    """Within it, a base that is not the one of the ranking data cannot be loaded: `load_base` raises InputError."""
+    """Inside the block, `load_base` raises InputError for a base other than that of the ranking data."""
     with every_base_passes(partial(check, ranking_folder)):
         yield
 
@@ -77,15 +77,15 @@ def distance_now(
     response_ids: Sequence[Sequence[int]],
     recorded: Sequence[float],
 ) -> float:
-    """`distance` of the recorded log-probs of whole responses from those under a model, adapters as they are now."""
+    """`distance` of the recorded log-probs of whole responses from those under a model with its active adapters."""
     now = total_logprobs(model, prompt_ids, response_ids, temperature=DPO_TEMPERATURE, pad_id=0)
     return distance(recorded, now, [len(ids) for ids in response_ids])
 
 
 def distance(logps: Sequence[float], others: Sequence[float], num_tokens: Sequence[int]) -> float:
-    """How far two sets of log-probs of whole responses are apart: root mean square, nats a token.
+    """Root-mean-square difference of two sets of log-probs of whole responses, nats a token.
 
-    Rounding errors of tokens are independent, so that those of a response grow with the square root of its length.
+    Rounding errors of tokens are independent, so the error of a response grows with the square root of its length.
     """
     squares = [(logp - other) ** 2 for logp, other in zip(logps, others, strict=True)]
     return math.sqrt(math.fsum(squares) / sum(num_tokens))

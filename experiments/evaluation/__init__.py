@@ -1,1 +1,1 @@
-"""Everything that needs a model or a scorer after training; the results are ledger rows."""
+"""Everything after training that needs a model or a scorer; the results are ledger rows."""

@@ -1,4 +1,4 @@
-"""A sentence encoder: texts to vectors whose cosine says how alike they are in meaning."""
+"""A sentence encoder: it maps texts to vectors whose cosine measures similarity of meaning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from experiments.inputs.fingerprint import EMBEDDER
 from experiments.inputs.model_files import local_folder
 from experiments.inputs.models import device, num_positions
 
-MAX_TOKENS = 512  # of a text, where neither tokenizer nor model sets a lower limit; the rest is cut off
+MAX_TOKENS = 512  # of a text, if neither tokenizer nor model sets a lower limit; the rest is cut off
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class SentenceEncoder:
 
     @classmethod
     def load(cls, path: str) -> SentenceEncoder:
-        """From a folder or a hub id (``hub_id@commit``), weights from safetensors only and no code of the model's own.
+        """Load from a folder or a hub id (``hub_id@commit``), only from safetensors and without the model's own code.
 
         Raises:
-            InputError: it cannot be loaded so.
+            InputError: it cannot be loaded in this way.
         """
         folder = local_folder(path, EMBEDDER)
         try:
@@ -48,7 +48,7 @@ class SentenceEncoder:
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str], rows_per_batch: int) -> NDArray[np.float16]:
-        """One row of length 1 for each text, `[N, D]`; zeros where a text has no token."""
+        """One row of length 1 for each text, `[N, D]`; zeros if a text has no token."""
         batches = [texts[start : start + rows_per_batch] for start in range(0, len(texts), rows_per_batch)]
         vectors = np.concatenate([self._embed(list(batch)) for batch in batches])
         planned.compare("embedder")

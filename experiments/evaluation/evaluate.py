@@ -25,7 +25,7 @@ from experiments.tasks.task import Prompt
 
 
 class Evaluator:
-    """A base with two adapters, the policy under evaluation and the reward model, and the prompts to ask."""
+    """A base with two adapters (the evaluated policy and the reward model), and the evaluation prompts."""
 
     def __init__(self, spec: EvaluationJobSpec, measure_folder: Path, reward_folder: Path, cache_dir: Path) -> None:
         self.spec = spec
@@ -48,11 +48,11 @@ class Evaluator:
         self.prompt_ids = [self.tokens.prompt_ids(prompt.text) for prompt, _ in self.rows]
 
     def load_adapter(self, weights: Path) -> None:
-        """Make a kept adapter the policy. A fresh one, as after construction, is the base."""
+        """Make a saved adapter the policy. Until this is called, the policy is the base."""
         checkpoints.load(self.policy, weights)
 
     def evaluate(self, stream: int, recorder: Recorder, stage: str, is_base: bool = False) -> list[SampleRow]:
-        """Sample every row with the common random numbers of `stream`, and score it. The base's own KL is 0."""
+        """Sample every row with the common random numbers of `stream`, and score it. The base's KL is 0."""
         data = self.spec.data
         recorder.progress(stage, self.drawn, self.to_draw, "responses")
         names = [f"{prompt.prompt_id}/{index}" for prompt, index in self.rows]
@@ -69,7 +69,7 @@ class Evaluator:
         return self._rows(responses, stream, is_base)
 
     def embed(self, point: int, rows: Sequence[SampleRow], recorder: Recorder) -> None:
-        """Record what the responses alone mean, without their prompts, where an embedder was chosen."""
+        """Record embeddings of the responses, without their prompts, if an embedder was chosen."""
         if self.encoder:
             texts = [row["response"] for row in rows]
             recorder.embeddings(point, rows, self.encoder.embed(texts, self.spec.evaluation.rows_per_batch))
@@ -100,11 +100,11 @@ class Evaluator:
         ]
 
     def _logps_under_the_policy(self, responses: Sequence[Response]) -> list[float]:
-        """The sampler's own in float32 or more, where a pass gives the same numbers; otherwise those of a pass.
+        """The sampler's log-probs in float32 or more, because a pass gives the same numbers; otherwise those of a pass.
 
-        In half precision the two are rounded differently, and KL is the difference of two log-probs, so both sides take
-        the same kind of pass. On 1,024 responses of SmolLM2-135M in bfloat16 the sampler gave 0.045 ± 0.019 nats a
-        response more than a pass (95 % interval), under the base and under trained policies alike.
+        In half precision the two are rounded differently. KL is the difference of two log-probs, so both come from the
+        same kind of pass. On 1,024 responses of SmolLM2-135M in bfloat16 the sampler gave 0.045 ± 0.019 nats a response
+        more than a pass (95 % interval), under the base and under trained policies alike.
         """
         if self.policy.dtype == precision(self.policy.dtype):
             return [sum(response.logps) for response in responses]
@@ -115,7 +115,7 @@ class Evaluator:
             return self._pass(response_ids)
 
     def _pass(self, response_ids: Sequence[Sequence[int]]) -> list[float]:
-        """Log-prob of each row's response, nats, adapters as they are switched now."""
+        """Log-prob of each row's response under the model with its active adapters, nats."""
         return total_logprobs(
             self.policy,
             self.prompt_ids,
@@ -128,9 +128,10 @@ class Evaluator:
 def evaluate_base(
     spec: BaseEvaluationJobSpec, needs: Mapping[str, Path], _: Path, cache_dir: Path, recorder: Recorder
 ) -> None:
-    """Point 0 of every arm, with two sets of random numbers: base against base is the floor of every distance.
+    """Evaluate the base, which is point 0 of every arm.
 
-    The further samples, under a third set, show how good the best of several responses is before any training.
+    It is sampled with two sets of random numbers, because base against base is the noise floor of every distance. The
+    further samples, from a third set, show how good the best of several responses is before any training.
     """
     meter = Meter()
     evaluator = Evaluator(spec, needs["measure"], needs["reward_model"], cache_dir)
@@ -150,9 +151,9 @@ def evaluate_base(
 def evaluate_arm(
     spec: EvaluationJobSpec, needs: Mapping[str, Path], _: Path, cache_dir: Path, recorder: Recorder
 ) -> None:
-    """Every kept adapter of an arm. Rows carry what the arm had spent at that point, not what the evaluation cost.
+    """Evaluate every saved adapter of an arm. A row's axes are the arm's cost up to that point, not the evaluation's.
 
-    Points that are another arm's are taken from that arm's evaluation, the need `start_evaluation`.
+    Points inherited from another arm are copied from that arm's evaluation, the need `start_evaluation`.
     """
     evaluator = Evaluator(spec, needs["measure"], needs["reward_model"], cache_dir)
     arm_folder, start_evaluation = needs["arm"], needs.get("start_evaluation")
@@ -172,7 +173,7 @@ def evaluate_arm(
 
 
 def summarise(rows: Sequence[SampleRow]) -> dict[str, float]:
-    """Means over responses; KL is the k1 estimate, summed over a response's tokens (and per token), nats."""
+    """Means over responses. KL is the k1 estimate, summed over a response's tokens (and also per token), nats."""
     kl: list[Any] = [row["logp_policy"] - row["logp_base"] for row in rows]
     tokens = sum(row["num_tokens"] for row in rows)
     return {

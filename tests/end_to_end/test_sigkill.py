@@ -94,4 +94,4 @@ def test_killed_in_the_middle_and_started_again_the_ledger_and_the_adapters_are_
         assert weights[0] == weights[1]
         responses = [pd.read_parquet(arm / "evaluation" / "samples" / "point_2.parquet") for arm in (killed, whole)]
         pd.testing.assert_frame_equal(*responses)
-        assert ("goes on" in (killed / "log.txt").read_text()) == (name in KILLED)
+        assert ("resumes from" in (killed / "log.txt").read_text()) == (name in KILLED)

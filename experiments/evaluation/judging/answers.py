@@ -1,7 +1,7 @@
-"""Answers of a chat endpoint, and their cache: what was paid for is on disk at once and is never asked again.
+"""Answers of a chat endpoint, and their cache: every paid answer is saved at once and never asked for again.
 
-One small file an answer, written atomically under the hash of everything that was asked, so that a killed job, a
-second sweep and a shared file system are all safe.
+Each answer is one small file, written atomically under the hash of the whole request. So the cache is safe when a job
+is killed, when two sweeps run at once, and on a shared file system.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from typing import Any
 
 from experiments.foreign import MALFORMED, read_object
 
-MOST_TOKENS = 10_000_000  # of one request: no model reads or writes as many
+MOST_TOKENS = 10_000_000  # of one request: more than any model reads or writes
 
 
 @dataclass(frozen=True)
 class ChatAnswer:
-    """What an endpoint said."""
+    """One answer of an endpoint."""
 
     content: str | None
     refusal: str | None
     finish_reason: str | None
-    model: str | None  # as the server names what answered
+    model: str | None  # the server's name of the model that answered
     prompt_tokens: int
     completion_tokens: int
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> ChatAnswer:
-        """The answer that a file holds.
+        """The answer in a file's content.
 
         Raises:
-            TypeError: a key is missing or unknown, or a value is of another type than here.
+            TypeError: a key is missing or unknown, or a value has the wrong type.
         """
         answer = cls(**content)
         texts = (answer.content, answer.refusal, answer.finish_reason, answer.model)
@@ -46,7 +46,7 @@ class ChatAnswer:
 
 
 def is_count(value: object) -> bool:
-    """Whether a request can have had so many tokens."""
+    """Whether a value is a possible number of tokens of a request."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
 
 
@@ -57,14 +57,14 @@ class AnswerCache:
         self._folder = folder
 
     def get(self, key: str) -> ChatAnswer | None:
-        """The answer kept under `key`; a file that cannot be read counts as none."""
+        """The answer saved under `key`; None if there is no file or it cannot be read."""
         try:
             return ChatAnswer.of(read_object(self._path(key)))
         except (OSError, *MALFORMED):
             return None
 
     def put(self, key: str, answer: ChatAnswer) -> None:
-        """Keep an answer."""
+        """Save an answer."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -76,5 +76,5 @@ class AnswerCache:
 
 
 def cache_key(base_url: str, body: Mapping[str, Any]) -> str:
-    """SHA-256 of who is asked what: the address, and the request with model, both texts, template and decoding."""
+    """SHA-256 of the address and the request: model, both texts, template and decoding settings."""
     return hashlib.sha256(json.dumps([base_url, body], sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The cap on what an endpoint may cost. Every attempt is reserved at its highest price before it is sent."""
+"""The limit of an endpoint's cost. Every attempt reserves its highest possible price before it is sent."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 
 
 class CapReachedError(RuntimeError):
-    """Nothing more may be asked."""
+    """Another request might exceed the limit."""
 
 
 class Budget:
-    """Requests and money, spent and reserved. One event loop's worth of concurrency."""
+    """Requests and money, spent and reserved. For use in one event loop."""
 
     def __init__(self, max_requests: int, max_cost: float) -> None:
         self.max_requests, self.max_cost = max_requests, max_cost
@@ -19,10 +19,10 @@ class Budget:
         self._settled = asyncio.Condition()
 
     async def reserve(self, cost: float) -> None:
-        """Set aside one request of at most `cost`; where it only might not fit, wait for what is under way.
+        """Reserve one request of at most `cost`. If it may not fit, wait for reserved ones, which may turn out cheaper.
 
         Raises:
-            CapReachedError: it does not fit, and nothing is under way that could turn out cheaper than reserved.
+            CapReachedError: it does not fit, and there is no reserved request to wait for.
         """
         async with self._settled:
             await self._settled.wait_for(lambda: self._fits(cost) or not self._reserved)
@@ -31,7 +31,7 @@ class Budget:
             self._reserved.append(cost)
 
     async def settle(self, reserved: float, cost: float) -> None:
-        """An attempt has ended and cost this much."""
+        """Replace an attempt's reservation by its real cost."""
         async with self._settled:
             self._reserved.remove(reserved)
             self.charge(cost)

@@ -1,4 +1,4 @@
-"""One request to an OpenAI-compatible chat endpoint: sent, repeated where that can help, read with suspicion."""
+"""Send one request to an OpenAI-compatible chat endpoint, retry it if that can help, and distrust the answer."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from experiments.foreign import MALFORMED, clean
 from experiments.judge_spec import EndpointJudge
 
 FIRST_WAIT_SECONDS = 0.5
-PASSING = {408, 425, 429, 500, 502, 503, 504, 529}  # statuses that another attempt may not meet
-HOPELESS = {401, 402, 403, 404, 405}  # the key, the account or the address is wrong: no request will succeed
+TRANSIENT = {408, 425, 429, 500, 502, 503, 504, 529}  # statuses after which a retry may succeed
+PERMANENT = {401, 402, 403, 404, 405}  # the key, the account or the address is wrong: no request will succeed
 MAX_REASON = 300  # characters
-MAX_BYTES = 2**20  # of an answer, on the wire and decoded: a verdict is one word
+MAX_BYTES = 2**20  # of an answer, both as sent and decoded: a verdict is one word
 TOKENS_AROUND_MESSAGE = 32
 PER_MILLION = 1e-6
 
 
 class FailedRequestError(RuntimeError):
-    """A request that came to nothing. The message says why, without the key."""
+    """A request failed. The message says why, without the key."""
 
 
-class PassingError(RuntimeError):
-    """An attempt that failed in a way that may pass.
+class TransientError(RuntimeError):
+    """An attempt failed for a reason that may be temporary.
 
     Attributes:
         wait_seconds: how long the server asks to wait, or None.
-        may_be_billed: whether the server may have done the work all the same.
+        may_be_billed: whether the server may have done the work nevertheless.
     """
 
     def __init__(self, reason: str, wait_seconds: float | None = None, may_be_billed: bool = False) -> None:
@@ -49,7 +49,7 @@ class PassingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back, read as far as it may be read."""
+    """An HTTP response, read up to the size limit."""
 
     status: int
     retry_after: str | None
@@ -58,7 +58,7 @@ class Reply:
 
 
 class ChatClient:
-    """Asks one endpoint. The key is in the client's headers and nowhere else; no text that leaves here holds it."""
+    """Asks one endpoint. The key is only in the client's headers, and removed from every text that is returned."""
 
     def __init__(self, judge: EndpointJudge, key: str | None, budget: Budget, rng: np.random.Generator) -> None:
         self._judge, self._key, self._budget, self._rng = judge, key, budget, rng
@@ -66,7 +66,7 @@ class ChatClient:
             headers={"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {}),
             timeout=judge.timeout_seconds,
             limits=httpx2.Limits(max_connections=judge.concurrency),
-            follow_redirects=False,  # the key goes to the address that was given, and to no other
+            follow_redirects=False,  # the key must go to no address but the given one
         )
 
     async def close(self) -> None:
@@ -84,7 +84,7 @@ class ChatClient:
         for attempt in range(1, self._judge.max_attempts + 1):
             try:
                 return await self._attempt(body)
-            except PassingError as error:
+            except TransientError as error:
                 wait = self._wait(attempt, error)
                 if attempt == self._judge.max_attempts or wait > self._judge.max_wait_seconds:
                     raise FailedRequestError(f"{error}, attempt {attempt}") from None
@@ -99,7 +99,7 @@ class ChatClient:
         )
 
     async def _attempt(self, body: Mapping[str, Any]) -> ChatAnswer:
-        """One attempt, reserved at the highest price and then counted at its own."""
+        """Make one attempt: reserve its highest possible price, then count its real one."""
         ceiling = self._ceiling(body)
         await self._budget.reserve(ceiling)
         cost = 0.0
@@ -107,7 +107,7 @@ class ChatClient:
             answer = self._read(await self._send(body), body)
             cost = self.cost(answer)
             return answer
-        except PassingError as error:
+        except TransientError as error:
             cost = ceiling if error.may_be_billed else 0.0
             raise
         finally:
@@ -115,36 +115,36 @@ class ChatClient:
 
     async def _send(self, body: Mapping[str, Any]) -> Reply:
         address = f"{self._judge.base_url}/chat/completions"
-        self._http.cookies.clear()  # no answer may change what the next request says
+        self._http.cookies.clear()  # no answer may change the next request
         try:
             async with (
-                asyncio.timeout(self._judge.timeout_seconds),  # for the whole answer, however slowly it comes
+                asyncio.timeout(self._judge.timeout_seconds),  # for the whole answer, even if it arrives slowly
                 self._http.stream("POST", address, json=body) as response,
             ):
                 after = response.headers.get("retry-after")
                 return Reply(response.status_code, after, response.is_redirect, await _content(response))
         except (TimeoutError, httpx2.TimeoutException):
-            raise PassingError(f"no answer in {self._judge.timeout_seconds:g} s", may_be_billed=True) from None
+            raise TransientError(f"no answer in {self._judge.timeout_seconds:g} s", may_be_billed=True) from None
         except httpx2.RequestError as error:
             sent = not isinstance(error, httpx2.ConnectError)
-            raise PassingError(f"connection failed ({type(error).__name__})", may_be_billed=sent) from None
+            raise TransientError(f"connection failed ({type(error).__name__})", may_be_billed=sent) from None
 
     def _read(self, reply: Reply, body: Mapping[str, Any]) -> ChatAnswer:
-        if reply.status in PASSING:
-            raise PassingError(f"HTTP {reply.status}", retry_after(reply.retry_after, time.time()))
+        if reply.status in TRANSIENT:
+            raise TransientError(f"HTTP {reply.status}", retry_after(reply.retry_after, time.time()))
         reason = f"HTTP {reply.status}: {self._said(reply.content)}"
-        if reply.status in HOPELESS or reply.is_redirect:
+        if reply.status in PERMANENT or reply.is_redirect:
             raise InputError(f"judge.endpoint: {self._judge.base_url} answers {reason}")
         if reply.status != httpx2.codes.OK:
             raise FailedRequestError(reason)
         if reply.content is None:
             reason = f"an answer of more than {MAX_BYTES:,} bytes, or one that cannot be decoded"
-            raise PassingError(reason, may_be_billed=True)
+            raise TransientError(reason, may_be_billed=True)
         try:
             return self._answer(json.loads(reply.content), body)
         except MALFORMED as error:
             reason = f"an answer that is no chat completion ({type(error).__name__})"
-            raise PassingError(reason, may_be_billed=True) from None
+            raise TransientError(reason, may_be_billed=True) from None
 
     def _answer(self, content: Any, body: Mapping[str, Any]) -> ChatAnswer:
         choice, usage = content["choices"][0], content.get("usage") or {}
@@ -159,7 +159,7 @@ class ChatClient:
         )
 
     def _said(self, content: bytes | None) -> str:
-        """The beginning of an error's text, for people."""
+        """The start of the server's error text, for people."""
         if content is None:
             return "its text cannot be read"
         return clean(self._without_key(content.decode("utf-8", "replace")), MAX_REASON)
@@ -172,21 +172,21 @@ class ChatClient:
         return self._without_key(value.encode("utf-8", "replace").decode())  # JSON can hold half of a surrogate pair
 
     def _name(self, value: Any) -> str | None:
-        """A text that stands in files and tables."""
+        """A text for files and tables: one line of limited length."""
         text = self._text(value)
         return None if text is None else clean(text, MAX_REASON)
 
     def _without_key(self, text: str) -> str:
-        """A server may repeat the key in what it says."""
+        """The text without the key, which a server may repeat in its answer."""
         return text.replace(self._key, "[key]") if self._key else text
 
     def _ceiling(self, body: Mapping[str, Any]) -> float:
-        """The most that an attempt can cost."""
+        """The highest possible cost of an attempt."""
         judge = self._judge
         return PER_MILLION * (_most_tokens(body) * judge.prompt_price + judge.max_tokens * judge.completion_price)
 
-    def _wait(self, attempt: int, error: PassingError) -> float:
-        """Seconds: what the server asks for, or twice as long each time; with jitter, so that not all come at once."""
+    def _wait(self, attempt: int, error: TransientError) -> float:
+        """Seconds to wait: as long as the server asks, or twice as long each time; with jitter, to spread requests."""
         doubled: float = min(FIRST_WAIT_SECONDS * 2 ** (attempt - 1), self._judge.max_wait_seconds)
         jitter = float(self._rng.uniform(0.5, 1.0))
         if error.wait_seconds is None:
@@ -195,7 +195,7 @@ class ChatClient:
 
 
 def retry_after(value: str | None, now: float) -> float | None:
-    """Seconds that a Retry-After header asks for, given as a number or as a date (RFC 9110, section 10.2.3)."""
+    """Seconds to wait by a Retry-After header, which holds a number or a date (RFC 9110, section 10.2.3)."""
     if value is None:
         return None
     try:
@@ -209,7 +209,7 @@ def retry_after(value: str | None, now: float) -> float | None:
 
 
 async def _content(response: httpx2.Response) -> bytes | None:
-    """The decoded body, or None. Decoded here, since a small body in several encodings may unpack to any size."""
+    """The decoded body, or None. Decoded here, because a small compressed body may expand to any size."""
     raw = bytearray()
     async for piece in response.aiter_raw():
         raw += piece
@@ -219,12 +219,12 @@ async def _content(response: httpx2.Response) -> bytes | None:
 
 
 def _decoded(raw: bytes, encoding: str) -> bytes | None:
-    """We ask for `identity`. A server that packs its answer once all the same, in the usual way, is understood."""
+    """Decode a body. We ask for `identity`, but a server may compress nevertheless; one usual encoding is accepted."""
     if encoding in {"", "identity"}:
         return raw
     if encoding not in {"gzip", "x-gzip", "deflate"}:
         return None
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: the header says which of the two it is
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: detect gzip or zlib by the header
     try:
         content = unpacker.decompress(raw, MAX_BYTES + 1)
     except zlib.error:
@@ -233,10 +233,10 @@ def _decoded(raw: bytes, encoding: str) -> bytes | None:
 
 
 def _tokens(count: Any, most: int) -> int:
-    """A count of tokens as the server tells it, or `most` if it tells none or one that cannot be.
+    """The server's count of tokens, or `most` if it gives none or an impossible one.
 
     Raises:
-        TypeError: it is no whole number.
+        TypeError: it is no integer.
     """
     if count is None:
         return most
@@ -246,5 +246,5 @@ def _tokens(count: Any, most: int) -> int:
 
 
 def _most_tokens(body: Mapping[str, Any]) -> int:
-    """Tokens of a chat at most: no tokenizer makes more of a text than it has bytes, and a few stand around it."""
+    """Upper limit of a chat's tokens: a text has at most one token per byte, plus a few around each message."""
     return sum(len(message["content"].encode()) + TOKENS_AROUND_MESSAGE for message in body["messages"])

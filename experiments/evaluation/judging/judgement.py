@@ -1,4 +1,4 @@
-"""What any judge leaves: a row for each pair, numbers, and facts. Loads neither a model nor a network library."""
+"""The result of any judge: a row for each pair, metrics, and facts. Imports neither torch nor a network library."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from experiments.evaluation.judging.pairs import Pair
 from experiments.records import PreferenceRow
 
-IDENTICAL = "identical responses"  # decided without asking
+IDENTICAL = "identical responses"  # note of a pair that was scored without asking
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a judge made of all pairs."""
+    """A judge's result for all pairs."""
 
     rows: list[PreferenceRow]
     values: dict[str, float]  # for the ledger

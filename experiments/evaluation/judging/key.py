@@ -1,4 +1,4 @@
-"""The endpoint's key: from the environment and from nowhere else, so that no file ever holds it."""
+"""The endpoint's key. It comes only from the environment, so that no file ever holds it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from experiments.judge_spec import EndpointJudge
 
 
 def api_key(judge: EndpointJudge) -> str | None:
-    """The key, or None for a server that asks for none.
+    """The key, or None for a server that needs none.
 
     Raises:
-        InputError: the variable that should hold it does not, or what it holds cannot be sent. The message repeats
-            neither name nor value: who has mistaken the one for the other has given the key as the name.
+        InputError: the variable is missing or empty, or its value cannot be sent. The message repeats neither name nor
+            value, because people give the key itself as the name by mistake.
     """
     if judge.api_key_variable is None:
         return None

@@ -1,4 +1,4 @@
-"""Which responses are compared: final models, on the same prompts and random numbers. Loads no torch."""
+"""The pairs of responses to compare: of final models, on the same prompts and random numbers. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from experiments.spec import Contest as SpecifiedContest
 from experiments.spec import JudgedRun
 
 BASE = "base"
-STREAM = 1  # the random numbers that the base and every arm share
+STREAM = 1  # of the random numbers that the base and every arm share
 KEYS = ["prompt_id", "sample_id"]
 
 
@@ -59,11 +59,11 @@ def final_samples(folder: Path, max_samples_per_prompt: int) -> pd.DataFrame:
 def make_pairs(
     samples: Mapping[str, pd.DataFrame], runs: Sequence[JudgedRun], declared: Sequence[SpecifiedContest]
 ) -> list[Pair]:
-    """All pairs, prompt by prompt, so that a judge who stops early has judged every contest on the same prompts.
+    """All pairs, prompt by prompt. So a judge that stops early has judged every contest on the same prompts.
 
     Args:
         samples: role of an evaluation, or "base" -> its `final_samples`, all with the same index.
-        runs: whose evaluations are there.
+        runs: those whose evaluations exist.
         declared: contests between arms, by name.
     """
     responses = {role: frame["response"].tolist() for role, frame in samples.items()}

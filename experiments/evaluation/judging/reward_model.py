@@ -1,4 +1,4 @@
-"""The reward-model judge: it scores every response by itself; of two, the higher is preferred."""
+"""The reward-model judge: it scores every response alone, and of two responses prefers the higher score."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from experiments.tasks.task import TRAINING_REWARD, Task
 
 Scores = NDArray[np.float64]
 Scorer = Callable[[Sequence[str], Sequence[str]], list[float]]  # prompts, responses -> scores
-ROWS_PER_CALL = 64  # responses between two signs of life
+ROWS_PER_CALL = 64  # responses between two reports of progress
 
 
 def origin(judge: RewardModelJudge) -> Origin:
-    """Where it comes from, as far as its folder tells."""
+    """Its origin, as far as its folder tells."""
     return folder_origin(local_folder(judge.path, JUDGE), judge.path.partition("@")[0])
 
 
@@ -50,15 +50,15 @@ def judge_pairs(
     """Score the samples of every model once, and compare.
 
     Args:
-        judge: which weights, and what counts as a tie.
+        judge: the weights, and what counts as a tie.
         pairs: made of the samples.
-        cache_dir: where converted models lie.
+        cache_dir: folder of converted models.
         recorder: for progress.
         task: whose responses they are.
         samples: role of an evaluation, or "base" -> its final samples.
 
     Raises:
-        InputError: the folder holds no reward model that can be used.
+        InputError: the folder holds no usable reward model.
     """
     score = load_scorer(judge, task, cache_dir)
     texts = sorted({(pair.prompt, text) for pair in pairs for text in (pair.ours, pair.theirs)})
@@ -80,7 +80,7 @@ def judge_pairs(
 
 
 def preference(ours: float, theirs: float, band: float) -> float:
-    """1 where ours is higher by `band` or more, 0 where lower by it, 1/2 between; NaN where a score is no number."""
+    """1 if ours is higher by `band` or more, 0 if it is lower by as much, else 1/2; NaN if a score is not finite."""
     difference = ours - theirs
     if not np.isfinite(difference):
         return float("nan")
@@ -88,7 +88,7 @@ def preference(ours: float, theirs: float, band: float) -> float:
 
 
 def load_scorer(judge: RewardModelJudge, task: Task, cache_dir: Path) -> Scorer:
-    """What scores texts: one of our own reward models, or a sequence classifier with one output."""
+    """A function that scores texts, by one of our own reward models or a sequence classifier with one output."""
     folder = local_folder(judge.path, JUDGE)
     return (
         _our_scorer(judge, folder, cache_dir)
@@ -107,7 +107,7 @@ def _our_scorer(judge: RewardModelJudge, folder: Path, cache_dir: Path) -> Score
 
     def score(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         response_ids = [tokens.response_ids(*texts) for texts in zip(prompts, responses, strict=True)]
-        nothing = tokens.eos_ids[:1]  # no text, but a token: a pass needs one
+        nothing = tokens.eos_ids[:1]  # for an empty response, because a pass needs a token
         return scorer.score_all(list(map(tokens.prompt_ids, prompts)), [ids or nothing for ids in response_ids])
 
     return score
@@ -152,7 +152,7 @@ def _text(judge: RewardModelJudge, task: Task, tokenizer: Any, prompt: str, resp
 
 
 def _correlations(task: Task, base: pd.DataFrame, scores: Scores) -> dict[str, float]:
-    """Rank correlation with measure and training reward on the base's samples: judges of a kind err together."""
+    """Rank correlation with measure and training reward on the base's samples: similar judges make similar errors."""
     values: dict[str, float] = {}
     prompts = base.reset_index()[KEYS[0]]
     groups = [np.flatnonzero(prompts == prompt) for prompt in prompts.unique()]
@@ -170,7 +170,7 @@ def _correlations(task: Task, base: pd.DataFrame, scores: Scores) -> dict[str, f
 
 
 def rank_correlation(ours: Scores, theirs: Scores) -> float:
-    """Spearman's, or NaN where one side is constant or not finite."""
+    """Spearman's rank correlation; NaN if one side is constant or not finite."""
     if any(not np.isfinite(side).all() or np.ptp(side) == 0 for side in (ours, theirs)):
         return float("nan")
     return float(spearmanr(ours, theirs).statistic)

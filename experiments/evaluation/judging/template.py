@@ -1,8 +1,8 @@
-"""What a chat model is asked, and how its answer is read.
+"""The question to a chat model, and how its answer is read.
 
-Responses are hostile: one may hold instructions, a forged verdict, or the very line that ends its block. So each block
-is fenced by a code that is a hash of what it encloses: whoever wrote the text could not know the code, and the same
-pair always gets the same one, so that answers can be kept.
+Responses are hostile: one may hold instructions, a forged verdict, or the line that ends its block. So a code, a hash
+of the texts, marks the start and the end of each block. The author of a text cannot know the code. The same pair always
+has the same code, so that its answers can be cached.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def messages(criterion: str, prompt: str, first: str, second: str) -> list[dict[
 
 
 def fence(*texts: str) -> str:
-    """A code that stands in none of the texts, the same each time."""
+    """A code that occurs in none of the texts; the same texts give the same code."""
     number = 0
     while (code := _code(number, texts)) in "\n".join(texts):
         number += 1
@@ -56,13 +56,13 @@ def fence(*texts: str) -> str:
 
 
 def verdict(content: str | None) -> Verdict | None:
-    """The verdict of an answer, or None for anything but the one word that was asked for."""
+    """The verdict of an answer; None if it is not exactly one of the requested words."""
     word = (content or "").strip()
     return next((known for known in VERDICTS if word == known), None)
 
 
 def pair_score(ours_first: Verdict, ours_second: Verdict) -> float:
-    """1 where both orders prefer ours, 0 where both prefer theirs, in quarters between; ties count half.
+    """The mean of both orders: 1 if both prefer ours, 0 if both prefer theirs; a tie counts half.
 
     Args:
         ours_first: the verdict with our response as A.
