@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
+from tempfile import TemporaryFile
 from types import SimpleNamespace
 from typing import BinaryIO
 
@@ -58,9 +59,7 @@ def fork_jobs() -> None:
     _Driver.orders = Orders(None, "", os.open(os.devnull, os.O_WRONLY), {})
     process.subprocess = SimpleNamespace(Popen=Job, DEVNULL=None, STDOUT=None)  # type: ignore[assignment]
     work.subprocess = SimpleNamespace(run=_analysis)  # type: ignore[assignment]
-    # The same answers every time; processes of their own for them would take most of a driver's start.
-    found = checks.Findings(passed=dict.fromkeys(("texts", "positions"), ""), problems=()).model_dump_json()
-    checks.subprocess = SimpleNamespace(run=lambda *_, **__: SimpleNamespace(returncode=0, stdout=found))  # type: ignore[assignment]
+    checks.subprocess = SimpleNamespace(run=_checks)  # type: ignore[assignment]
 
 
 def start_driver(overrides: Sequence[str], log: BinaryIO, orders: Orders) -> int:
@@ -125,6 +124,23 @@ def _analysis(command: Sequence[str], check: bool) -> SimpleNamespace:
         os.waitpid(pid, 0)
         raise
     return SimpleNamespace(returncode=os.waitstatus_to_exitcode(status))
+
+
+def _checks(command: Sequence[str], input: str, **_: object) -> SimpleNamespace:
+    """``python -m runner.planning.checks …``, as `subprocess.run` would."""
+    with TemporaryFile("w+") as question, TemporaryFile("w+") as answer, TemporaryFile("w+") as log:
+        question.write(input)
+        question.seek(0)
+
+        def work() -> int:
+            sys.argv = list(command[command.index("runner.planning.checks") :])
+            return checks.main()
+
+        pid = fork(work, (question.fileno(), answer.fileno(), log.fileno()), {_Driver.orders.pipe})
+        _, status = os.waitpid(pid, 0)
+        for stream in (answer, log):
+            stream.seek(0)
+        return SimpleNamespace(returncode=os.waitstatus_to_exitcode(status), stdout=answer.read(), stderr=log.read())
 
 
 def fork(

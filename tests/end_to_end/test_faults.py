@@ -172,7 +172,7 @@ def test_read_only_folder_is_said_in_one_line(
     folder = tmp_path / read_only
     folder.mkdir()
     make = f"mkdir {folder}/smoke && " if there else ""
-    keep = f"mkdir -p {tmp_path}/cache && cp -r {finished_sweep}/cache/*_checks {tmp_path}/cache"
+    keep = f"mkdir -p {tmp_path}/cache && cp -r {finished_sweep}/cache/checks {tmp_path}/cache"
     mount = f"mount -t tmpfs tmpfs {folder} && {keep} && {make}mount -o remount,ro {folder}"
     where = f"runs_dir={tmp_path}/runs cache_dir={tmp_path}/cache"
     done = in_namespace("sh", "-c", f"{mount} && exec {sys.executable} -m runner +sweep=smoke tracker=none {where}")

@@ -18,6 +18,7 @@ MODELS = [
     for module in (judge_spec, model_spec, rules, spec, task, sentiment)
     for value in vars(module).values()
     if isinstance(value, type) and issubclass(value, BaseModel)
+    if value is not judge_spec.Judges  # `configured` reads every field of it
 ]
 FIELDS = sorted({(model.__name__, name) for model in MODELS for name in model.model_fields if model is not BaseModel})
 SOURCES = [

@@ -63,7 +63,7 @@ def test_what_cannot_be_a_reward_is_refused_before_anything_trains_on_it(
     )
 
     with pytest.raises(InputError, match=f"^reward_model.kind=given: .*{message}"):
-        text_reward.build(spec, artifacts["ranking_data"], tmp_path, cache_dir, recorder)
+        text_reward.build(spec, artifacts, tmp_path, cache_dir, recorder)
     assert list(tmp_path.iterdir()) == []
 
 
