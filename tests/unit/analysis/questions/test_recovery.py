@@ -192,7 +192,7 @@ def test_the_table_has_a_row_for_each_arm_and_measure(report: dict[str, Any]) ->
 
 
 def test_a_report_without_such_arms_has_no_section() -> None:
-    assert tables.recovery({"arms": []}) is None
+    assert tables.recovery({"recovery": []}) is None
 
 
 def test_a_checkpoint_of_another_sweep_is_refused(synthetic: ModuleType, tmp_path: Path) -> None:
