@@ -76,11 +76,23 @@ def test_share_of_variance_between_seeds_by_hand():
     assert tolerance.seed_share(np.array([1.0, 1.0]), 0.0) == 0
 
 
-def over(value: float, low: float, high: float, per_seed: tuple[float, ...], variance: float) -> over_time.OverTime:
+def over(
+    value: float, low: float, high: float, per_seed: tuple[float, ...], variance: float
+) -> over_time.ResampledOverTime:
     number = drawdown(value, low, high, len(per_seed))
-    nothing = over_time.Measured(0.0, "base SD")
-    return over_time.OverTime(
-        number, np.array([value]), per_seed, variance, nothing, number, 1, number, number, number, 1, None
+    return over_time.ResampledOverTime(
+        drawdown=number,
+        observed_drawdown=over_time.Measured(0.0, "base SD"),
+        drawdown_tail=number,
+        num_tail_points=1,
+        under_water=number,
+        final_over_peak=number,
+        worst_step=number,
+        num_tail_steps=1,
+        step_spread=None,
+        drawdown_draws=np.array([value]),
+        drawdown_per_seed=per_seed,
+        prompt_variance=variance,
     )
 
 
